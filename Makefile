@@ -1,0 +1,62 @@
+# Two commands do all the set-up: `make demo` and `make test`. They need Python 3.11 with venv, and a
+# package index. PYTHON chooses the interpreter.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+
+.PHONY: help demo test lint format lock bench clean
+
+help:
+	@echo "make demo    two nodes, a real HAProxy and a prober on this machine (SCRIPT=1 plays the story)"
+	@echo "make test    everything: lint, types, contracts, tests"
+	@echo "make lint    lint, types, contracts"
+	@echo "make bench   the measurements of tests/bench"
+	@echo "make lock    renew requirements/*.txt from pyproject.toml"
+
+# One stamp for each set of packages, renewed when its lock file changes.
+$(VENV)/.demo: requirements/demo.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r requirements/demo.txt
+	$(PIP) hatchling
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@
+
+$(VENV)/.dev: requirements/dev.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(PIP) --require-hashes -r requirements/dev.txt
+	$(PIP) --no-deps --no-build-isolation --editable .
+	touch $@ $(VENV)/.demo
+
+demo: $(VENV)/.demo
+	$(BIN)/lb-probe demo $(if $(SCRIPT),--script)
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: lint
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage report --include='lb_probe/core/*' --fail-under=100
+	$(BIN)/lb-probe demo --script
+
+format: $(VENV)/.dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.dev
+	for script in tests/bench/*.py; do $(BIN)/python $$script || exit 1; done
+
+lock: $(VENV)/.dev
+	$(PIP) uv
+	for set in run demo dev; do \
+	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
+	    --python-version 3.11 pyproject.toml \
+	    $$(test $$set = run || echo --extra demo) $$(test $$set != dev || echo --group dev) \
+	    -o requirements/$$set.txt; \
+	done
+
+clean:
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage

@@ -1,0 +1,1 @@
+"""One module per kind of load balancer: publish an assignment, read it back."""

@@ -1,0 +1,324 @@
+"""The operator's HTTP API: read groups, act on them, follow what happens.
+
+Every path but the ones below answers 404; every path below needs a role, and a request without one
+is refused before its body is read. State changes are commands on the controller: the handler only
+waits for the result.
+
+Source: DESIGN section 7; X5, R125.
+"""
+
+import asyncio
+import contextlib
+import json
+import re
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any
+
+from aiohttp import web
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lb_probe import __version__
+from lb_probe.admin.auth import Actor, Operator, Rank, by_peer, by_token
+from lb_probe.admin.openapi import document
+from lb_probe.controller import Ask, Controller
+from lb_probe.core import acts
+from lb_probe.core.explain import as_json, explain, gate_json, iso
+from lb_probe.core.model import Event
+from lb_probe.ports import Conflict, Invalid, LbProbeError, NotFound, Record, Refused
+
+MAX_BODY = 64 * 1024
+MAX_STREAMS = 200
+STREAM_QUEUE = 256
+PING_S = 10.0
+_DURATION = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)$")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+
+Subscribe = Callable[[Callable[[Event], None]], Callable[[], None]]
+Handler = Callable[[web.Request, Actor], Awaitable[web.StreamResponse]]
+
+
+class Body(BaseModel):
+    """The body of an act; unknown keys are refused, so that a typing error changes nothing."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    reason: str = Field(default="", max_length=1000)
+    to: str | None = Field(default=None, max_length=200)
+    hold_for: str | None = Field(default=None, alias="for", max_length=20)
+    hands_off: bool = False
+    override: list[str] = Field(default_factory=list, max_length=20)
+    attest: dict[str, str] = Field(default_factory=dict, max_length=20)
+    generation: int | None = None
+    dry_run: bool = False
+
+
+class Api:
+    """The HTTP application of one prober.
+
+    Args:
+        operators: Who may come in by token.
+        subscribe: Adds a taker of events; returns what removes it.
+    """
+
+    def __init__(
+        self, controller: Controller, operators: Sequence[Operator], subscribe: Subscribe
+    ) -> None:
+        self._controller = controller
+        self._operators = tuple(operators)
+        self._subscribe = subscribe
+        self._streams: set[asyncio.Queue[Event | None]] = set()
+
+    def application(self) -> web.Application:
+        """Return the aiohttp application; a fresh one for each runner."""
+        app = web.Application(client_max_size=MAX_BODY, middlewares=[_plain_errors])
+        routes = [
+            ("GET", "/api/v1/groups", Rank.VIEWER, self._groups),
+            ("GET", "/api/v1/groups/{group}", Rank.VIEWER, self._group),
+            ("GET", "/api/v1/groups/{group}/explain", Rank.VIEWER, self._explain),
+            ("POST", "/api/v1/groups/{group}/{verb}", Rank.OPERATOR, self._act),
+            ("GET", "/api/v1/history", Rank.VIEWER, self._history),
+            ("GET", "/api/v1/events", Rank.VIEWER, self._events),
+            ("GET", "/api/v1/openapi.json", Rank.VIEWER, self._openapi),
+        ]
+        for method, path, rank, handler in routes:
+            app.router.add_route(method, path, self._guarded(rank, handler))
+        app.on_response_prepare.append(_headers)
+        app.on_shutdown.append(self._close_streams)
+        return app
+
+    # -------------------------------------------------------------- who is it
+    def _guarded(
+        self, rank: Rank, handler: Handler
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        async def answer(request: web.Request) -> web.StreamResponse:
+            actor = self._actor(request)
+            if actor is None:
+                return _error(401, "unauthorized", "found no valid token; send a bearer token")
+            if actor.rank < rank:
+                wanted = rank.name.lower()
+                detail = f"{actor.name} is a {actor.rank.name.lower()}; this needs {wanted}"
+                return _error(403, "forbidden", detail)
+            return await handler(request, actor)
+
+        return answer
+
+    def _actor(self, request: web.Request) -> Actor | None:
+        header = request.headers.get("Authorization")
+        if header is not None:
+            return by_token(self._operators, header)
+        sock = request.transport.get_extra_info("socket") if request.transport else None
+        if sock is not None and sock.family == socket.AF_UNIX:
+            return by_peer(sock)
+        return None
+
+    # -------------------------------------------------------------- reading
+    async def _groups(self, request: web.Request, actor: Actor) -> web.StreamResponse:
+        groups = [as_json(self._controller.view(name)) for name in self._controller.names]
+        return web.json_response({"groups": groups})
+
+    async def _group(self, request: web.Request, actor: Actor) -> web.StreamResponse:
+        return web.json_response(as_json(self._controller.view(request.match_info["group"])))
+
+    async def _explain(self, request: web.Request, actor: Actor) -> web.StreamResponse:
+        name = request.match_info["group"]
+        view = self._controller.view(name)
+        off_home = view.saved.latched or view.saved.assigned not in (None, view.group.primary)
+        plan = self._controller.resume_gates(name)
+        gates, line = (plan.gates, plan.paste) if off_home else ((), "")
+        return web.json_response(
+            {
+                "group": name,
+                "condition": view.decision.condition,
+                "rule": view.decision.rule,
+                "blocked": list(view.decision.blocked),
+                "gates": [gate_json(gate) for gate in gates],
+                "paste": line,
+                "text": explain(view, gates, line),
+            }
+        )
+
+    async def _history(self, request: web.Request, actor: Actor) -> web.StreamResponse:
+        limit = request.query.get("limit", "100")
+        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= 10_000:
+            raise Invalid(f"found limit {limit[:20]!r}; use a number from 1 to 10000")
+        records = await self._controller.history(request.query.get("group"), int(limit))
+        return web.json_response({"history": [_record(record) for record in records]})
+
+    async def _openapi(self, request: web.Request, actor: Actor) -> web.StreamResponse:
+        return web.json_response(document(Body.model_json_schema(by_alias=True), __version__))
+
+    # -------------------------------------------------------------- acting
+    async def _act(self, request: web.Request, actor: Actor) -> web.StreamResponse:
+        name, verb = request.match_info["group"], request.match_info["verb"]
+        if verb not in acts.VERBS:
+            raise NotFound(f"no verb {verb}; use one of {', '.join(acts.VERBS)}")
+        body = _parse(await request.read())
+        ask = Ask(
+            verb=verb,
+            actor=actor.name,
+            reason=body.reason,
+            to=body.to,
+            hold_s=None if body.hold_for is None else duration(body.hold_for),
+            hands_off=body.hands_off,
+            override=frozenset(body.override),
+            attest=body.attest,
+            generation=body.generation,
+        )
+        if body.dry_run:
+            return web.json_response(self._plan(name, ask))
+        return web.json_response(as_json(await self._controller.act(name, ask)))
+
+    def _plan(self, name: str, ask: Ask) -> dict[str, Any]:
+        plan = self._controller.plan(name, ask)
+        moves = plan.source != plan.target or ask.verb == "republish"
+        return {
+            "dry_run": True,
+            "passed": not plan.closed,
+            "paste": plan.paste,
+            "plan": {
+                "verb": ask.verb,
+                "group": name,
+                "from": plan.source,
+                "to": plan.target,
+                "generation": self._controller.view(name).saved.generation,
+                "gates": [gate_json(gate) for gate in plan.gates],
+                "commands": self._controller.commands(name, plan.target) if moves else [],
+                "warnings": list(plan.warnings),
+            },
+        }
+
+    # -------------------------------------------------------------- following
+    async def _events(self, request: web.Request, actor: Actor) -> web.StreamResponse:
+        if len(self._streams) >= MAX_STREAMS:
+            return _error(503, "invalid", f"{MAX_STREAMS} streams are open already; try later")
+        response = web.StreamResponse(
+            headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
+        )
+        await response.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            async for chunk in self._stream():
+                await response.write(chunk)
+        return response
+
+    async def _stream(self) -> AsyncIterator[bytes]:
+        queue: asyncio.Queue[Event | None] = asyncio.Queue(STREAM_QUEUE)
+        remove = self._subscribe(lambda event: self._offer(queue, event))
+        self._streams.add(queue)
+        try:
+            groups = [as_json(self._controller.view(name)) for name in self._controller.names]
+            yield b"retry: 2000\n\n" + _sse("snapshot", {"groups": groups})
+            while True:
+                try:
+                    async with asyncio.timeout(PING_S):
+                        event = await queue.get()
+                except TimeoutError:
+                    yield b": ping\n\n"
+                    continue
+                if event is None:
+                    return
+                fields = {k: v for k, v in event.fields.items() if _is_plain(v)}
+                yield _sse(event.name, {"group": event.group, **fields})
+                if event.group in self._controller.names:
+                    yield _sse("group", as_json(self._controller.view(event.group)))
+        finally:
+            self._streams.discard(queue)
+            remove()
+
+    def _offer(self, queue: "asyncio.Queue[Event | None]", event: Event) -> None:
+        if event.name == "probe.done":
+            return
+        try:
+            queue.put_nowait(event)
+        except asyncio.QueueFull:  # a reader that does not read is dropped; it starts anew
+            while not queue.empty():
+                queue.get_nowait()
+            queue.put_nowait(None)
+
+    async def _close_streams(self, app: web.Application) -> None:
+        for queue in self._streams:
+            while queue.full():
+                queue.get_nowait()
+            queue.put_nowait(None)
+
+
+def duration(text: str) -> float:
+    """Return seconds for `90s`, `2h` and the like.
+
+    Raises:
+        Invalid: Not a number with one of the units ms, s, m, h, d.
+
+    >>> duration("2h")
+    7200.0
+    """
+    match = _DURATION.match(text)
+    if match is None:
+        raise Invalid(f"found {text!r}; use a number with a unit, as 90s, 30m or 2h")
+    return float(match[1]) * _UNITS[match[2]]
+
+
+def _parse(raw: bytes) -> Body:
+    try:
+        return Body.model_validate_json(raw or b"{}")
+    except ValidationError as error:
+        faults = [
+            f"{'.'.join(str(part) for part in fault['loc']) or 'body'}: {fault['msg']}"
+            for fault in error.errors(include_url=False, include_input=False)
+        ]
+        raise Invalid("; ".join(faults)) from None
+
+
+def _record(record: Record) -> dict[str, object]:
+    return {
+        "group": record.group,
+        "kind": record.kind,
+        "at": iso(record.at_wall),
+        "generation": record.generation,
+        "details": dict(record.details),
+    }
+
+
+def _is_plain(value: object) -> bool:
+    return value is None or isinstance(value, str | int | float | bool)
+
+
+def _sse(name: str, data: object) -> bytes:
+    return f"event: {name}\ndata: {json.dumps(data)}\n\n".encode()
+
+
+# ------------------------------------------------------------------ errors and headers
+def _error(status: int, word: str, detail: str, **more: object) -> web.Response:
+    return web.json_response({"error": word, "detail": detail, **more}, status=status)
+
+
+@web.middleware
+async def _plain_errors(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Turn every error into the shape of DESIGN section 7."""
+    try:
+        return await handler(request)
+    except Refused as error:
+        gates = [gate_json(gate) for gate in error.gates]
+        return _error(409, "refused", str(error), gates=gates, paste=error.paste)
+    except Conflict as error:
+        return _error(409, "conflict", str(error), generation=error.generation)
+    except NotFound as error:
+        return _error(404, "not-found", str(error))
+    except Invalid as error:
+        return _error(422, "invalid", str(error))
+    except LbProbeError as error:
+        return _error(503, "failed", str(error))
+    except web.HTTPNotFound:
+        return _error(404, "not-found", f"no {request.path}; the API starts at /api/v1/groups")
+    except web.HTTPMethodNotAllowed as error:
+        allowed = ", ".join(sorted(error.allowed_methods))
+        return _error(405, "invalid", f"found {request.method}; use {allowed}")
+    except web.HTTPRequestEntityTooLarge:
+        return _error(413, "invalid", f"found a body over {MAX_BODY} bytes; send less")
+
+
+async def _headers(request: web.Request, response: web.StreamResponse) -> None:
+    response.headers["Cache-Control"] = "no-store"
+    response.headers["X-Content-Type-Options"] = "nosniff"
+    response.headers.pop("Server", None)

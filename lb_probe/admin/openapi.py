@@ -1,0 +1,68 @@
+"""The OpenAPI document of the operator's API, built from the verbs and the body's model."""
+
+from typing import Any
+
+from lb_probe.core.acts import VERBS
+
+
+def document(body: dict[str, Any], version: str) -> dict[str, Any]:
+    """Return the OpenAPI 3.1 document.
+
+    Args:
+        body: JSON Schema of an act's body.
+    """
+    group = {"name": "group", "in": "path", "required": True, "schema": {"type": "string"}}
+    verb = {
+        "name": "verb",
+        "in": "path",
+        "required": True,
+        "schema": {"type": "string", "enum": list(VERBS)},
+    }
+    act = {
+        "summary": "Act on a group; `dry_run` only shows the plan",
+        "parameters": [group, verb],
+        "requestBody": {"required": True, "content": {"application/json": {"schema": body}}},
+        "responses": _answers("the group, or the plan", 404, 409, 413, 422, 503),
+    }
+    limit = {
+        "name": "limit",
+        "in": "query",
+        "schema": {"type": "integer", "minimum": 1, "maximum": 10000, "default": 100},
+    }
+    of_group = {"name": "group", "in": "query", "schema": {"type": "string"}}
+    return {
+        "openapi": "3.1.0",
+        "info": {"title": "lb-probe operator API", "version": version},
+        "security": [{"token": []}],
+        "paths": {
+            "/api/v1/groups": {"get": _get("all groups")},
+            "/api/v1/groups/{group}": {"get": _get("one group", group)},
+            "/api/v1/groups/{group}/explain": {"get": _get("why it is as it is", group)},
+            "/api/v1/groups/{group}/{verb}": {"post": act},
+            "/api/v1/history": {"get": _get("what happened, newest last", of_group, limit)},
+            "/api/v1/events": {"get": _get("server-sent events")},
+            "/api/v1/openapi.json": {"get": _get("this document")},
+        },
+        "components": {"securitySchemes": {"token": {"type": "http", "scheme": "bearer"}}},
+    }
+
+
+def _get(text: str, *parameters: dict[str, Any]) -> dict[str, Any]:
+    codes = (404, 422, 503) if parameters else (503,)
+    return {"summary": text, "parameters": list(parameters), "responses": _answers(text, *codes)}
+
+
+def _answers(text: str, *codes: int) -> dict[str, Any]:
+    words = {
+        401: "no valid token",
+        403: "role too low",
+        404: "no such group or verb",
+        409: "refused by a gate, or the generation changed",
+        413: "body too large",
+        422: "not understood; nothing was changed",
+        503: "not possible now",
+    }
+    return {
+        "200": {"description": text},
+        **{str(code): {"description": words[code]} for code in (401, 403, *codes)},
+    }

@@ -1,0 +1,1 @@
+"""The process beside a node: its health pages, the checks behind them, its control socket."""

@@ -1,0 +1,248 @@
+"""The node's own mode, kept through restarts and power cuts, and the lock that keeps agents single.
+
+StateError             the file or its lock cannot be used; nothing was changed unless it says so
+
+The role in probes.yaml is only the beginning: once the file exists, its mode wins (R70). A file
+that cannot be understood is refused and never replaced by a fresh one: beginning again from the
+role would make a demoted Primary say Primary once more.
+"""
+
+import contextlib
+import fcntl
+import json
+import math
+import os
+import threading
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from lb_probe.core.model import Mode, Role
+from lb_probe.ports import LbProbeError
+
+VERSION = 1
+_MAX_BYTES = 64 * 1024
+_FIRST_MODE = {Role.PRIMARY: Mode.PRIMARY, Role.SECONDARY: Mode.STANDBY}
+_MODES = {mode.value: mode for mode in (Mode.STANDBY, Mode.PRIMARY)}
+
+
+class StateError(LbProbeError):
+    """The state file or its lock cannot be used; says what was found, wanted and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class NodeState:
+    """What the node is just now.
+
+    Attributes:
+        mode: STANDBY or PRIMARY; never UNKNOWN.
+        since_wall: UTC seconds since 1970 when this mode began, for people.
+        cause: "role" for the first mode ever, "operator" for a command.
+        by: Who did it, for example `uid 0`; empty for "role".
+        reason: What that person said; may be empty.
+    """
+
+    mode: Mode
+    since_wall: float
+    cause: str
+    by: str = ""
+    reason: str = ""
+
+
+class StateFile:
+    """One node's state on disk, held under a lock as long as this object is open.
+
+    Blocking: every write waits for the disk. Call `change` outside the event loop's thread.
+    """
+
+    def __init__(self, path: Path, *, node: str, role: Role, now_wall: float) -> None:
+        """Take the lock, then read the file, or write the first one.
+
+        Args:
+            role: Decides the mode only when there is no file yet.
+            now_wall: UTC seconds since 1970.
+
+        Raises:
+            StateError: Another agent holds it, or the file cannot be read, understood or made.
+        """
+        # A rename replaces a link, not what it points at: settle now which file is meant.
+        self.path = path.resolve()
+        self.node = node
+        self._change_lock = threading.Lock()
+        self._in_doubt = False
+        self._lock_fd: int | None = _lock(self.path.with_name(self.path.name + ".lock"), node)
+        try:
+            found = _read(self.path, node)
+            if found is None:
+                found = NodeState(_FIRST_MODE[role], now_wall, "role")
+                self._write(found)
+        except BaseException:
+            self.close()
+            raise
+        self._current = found
+
+    @property
+    def current(self) -> NodeState:
+        """The state as it is on disk."""
+        return self._current
+
+    def change(self, mode: Mode, *, cause: str, by: str, reason: str, now_wall: float) -> NodeState:
+        """Save another mode and return the state then; the same mode again changes nothing (R119).
+
+        Raises:
+            StateError: Not saved, or it cannot be told; the old mode goes on.
+            ValueError: UNKNOWN is not a mode to be in; or a reason of many thousand characters.
+        """
+        if mode not in _MODES.values():
+            raise ValueError(f"a node cannot be in mode {mode.value}")
+        with self._change_lock:
+            if self._lock_fd is None:
+                raise StateError(f"{self.path}: the agent is stopping; start it and try again")
+            if mode is self._current.mode and not self._in_doubt:
+                return self._current
+            wanted = NodeState(mode, now_wall, cause, by, reason)
+            self._write(wanted)
+            self._current = wanted
+            return wanted
+
+    def close(self) -> None:
+        """Give the lock back; the lock file stays, so that two agents never lock two files."""
+        with self._change_lock:
+            if self._lock_fd is not None:
+                os.close(self._lock_fd)
+                self._lock_fd = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    def _write(self, state: NodeState) -> None:
+        """Replace the file so that a crash leaves the old or the new one, whole.
+
+        Raises:
+            StateError: Not saved; or renamed and not confirmed, which a second try settles.
+        """
+        document = asdict(state) | {"version": VERSION, "node": self.node, "mode": state.mode.value}
+        data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
+        if len(data) > _MAX_BYTES:
+            raise ValueError(f"a state of {len(data)} bytes could not be read back")
+        # We hold the lock, so a fixed name is safe, and a crash leaves one stray file at most.
+        temporary = self.path.with_name(f".{self.path.name}.new")
+        try:
+            _write_synced(temporary, data)
+            self._in_doubt = True  # until the folder is synced, a power cut may undo the rename
+            temporary.replace(self.path)
+            _sync_folder(self.path.parent)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise StateError(
+                f"{self.path}: found {_said(error)}; wanted to save mode {state.mode.value};"
+                " make the folder writable, with free space, and try again"
+            ) from error
+        self._in_doubt = False
+
+
+def _said(error: OSError) -> str:
+    return error.strerror or type(error).__name__
+
+
+def _write_synced(path: Path, data: bytes) -> None:
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW
+    with os.fdopen(os.open(path, flags, 0o600), "wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _sync_folder(folder: Path) -> None:
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _lock(path: Path, node: str) -> int:
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise StateError(
+            f"{path}: found {_said(error)}; wanted a lock file for node {node};"
+            " make its folder and let this user write there"
+        ) from error
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+    except BlockingIOError as error:
+        owner = os.pread(fd, 32, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(fd)
+        raise StateError(
+            f"{path}: found another agent for node {node}, pid {owner}; wanted to be the only one;"
+            " stop that one first"
+        ) from error
+    except OSError as error:
+        os.close(fd)
+        raise StateError(
+            f"{path}: found {_said(error)}; wanted to lock it; put the state on a local disk"
+        ) from error
+    return fd
+
+
+def _read(path: Path, node: str) -> NodeState | None:
+    try:
+        with path.open("rb") as file:
+            data = file.read(_MAX_BYTES + 1)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(
+            f"{path}: found {_said(error)}; wanted to read the state of node {node};"
+            " make it readable for this user"
+        ) from error
+    try:
+        if len(data) > _MAX_BYTES:
+            raise ValueError(f"more than {_MAX_BYTES} bytes")
+        return _parse(json.loads(data), node)
+    except (ValueError, RecursionError) as error:
+        raise StateError(
+            f"{path}: found {error}; wanted the state of node {node} as version {VERSION};"
+            " put back a copy, or move the file away to begin again from the node's role"
+        ) from error
+
+
+def _parse(document: object, node: str) -> NodeState:
+    """Raise ValueError with what was found instead."""
+    if not isinstance(document, dict):
+        raise ValueError("no JSON object")
+    version = document.get("version")
+    if type(version) is not int:
+        raise ValueError("no version number")
+    if version != VERSION:
+        raise ValueError(f"version {version}, written by another lb-probe")
+    if document.get("node") != node:
+        raise ValueError(f"the state of node {document.get('node')!r}")
+    mode = document.get("mode")
+    if not isinstance(mode, str) or mode not in _MODES:
+        raise ValueError(f"mode {mode!r}")
+    since = document.get("since_wall")
+    if isinstance(since, bool) or not isinstance(since, int | float) or not math.isfinite(since):
+        raise ValueError(f"since_wall {since!r}")
+    cause, by, reason = (_text(document, key) for key in ("cause", "by", "reason"))
+    return NodeState(_MODES[mode], float(since), cause, by, reason)
+
+
+def _text(document: dict[str, object], key: str) -> str:
+    value = document.get(key)
+    if not isinstance(value, str):
+        raise ValueError(f"{key} {value!r}")
+    return value

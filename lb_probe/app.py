@@ -1,0 +1,599 @@
+"""Builds the parts from probes.yaml and runs them; the only place that names concrete classes.
+
+Each part runs under a supervisor that restarts and counts it. The controller and the store are the
+exception: when they break a promise the process ends, and its next start goes through the Start
+rule of DESIGN section 1.
+"""
+
+import asyncio
+import json
+import os
+import random
+import signal
+import socket
+import ssl
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aiohttp import web
+
+from lb_probe import __version__
+from lb_probe.adapters.haproxy import HaproxyServers
+from lb_probe.admin.api import Api
+from lb_probe.admin.auth import Operator, Rank
+from lb_probe.admin.health import Health
+from lb_probe.agent import checks as agent_checks
+from lb_probe.agent import daemon as agent_daemon
+from lb_probe.clock import SystemClock
+from lb_probe.config import (
+    Config,
+    GroupConfig,
+    NodeConfig,
+    load,
+)
+from lb_probe.controller import Controller, OfflineNote, Setup
+from lb_probe.core.model import Event, Failed, Observation, Page
+from lb_probe.events.log import Fanout, Log
+from lb_probe.events.metrics import CONTENT_TYPE, Metrics, Snapshot
+from lb_probe.ports import Invalid, LbProbeError, NotFound, Publisher, PublishError, StoreError
+from lb_probe.prober import http_probe
+from lb_probe.prober.http_probe import Target
+from lb_probe.prober.schedule import Pace, Schedule, watch_references
+from lb_probe.store import sqlite
+from lb_probe.store.sqlite import SqliteStore
+
+T = TypeVar("T")
+RESTART_PAUSE_S = 1.0
+REFERENCE_INTERVAL_S = 1.0
+REFERENCE_TIMEOUT_S = 1.0
+SHUTDOWN_S = 2.0
+PROGRESS_S = 10.0  # a schedule silent for this long is no longer alive
+
+
+class ListenError(LbProbeError):
+    """An address of the file cannot be listened on."""
+
+
+# ------------------------------------------------------------------ verbs without a daemon
+def init_store(path: Path) -> str:
+    """Make the store of this file and say where.
+
+    Raises:
+        ConfigError: The file cannot be used.
+        StoreError: There is one already, or it cannot be made.
+    """
+    config = load(path, as_="client")
+    sqlite.init(config.store_path)
+    return f"made {config.store_path}; the first start adopts what the load balancers do"
+
+
+def check(path: Path, as_: str) -> list[str]:
+    """Validate the file and everything it points at; return warnings.
+
+    Raises:
+        ConfigError: Every mistake at once.
+    """
+    config = load(path, as_=as_)
+    warnings = []
+    if as_ in ("check", "prober") and not config.store_path.exists():
+        warnings.append(f"{config.store_path} does not exist yet; make it with `lb-probe init`")
+    return warnings
+
+
+def agent_control(path: Path, node: str) -> Path:
+    """Return the control socket of a node's agent.
+
+    Raises:
+        ConfigError: The file cannot be used, or the node has no agent.
+    """
+    _, found = _agent_node(load(path, as_=f"agent:{node}"), node)
+    assert found.agent is not None
+    return found.agent.control
+
+
+def probe_once(path: Path, group: str, node: str) -> dict[str, Any]:
+    """Probe both pages of one node once, from this machine.
+
+    Raises:
+        ConfigError: The file cannot be used.
+        NotFound: No such group or node.
+    """
+    config = load(path, as_="client")
+    found = _group(config, group)
+    targets = [t for t in _targets(found) if t.node == node]
+    if not targets:
+        names = ", ".join(n.name for n in found.nodes)
+        raise NotFound(f"group {group} has no node {node}; its nodes are {names}")
+    clock = SystemClock()
+
+    async def both() -> list[Observation]:
+        return list(
+            await asyncio.gather(*(http_probe.probe(t, clock=clock.monotonic) for t in targets))
+        )
+
+    seen = _run(both())
+    return {"group": group, "node": node, "pages": {o.page.value: _observed(o) for o in seen}}
+
+
+def _observed(seen: Observation) -> dict[str, Any]:
+    outcome = seen.outcome
+    failed = isinstance(outcome, Failed)
+    return {
+        "result": "failed" if failed else "ok",
+        "phase": outcome.phase.value if isinstance(outcome, Failed) else None,
+        "mode": None if isinstance(outcome, Failed) or not outcome.mode else outcome.mode.value,
+        "detail": outcome.detail,
+        "duration_s": round(seen.ended_at - seen.started_at, 6),
+        "code": seen.code,
+        "head": seen.head,
+        "body_sha256": seen.body_sha256,
+    }
+
+
+def publish_offline(path: Path, group: str, node: str, reason: str) -> list[dict[str, Any]]:
+    """Break-glass: publish straight to the load balancers, without daemon or store.
+
+    Leaves a note beside the store, which a starting prober adopts. Returns for each adapter
+    whether it reads back as asked.
+
+    Raises:
+        ConfigError: The file cannot be used.
+        NotFound: No such group or node.
+        StoreError: Published, but the note cannot be left.
+    """
+    config = load(path, as_="client")
+    found = _group(config, group)
+    if node not in {n.name for n in found.nodes}:
+        names = ", ".join(n.name for n in found.nodes)
+        raise NotFound(f"group {group} has no node {node}; its nodes are {names}")
+    publishers = _publishers(found)
+
+    async def all_of_them() -> list[dict[str, Any]]:
+        return list(await asyncio.gather(*(_publish_once(p, node) for p in publishers)))
+
+    results = _run(all_of_them())
+    _leave_note(config, group, node, reason)
+    return results
+
+
+async def _publish_once(publisher: Publisher, node: str) -> dict[str, Any]:
+    result: dict[str, Any] = {"name": publisher.name, "commands": publisher.commands(node)}
+    try:
+        await publisher.publish(node)
+        seen = await publisher.read_back()
+    except PublishError as error:
+        return {**result, "ok": False, "detail": str(error)}
+    detail = seen.detail if seen.node == node else f"reads back {seen.node}; {seen.detail}"
+    return {**result, "ok": seen.node == node, "detail": detail}
+
+
+def _note_file(config: Config, group: str) -> Path:
+    return config.store_path.with_name(f"{config.store_path.name}.offline-{group}.json")
+
+
+def _leave_note(config: Config, group: str, node: str, reason: str) -> None:
+    note = {
+        "node": node,
+        "actor": f"uid-{os.getuid()}",
+        "reason": reason,
+        "at_wall": SystemClock().wall(),
+    }
+    file = _note_file(config, group)
+    draft = file.with_name(f".{file.name}.new")
+    try:
+        draft.write_text(json.dumps(note))
+        draft.rename(file)
+    except OSError as error:
+        raise StoreError(
+            f"published, but cannot leave the note {file} ({error}); before the prober starts"
+            f" again say: lb-probe publish {group} --to {node} --offline"
+        ) from None
+
+
+def _read_notes(config: Config) -> dict[str, OfflineNote]:
+    """Return what break-glass left behind.
+
+    Raises:
+        StoreError: A note that cannot be read; nothing is guessed from it.
+    """
+    notes = {}
+    for group in config.groups:
+        file = _note_file(config, group.name)
+        if not file.exists():
+            continue
+        try:
+            raw = json.loads(file.read_text())
+            notes[group.name] = OfflineNote(
+                str(raw["node"]), str(raw["actor"]), str(raw["reason"]), float(raw["at_wall"])
+            )
+        except (OSError, ValueError, KeyError, TypeError):
+            raise StoreError(
+                f"{file} cannot be read; `publish --offline` left it. Look where traffic is, then"
+                " remove the file, and say accept or republish once the prober runs"
+            ) from None
+    return notes
+
+
+# ------------------------------------------------------------------ from the file to the parts
+def _group(config: Config, name: str) -> GroupConfig:
+    for group in config.groups:
+        if group.name == name:
+            return group
+    names = ", ".join(g.name for g in config.groups)
+    raise NotFound(f"no group {name}; the groups are: {names}")
+
+
+def _targets(group: GroupConfig) -> Iterator[Target]:
+    for node in group.nodes:
+        context = None
+        server_name = node.tls.server_name if node.tls else None
+        if node.url.scheme == "https":
+            name = server_name or node.url.host
+            ca_file = node.tls.ca_file if node.tls else None
+            context = _ssl_context(ca_file, name)
+        for page in Page:
+            path = node.status_path if page is Page.STATUS else node.hastatus_path
+            yield Target(
+                group=group.name,
+                node=node.name,
+                page=page,
+                scheme=node.url.scheme,
+                host=node.url.host,
+                port=node.url.port,
+                path=path,
+                host_header=server_name or _host_header(node),
+                server_name=server_name,
+                ssl_context=context,
+                timeout_s=group.probe.timeout_s,
+                accept_suffix=node.primary_accept_suffix,
+            )
+
+
+def _host_header(node: NodeConfig) -> str:
+    host = f"[{node.url.host}]" if ":" in node.url.host else node.url.host
+    is_default = node.url.port == (443 if node.url.scheme == "https" else 80)
+    return host if is_default else f"{host}:{node.url.port}"
+
+
+def _ssl_context(ca_file: Path | None, server_name: str) -> ssl.SSLContext:
+    return http_probe.make_ssl_context(ca_file, server_name)
+
+
+def _publishers(group: GroupConfig) -> tuple[Publisher, ...]:
+    return tuple(
+        HaproxyServers(
+            adapter.name,
+            adapter.socket
+            if isinstance(adapter.socket, Path)
+            else (adapter.socket.host, adapter.socket.port),
+            adapter.backend,
+            adapter.nodes,
+        )
+        for adapter in group.adapters
+    )
+
+
+def _setup(group: GroupConfig) -> Setup:
+    return Setup(group.shape, _publishers(group), _fingerprints(group), group.was)
+
+
+def _fingerprints(group: GroupConfig) -> dict[str, str]:
+    """Return for each node, line by line, where traffic for it really goes."""
+    prints = {}
+    for node in group.nodes:
+        lines = [f"url={node.url.address}"]
+        lines += [
+            f"{' '.join(a.moves)}={a.nodes[node.name]}"
+            for a in group.adapters
+            if node.name in a.nodes
+        ]
+        prints[node.name] = "\n".join(lines)
+    return prints
+
+
+def _operators(config: Config) -> list[Operator]:
+    if config.api is None:
+        return []
+    return [
+        Operator(o.name, Rank[o.role.upper()], o.token_file.read_text().strip())
+        for o in config.api.operators
+    ]
+
+
+# ------------------------------------------------------------------ the prober
+def run_prober(path: Path, *, init: bool, allowed: frozenset[str] = frozenset()) -> int:
+    """Run the prober in the foreground until SIGTERM or SIGINT.
+
+    Args:
+        init: Make the store first where there is none.
+        allowed: Groups whose changed topology is taken as it is now.
+
+    Raises:
+        ConfigError: The file cannot be used; nothing was touched.
+        LbProbeError: The store or an address cannot be used.
+    """
+    config = load(path, as_="prober")
+    if init and not config.store_path.exists():
+        sqlite.init(config.store_path)
+    return _run(_Prober(config, allowed).run())
+
+
+@dataclass(slots=True)
+class _Progress:
+    """When the schedule last said something."""
+
+    at: float
+    is_started: bool = False
+
+
+class _Prober:
+    """The prober's parts, wired."""
+
+    def __init__(self, config: Config, allowed: frozenset[str]) -> None:
+        self._config = config
+        self._allowed = allowed
+        self._clock = SystemClock()
+        self._metrics = Metrics(self._clock.wall)
+        self._events = Fanout(self._metrics.emit, Log().emit)
+        self._progress = _Progress(self._clock.monotonic())
+        self._broken: Exception | None = None
+
+    async def run(self) -> int:
+        """Run until told to stop; published state is left as it is."""
+        stop = asyncio.Event()
+        _on_signals(stop)
+        store = await SqliteStore.open(self._config.store_path)
+        async with AsyncExitStack() as stack:
+            stack.push_async_callback(store.close)
+            await self._serve(store, stop, stack)
+        return 0
+
+    async def _serve(self, store: SqliteStore, stop: asyncio.Event, stack: AsyncExitStack) -> None:
+        config, events = self._config, self._events
+        controller = Controller(
+            [_setup(group) for group in config.groups],
+            store,
+            self._clock,
+            events,
+            failovers_per_minute=config.limits.failovers_per_minute,
+            quicken=lambda group: schedule.quicken(group),
+        )
+        schedule = self._schedule(controller)
+        notes = _read_notes(config)
+        await controller.start(notes, self._allowed)
+        for name in notes:
+            _note_file(config, name).unlink(missing_ok=True)
+        for group in config.groups:
+            shape = group.shape
+            self._metrics.know(shape.name, shape.names, shape.adapters)
+        await self._listen(controller, schedule, stack)
+        events.emit(Event("prober.started", fields={"version": __version__, "pid": os.getpid()}))
+        async with asyncio.TaskGroup() as tasks:
+            parts = [
+                tasks.create_task(controller.run()),
+                tasks.create_task(self._supervised("schedule", schedule.run)),
+            ]
+            if config.reference_targets:
+                watch = self._reference_watch(controller)
+                parts.append(tasks.create_task(self._supervised("references", watch)))
+            await stop.wait()
+            for part in parts:
+                part.cancel()
+        events.emit(Event("prober.stopped"))
+
+    def _schedule(self, controller: Controller) -> Schedule:
+        targets = []
+        for group in self._config.groups:
+            pace = Pace(group.probe.interval_s, group.probe.recheck_s, group.probe.fall)
+            targets += [(target, pace) for target in _targets(group)]
+
+        def report(group: str, seen: Observation) -> None:
+            self._progress.at = seen.ended_at
+            try:
+                controller.observe(group, seen)
+            except Exception as error:
+                self._broken = error  # not the schedule's fault: this ends the process
+                raise
+
+        return Schedule(
+            targets,
+            report=report,
+            hurry=controller.is_hurried,
+            late=self._metrics.started_late,
+            stalled=controller.stalled,
+            clock=self._clock.monotonic,
+            rng=random.Random(),  # noqa: S311 spreads starts; nothing secret hangs on it
+        )
+
+    def _reference_watch(self, controller: Controller) -> Callable[[], Awaitable[None]]:
+        addresses = {str(a): (a.host, a.port) for a in self._config.reference_targets}
+
+        async def watch() -> None:
+            await watch_references(
+                addresses, REFERENCE_INTERVAL_S, REFERENCE_TIMEOUT_S, controller.references
+            )
+
+        return watch
+
+    async def _supervised(self, part: str, work: Callable[[], Awaitable[None]]) -> None:
+        """Run a part for ever; one that crashes is started again, told and counted."""
+        while True:
+            try:
+                await work()
+            except Exception as error:
+                if self._broken is not None:
+                    raise self._broken from None
+                fields = {"part": part, "detail": f"{type(error).__name__}: {error}"}
+                self._events.emit(Event("part.crashed", fields=fields))
+            await self._clock.sleep(RESTART_PAUSE_S)
+
+    # -------------------------------------------------------------- listeners
+    async def _listen(
+        self, controller: Controller, schedule: Schedule, stack: AsyncExitStack
+    ) -> None:
+        config = self._config
+        if config.metrics is not None:
+            health = Health(
+                lambda: self._snapshot(controller),
+                CONTENT_TYPE,
+                trouble=self._trouble,
+                unready=lambda: "" if schedule.cycle_done.is_set() else "first cycle not done",
+            )
+            site = config.metrics.listen
+            await _serve_on(health.application(), stack, tcp=(site.host, site.port))
+        if config.api is None:
+            return
+        api = Api(controller, _operators(config), self._events.add)
+        if config.api.listen is not None:
+            site = config.api.listen
+            await _serve_on(api.application(), stack, tcp=(site.host, site.port))
+        if config.api.socket is not None:
+            await _serve_on(api.application(), stack, unix=config.api.socket)
+
+    def _snapshot(self, controller: Controller) -> Callable[[], bytes]:
+        snapshot = Snapshot(
+            tuple(controller.view(name) for name in controller.names),
+            controller.is_store_writable,
+            is_config_good=True,
+        )
+        return lambda: self._metrics.render(snapshot)
+
+    def _trouble(self) -> str:
+        silent = self._clock.monotonic() - self._progress.at
+        return f"no probe ended for {silent:.0f}s" if silent > PROGRESS_S else ""
+
+
+async def _serve_on(
+    app: web.Application,
+    stack: AsyncExitStack,
+    *,
+    tcp: tuple[str, int] | None = None,
+    unix: Path | None = None,
+) -> None:
+    """Serve an application on one address until the stack is closed.
+
+    Raises:
+        ListenError: The address is taken or not ours.
+    """
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+    await runner.setup()
+    stack.push_async_callback(runner.cleanup)
+    try:
+        if tcp is not None:
+            await web.TCPSite(runner, *tcp).start()
+        elif unix is not None:
+            _clear_socket(unix)
+            old = os.umask(0o117)  # owner and group, from the first moment on
+            try:
+                await web.UnixSite(runner, unix).start()
+            finally:
+                os.umask(old)
+            stack.callback(unix.unlink, missing_ok=True)
+    except OSError as error:
+        where = unix or ":".join(str(part) for part in tcp or ())
+        raise ListenError(
+            f"cannot listen on {where}: {error.strerror or error}; is another prober running?"
+        ) from None
+
+
+def _clear_socket(path: Path) -> None:
+    """Remove a socket that a killed process left; one that somebody answers on is not touched.
+
+    Raises:
+        ListenError: Somebody does.
+    """
+    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
+        probe.connect(str(path))
+        raise ListenError(f"cannot listen on {path}: another process answers there; stop it first")
+    path.unlink(missing_ok=True)
+
+
+# ------------------------------------------------------------------ the agent
+def run_agent(path: Path, node: str) -> int:
+    """Run the agent of one node in the foreground until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: The file cannot be used, or the node has no agent.
+        LbProbeError: Its state, socket or address cannot be used.
+    """
+    config = load(path, as_=f"agent:{node}")
+    _, found = _agent_node(config, node)
+    agent = found.agent
+    assert agent is not None
+
+    async def serve() -> int:
+        stop = asyncio.Event()
+        _on_signals(stop)
+        await agent_daemon.run(
+            node,
+            found.role,
+            (agent.listen.host, agent.listen.port),
+            agent.control,
+            agent.state,
+            [_agent_check(c) for c in agent.checks],
+            agent.drain_s,
+            SystemClock(),
+            stop,
+            Log(),
+        )
+        return 0
+
+    return _run(serve())
+
+
+def _agent_node(config: Config, name: str) -> tuple[GroupConfig, NodeConfig]:
+    for group in config.groups:
+        for node in group.nodes:
+            if node.name == name and node.agent is not None:
+                return group, node
+    raise Invalid(f"node {name} has no `agent:` in {config.path}")
+
+
+def _agent_check(check: Any) -> agent_checks.Check:
+    pace: dict[str, Any] = {
+        "interval_s": check.interval_s,
+        "timeout_s": check.timeout_s,
+        "fall": check.fall,
+        "rise": check.rise,
+        "max_age_s": check.max_age_s,
+        "pages": frozenset(Page(page) for page in check.pages),
+        "name": check.name,
+    }
+    if check.type == "http":
+        return agent_checks.HttpCheck(
+            **pace, url=check.url, expect_status=check.expect_status, expect=check.expect
+        )
+    if check.type == "tcp":
+        return agent_checks.TcpCheck(**pace, host=check.address.host, port=check.address.port)
+    return agent_checks.CommandCheck(**pace, argv=tuple(check.argv))
+
+
+# ------------------------------------------------------------------ the loop
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """Run one coroutine on the fastest loop there is."""
+    with asyncio.Runner(loop_factory=_loop_factory()) as runner:
+        return runner.run(work)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    try:
+        import uvloop
+    except ImportError:
+        return None  # the loop of the standard library: the same, a little slower
+    return uvloop.new_event_loop
+
+
+def _on_signals(stop: asyncio.Event) -> None:
+    """Let SIGTERM and SIGINT end the process in order; a second one at once."""
+    loop = asyncio.get_running_loop()
+
+    def first(number: int) -> None:
+        stop.set()
+        loop.add_signal_handler(number, sys.exit, 128 + number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, first, number)

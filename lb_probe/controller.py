@@ -1,0 +1,715 @@
+"""The loop: evidence in; decision, save, publish, read back, event out.
+
+Effects have one order. A change is saved before any load balancer hears of it: a crash between the
+two leaves the group latched and the next start finishes the work; in the other order traffic would
+be moved by nobody. Publishing and reading back belong to `reconcile`, which never stops.
+
+Source: DESIGN section 1; guide lines 216-222; X1-X22.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from lb_probe.core import acts
+from lb_probe.core import evidence as ev
+from lb_probe.core.evidence import Evidence
+from lb_probe.core.explain import AdapterStatus, View
+from lb_probe.core.failover import decide
+from lb_probe.core.model import (
+    Action,
+    Automation,
+    Decision,
+    Event,
+    Failed,
+    Group,
+    Observation,
+    Page,
+    Primary,
+    Saved,
+    Secondary,
+    Serving,
+    Traffic,
+)
+from lb_probe.core.resume import World, paste
+from lb_probe.core.start import begin, topology_faults
+from lb_probe.ports import (
+    Clock,
+    Conflict,
+    EventSink,
+    Invalid,
+    NotFound,
+    Publisher,
+    Record,
+    Refused,
+    Store,
+    StoreError,
+)
+from lb_probe.reconcile import Reconciler, Wanted
+
+TICK_S = 0.25
+STALL_S = 1.0  # a loop that was away this long has missed evidence
+CLOCK_JUMP_S = 2.0
+FIRST_LOOK_S = 3.0
+SETTLE_S = 3.0
+STORE_TEST_S = 60.0
+STORE_RETRY_S = 5.0
+ISOLATION_GROUPS = 3  # without reference targets it takes this many groups to blame ourselves
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One group as it is wired.
+
+    Attributes:
+        fingerprints: For each node, where traffic for it really goes.
+        was: The group's former name.
+    """
+
+    group: Group
+    publishers: tuple[Publisher, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    was: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """An operator's command as it came in.
+
+    Attributes:
+        hold_s: Seconds a hold lasts.
+        generation: Generation the operator looked at; None does not compare.
+    """
+
+    verb: str
+    actor: str
+    reason: str
+    to: str | None = None
+    hold_s: float | None = None
+    hands_off: bool = False
+    override: frozenset[str] = frozenset()
+    attest: Mapping[str, str] = field(default_factory=dict)
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineNote:
+    """What `publish --offline` left behind: traffic was moved without us."""
+
+    node: str
+    actor: str
+    reason: str
+    at_wall: float
+
+
+class _Runtime:
+    """One group while the process runs."""
+
+    def __init__(self, setup: Setup, saved: Saved, now: float) -> None:
+        self.setup = setup
+        self.saved = saved
+        self.group = setup.group.with_roles(saved.roles)
+        self.evidence = Evidence(floor=now)
+        self.reconcilers: list[Reconciler] = []
+        self.lock = asyncio.Lock()
+        self.is_moving = False
+        self.hold_due_at: float | None = None
+        self.is_overdue_told = False
+        self.changed = asyncio.Event()
+        self.decision: Decision | None = None
+
+
+class Controller:
+    """Carries out decisions in the one safe order.
+
+    Args:
+        quicken: Asks the schedule to probe a group's doubtful pages sooner.
+        failovers_per_minute: Ceiling on automatic failovers over all groups; None for none.
+    """
+
+    def __init__(
+        self,
+        setups: Sequence[Setup],
+        store: Store,
+        clock: Clock,
+        events: EventSink,
+        *,
+        failovers_per_minute: int | None = None,
+        quicken: Callable[[str], None] = lambda group: None,
+    ) -> None:
+        self._setups = {setup.group.name: setup for setup in setups}
+        self._store = store
+        self._clock = clock
+        self._events = events
+        self._limit = failovers_per_minute
+        self._quicken = quicken
+        self._groups: dict[str, _Runtime] = {}
+        self._tasks: asyncio.TaskGroup | None = None
+        self._failovers: deque[float] = deque()
+        self._references: Mapping[str, bool] = {}
+        self._isolated = False
+        self.is_store_writable = True
+        self._ticked_at = clock.monotonic()
+        self._wall_offset = clock.wall() - clock.monotonic()
+
+    # -------------------------------------------------------------- start
+    async def start(
+        self,
+        notes: Mapping[str, OfflineNote] | None = None,
+        allowed: frozenset[str] = frozenset(),
+    ) -> None:
+        """Load what was saved and find out where each group begins.
+
+        Args:
+            notes: What break-glass left behind, by group.
+            allowed: Groups whose changed topology an operator overrode by name.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+            Invalid: The file changed what a latched group or the node with the traffic is.
+        """
+        saved = dict(await self._store.load())
+        for name, setup in self._setups.items():
+            if setup.was in saved and name not in saved:
+                await self._store.rename(setup.was, name)
+                saved[name] = saved.pop(setup.was)
+        groups = {name: setup.group for name, setup in self._setups.items()}
+        prints = {name: setup.fingerprints for name, setup in self._setups.items()}
+        faults = topology_faults(saved, groups, prints, allowed)
+        if faults:
+            raise Invalid("; ".join(faults))
+        async with asyncio.TaskGroup() as tasks:
+            for name, setup in self._setups.items():
+                tasks.create_task(self._begin(setup, saved.get(name), (notes or {}).get(name)))
+
+    async def _begin(self, setup: Setup, saved: Saved | None, note: OfflineNote | None) -> None:
+        now, name = self._clock.monotonic(), setup.group.name
+        runtime = _Runtime(setup, saved or Saved(), now)
+        runtime.reconcilers = [self._reconciler(runtime, p) for p in setup.publishers]
+        self._groups[name] = runtime
+        looks = await asyncio.gather(*(r.first_look(FIRST_LOOK_S) for r in runtime.reconcilers))
+        seen = {r.publisher.name: s for r, s in zip(runtime.reconcilers, looks, strict=True)}
+        start = begin(runtime.group, saved, seen)
+        wall = self._clock.wall()
+        if note is not None and note.node in runtime.group.names:
+            latched = runtime.saved.latched or note.node != runtime.group.primary
+            reason = f"published offline by {note.actor}: {note.reason}"
+            state = acts.by_itself(
+                runtime.saved, "offline", note.node, latched, note.at_wall, reason
+            )
+            await self._save(runtime, state)
+        elif start.kind in ("adopt", "assign"):
+            state = acts.by_itself(
+                runtime.saved, start.kind, start.node, start.latched, wall, start.reason
+            )
+            await self._save(runtime, state)
+        else:
+            self._apply(runtime, runtime.saved, decided_at=0.0)
+            if start.kind == "finish" and start.node != runtime.group.primary:
+                runtime.evidence = replace(runtime.evidence, moved_at=now)
+        self._emit("group.started", name, how=start.kind, node=start.node, reason=start.reason)
+        self._evaluate(runtime)
+
+    def _reconciler(self, runtime: _Runtime, publisher: Publisher) -> Reconciler:
+        name = runtime.setup.group.name
+
+        async def confirm(adapter: str, generation: int) -> bool:
+            try:
+                await self._store.confirm(name, adapter, generation)
+            except StoreError as error:
+                self._store_failed(error)
+                return False
+            confirmed = {**runtime.saved.confirmed, adapter: generation}
+            runtime.saved = replace(runtime.saved, confirmed=confirmed)
+            return True
+
+        return Reconciler(
+            name,
+            publisher,
+            self._clock,
+            self._events,
+            confirm=confirm,
+            confirmed=runtime.saved.confirmed.get(publisher.name, -1),
+            changed=runtime.changed.set,
+        )
+
+    async def run(self) -> None:
+        """Reconcile, watch and carry out until cancelled.
+
+        Raises:
+            ExceptionGroup: A part broke a promise; the process ends and is started again.
+        """
+        async with asyncio.TaskGroup() as tasks:
+            self._tasks = tasks
+            self._ticked_at = self._clock.monotonic()
+            for runtime in self._groups.values():
+                for reconciler in runtime.reconcilers:
+                    tasks.create_task(reconciler.run())
+            tasks.create_task(self._watch_store())
+            while True:
+                await self._clock.sleep(TICK_S)
+                self.tick()
+
+    # -------------------------------------------------------------- evidence in
+    def observe(self, name: str, observation: Observation) -> None:
+        """Take one finished probe; a decision it completes is carried out at once."""
+        runtime = self._groups[name]
+        self._notice_stall()
+        node = ev.watched(runtime.group, runtime.saved.assigned)
+        runtime.evidence = ev.fold(runtime.evidence, observation, runtime.group, node)
+        self._events.emit(Event("probe.done", name, {"observation": observation}))
+        self._evaluate(runtime)
+
+    def references(self, answers: Mapping[str, bool]) -> None:
+        """Take what the reference targets answered: all silent means it is us."""
+        self._references = answers
+
+    def stalled(self, seconds: float) -> None:
+        """Take note that probes started late: evidence was missed."""
+        self._discount(f"the loop was away for {seconds:.1f}s", "prober.stalled")
+
+    def is_hurried(self, name: str, node: str, page: Page) -> bool:
+        """Tell whether this page should be probed at `recheck`, though it did not fail.
+
+        While the Primary is doubtful the Secondary's word must be newer than the doubt.
+        """
+        runtime = self._groups[name]
+        if page is not Page.HASTATUS or node != ev.watched(runtime.group, runtime.saved.assigned):
+            return False
+        if ev.traffic(runtime.group, runtime.saved.assigned) is not Traffic.PRIMARY:
+            return False
+        now = self._clock.monotonic()
+        if ev.is_doubtful(runtime.evidence, runtime.group, now):
+            return True
+        decision = runtime.decision
+        return decision is not None and decision.action is Action.REPROBE
+
+    def tick(self) -> None:
+        """Look at what changes by time alone: stalls, clock jumps, isolation, age, due holds."""
+        self._notice_stall()
+        offset = self._clock.wall() - self._clock.monotonic()
+        if abs(offset - self._wall_offset) > CLOCK_JUMP_S:
+            jumped = offset - self._wall_offset
+            self._wall_offset = offset
+            self._discount(f"the wall clock jumped by {jumped:+.1f}s", "clock.jumped")
+        self._notice_isolation()
+        for runtime in self._groups.values():
+            self._evaluate(runtime)
+            self._notice_due_hold(runtime)
+
+    def _notice_stall(self) -> None:
+        now = self._clock.monotonic()
+        away, self._ticked_at = now - self._ticked_at, now
+        if away > STALL_S + TICK_S:
+            self.stalled(away)
+
+    def _notice_isolation(self) -> None:
+        if self._references:
+            isolated = not any(self._references.values())
+        else:
+            isolated = len(self._groups) >= ISOLATION_GROUPS and all(
+                ev.is_cut_off(r.evidence, r.group) for r in self._groups.values()
+            )
+        if self._isolated and not isolated:
+            self._discount("the prober reaches the network again", "prober.rejoined")
+        elif isolated and not self._isolated:
+            self._emit("prober.isolated")
+        self._isolated = isolated
+
+    def _discount(self, why: str, event: str) -> None:
+        """Let no failure from before this moment count (X19)."""
+        now = self._clock.monotonic()
+        for runtime in self._groups.values():
+            runtime.evidence = ev.raise_floor(runtime.evidence, now)
+        self._emit(event, reason=why)
+
+    # -------------------------------------------------------------- decision
+    def _evaluate(self, runtime: _Runtime) -> None:
+        before, now = runtime.decision, self._clock.monotonic()
+        decision = runtime.decision = self._decide(runtime)
+        if decision.situation.serving is Serving.YES:
+            runtime.evidence = ev.arrived(runtime.evidence)
+        if before is None or before.condition != decision.condition:
+            fields = {"condition": decision.condition, "rule": decision.rule}
+            self._emit("group.condition", runtime.group.name, **fields)
+        if decision.action is Action.FAIL_OVER:
+            self._soon(runtime, self._fail_over)
+        elif decision.action is Action.REPROBE or ev.is_doubtful(
+            runtime.evidence, runtime.group, now
+        ):
+            self._quicken(runtime.group.name)
+
+    def _decide(self, runtime: _Runtime) -> Decision:
+        brakes = self._brakes(runtime)
+        automation = Automation.BLOCKED if brakes else Automation.ARMED
+        if self._isolated:
+            automation = Automation.ISOLATED
+        situation = ev.situation(
+            runtime.evidence,
+            runtime.group,
+            runtime.saved.assigned,
+            automation,
+            self._clock.monotonic(),
+        )
+        return decide(situation, brakes)
+
+    def _brakes(self, runtime: _Runtime) -> tuple[str, ...]:
+        now = self._clock.monotonic()
+        while self._failovers and now - self._failovers[0] >= 60.0:
+            self._failovers.popleft()
+        brakes = {
+            "hold": runtime.saved.hold is not None,
+            "act": not runtime.group.act,
+            "one-shot": runtime.saved.latched,
+            "limit": self._limit is not None and len(self._failovers) >= self._limit,
+            "store-not-writable": not self.is_store_writable,
+        }
+        return tuple(name for name, is_on in brakes.items() if is_on)
+
+    def _soon(self, runtime: _Runtime, work: Callable[[_Runtime], object]) -> None:
+        if self._tasks is None or runtime.is_moving:
+            return
+        runtime.is_moving = True
+        self._tasks.create_task(self._alone(runtime, work))
+
+    async def _alone(self, runtime: _Runtime, work: Callable[[_Runtime], object]) -> None:
+        try:
+            async with runtime.lock:
+                await work(runtime)  # type: ignore[misc]
+        except Conflict:
+            await self._reload(runtime)
+        except StoreError as error:
+            self._store_failed(error)
+        finally:
+            runtime.is_moving = False
+
+    async def _fail_over(self, runtime: _Runtime) -> None:
+        decision = self._decide(runtime)  # again: an operator may have acted in between
+        if decision.action is not Action.FAIL_OVER:
+            return
+        group, decided_at = runtime.group, self._clock.monotonic()
+        self._failovers.append(decided_at)
+        state = acts.fail_over(
+            runtime.saved,
+            group.candidate,
+            at_wall=self._clock.wall(),
+            rule=decision.rule,
+            condition=decision.condition,
+            why=self._why(runtime),
+        )
+        await self._save(runtime, state, decided_at)
+
+    def _why(self, runtime: _Runtime) -> tuple[str, ...]:
+        group, now = runtime.group, self._clock.monotonic()
+        status = runtime.evidence.page(group.primary, Page.STATUS)
+        says = runtime.evidence.page(group.candidate, Page.HASTATUS)
+        lines = []
+        if status.last and isinstance(status.last.outcome, Failed):
+            outcome, row = status.last.outcome, now - status.counted_since
+            lines.append(
+                f"{group.primary} status: {status.counted} failures in a row over {row:.1f}s,"
+                f" last in phase {outcome.phase.value}: {outcome.detail}"
+            )
+        if says.last:
+            age = now - says.last.started_at
+            lines.append(f"{group.candidate} hastatus: Mode: Standby, {age:.1f}s old")
+        return tuple(lines)
+
+    # -------------------------------------------------------------- save, then publish
+    async def _save(self, runtime: _Runtime, state: Saved, decided_at: float = 0.0) -> None:
+        """Make `state` durable, then let the reconcilers publish it.
+
+        Raises:
+            StoreError: Not saved; nothing was published either.
+        """
+        assert state.last_change is not None
+        prints = runtime.setup.fingerprints
+        state = replace(state, fingerprint=prints.get(state.assigned or "", ""))
+        change = state.last_change
+        assert change is not None
+        record = Record(
+            runtime.group.name,
+            change.kind,
+            change.at_wall,
+            state.generation,
+            {
+                "from": change.source,
+                "to": change.target,
+                "actor": change.actor,
+                "reason": change.reason,
+                "rule": change.rule,
+                "evidence": list(change.evidence),
+                "notes": dict(change.notes),
+            },
+        )
+        # Before traffic: a crash right after this line leaves us latched, not lost.
+        await self._store.commit(
+            runtime.group.name, state, expect=runtime.saved.generation, record=record
+        )
+        state = replace(state, confirmed=runtime.saved.confirmed)
+        self._apply(runtime, state, decided_at)
+        fields = {"from": change.source, "to": change.target, "actor": change.actor}
+        self._emit(
+            f"group.{change.kind}",
+            runtime.group.name,
+            reason=change.reason,
+            generation=state.generation,
+            **fields,
+        )
+
+    def _apply(self, runtime: _Runtime, state: Saved, decided_at: float) -> None:
+        """Take a saved state into force and tell the reconcilers."""
+        before, now = runtime.saved, self._clock.monotonic()
+        runtime.saved = state
+        runtime.group = runtime.setup.group.with_roles(state.roles)
+        is_moved = state.assigned not in (None, runtime.group.primary)
+        if state.assigned != before.assigned or state.roles != before.roles:
+            moved_at = now if is_moved else None
+            runtime.evidence = replace(ev.raise_floor(runtime.evidence, now), moved_at=moved_at)
+        if before.hold is not None and state.hold is None:
+            runtime.evidence = ev.raise_floor(runtime.evidence, now)  # fresh failures only (R109)
+        runtime.hold_due_at = None
+        if state.hold is not None:
+            runtime.hold_due_at = now + state.hold.until_wall - self._clock.wall()
+            runtime.is_overdue_told = False
+        may_write = runtime.group.act and not (state.hold is not None and state.hold.hands_off)
+        for reconciler in runtime.reconcilers:
+            reconciler.want(Wanted(state.assigned, state.generation, may_write, decided_at))
+
+    async def _reload(self, runtime: _Runtime) -> None:
+        """Take over what is on disk: somebody saved there, or our own outcome was unknown."""
+        saved = (await self._store.load()).get(runtime.group.name)
+        if saved is not None and saved.generation > runtime.saved.generation:
+            self._apply(runtime, saved, decided_at=0.0)
+
+    # -------------------------------------------------------------- holds and the store
+    def _notice_due_hold(self, runtime: _Runtime) -> None:
+        due = runtime.hold_due_at
+        if due is None or self._clock.monotonic() < due:
+            return
+        if runtime.decision is not None and runtime.decision.condition == "normal":
+            self._soon(runtime, self._lapse)
+        elif not runtime.is_overdue_told:
+            runtime.is_overdue_told = True
+            condition = runtime.decision.condition if runtime.decision else "unknown"
+            self._emit("hold.overdue", runtime.group.name, condition=condition)
+
+    async def _lapse(self, runtime: _Runtime) -> None:
+        if runtime.saved.hold is not None and self._decide(runtime).condition == "normal":
+            await self._save(runtime, acts.lapse_hold(runtime.saved, self._clock.wall()))
+
+    async def _watch_store(self) -> None:
+        while True:
+            await self._clock.sleep(STORE_TEST_S if self.is_store_writable else STORE_RETRY_S)
+            try:
+                await self._store.test_write()
+            except StoreError as error:
+                self._store_failed(error)
+            else:
+                if not self.is_store_writable:
+                    self.is_store_writable = True
+                    self._emit("store.recovered")
+
+    def _store_failed(self, error: StoreError) -> None:
+        self.is_store_writable = False
+        self._emit("store.failed", detail=str(error))
+
+    # -------------------------------------------------------------- the operator
+    def plan(self, name: str, ask: Ask) -> acts.Plan:
+        """Judge an operator's command and say what it would do; changes nothing.
+
+        Raises:
+            NotFound: No such group.
+            Invalid: The command cannot be understood.
+            Conflict: The generation is not the one the operator looked at.
+        """
+        runtime = self._find(name)
+        if ask.generation is not None and ask.generation != runtime.saved.generation:
+            found = runtime.saved.generation
+            raise Conflict(
+                f"group {name} is at generation {found}, you looked at {ask.generation}:"
+                f" it changed since; look again (lb-probe status {name})",
+                found,
+            )
+        request = self._request(runtime, ask)
+        target = acts.target_of(request, runtime.group, runtime.saved.assigned)
+        world = self._world(runtime, target)
+        plan = acts.plan(request, world)
+        known = {gate.id for gate in plan.gates}
+        strange = sorted((ask.override | ask.attest.keys()) - known)
+        if strange:
+            words = ", ".join(sorted(known)) or "none"
+            raise Invalid(f"{ask.verb} has no gate {', '.join(strange)}; its gates are: {words}")
+        return replace(plan, warnings=self._warnings(runtime, ask.verb))
+
+    def commands(self, name: str, node: str | None) -> list[str]:
+        """Return the literal commands that would bring traffic to `node`."""
+        if node is None:
+            return []
+        publishers = [r.publisher for r in self._find(name).reconcilers]
+        return [f"{p.name}: {line}" for p in publishers for line in p.commands(node)]
+
+    async def act(self, name: str, ask: Ask) -> View:
+        """Carry out an operator's command; waits a little for the load balancers to follow.
+
+        Raises:
+            NotFound, Invalid, Conflict: As `plan`.
+            Refused: A gate is closed; lists every gate and the line to paste.
+            StoreError: Not saved, and so not done.
+        """
+        runtime = self._find(name)
+        async with runtime.lock:
+            plan = self.plan(name, ask)
+            if plan.closed:
+                closed = ", ".join(gate.id for gate in plan.closed)
+                self._emit("act.refused", name, verb=ask.verb, actor=ask.actor, gates=closed)
+                raise Refused(f"{ask.verb} of {name} refused by {closed}", plan.gates, plan.paste)
+            if plan.saved is not None:
+                await self._save_by_hand(runtime, plan.saved)
+            if ask.verb in ("accept", "republish"):
+                for reconciler in runtime.reconcilers:
+                    reconciler.take_back()
+        self._evaluate(runtime)
+        await self._settle(runtime)
+        return self.view(name)
+
+    async def _save_by_hand(self, runtime: _Runtime, state: Saved) -> None:
+        try:
+            await self._save(runtime, state, self._clock.monotonic())
+        except Conflict:
+            await self._reload(runtime)
+            raise
+        except StoreError as error:
+            self._store_failed(error)
+            raise
+
+    async def _settle(self, runtime: _Runtime) -> None:
+        """Wait until every load balancer follows or cannot; at most `SETTLE_S`."""
+        end = self._clock.monotonic() + SETTLE_S
+        while True:
+            runtime.changed.clear()
+            left = end - self._clock.monotonic()
+            waiting = [
+                r
+                for r in runtime.reconcilers
+                if r.wanted.may_write
+                and not r.view.yielded
+                and (r.confirmed < runtime.saved.generation or not r.is_in_sync)
+            ]
+            if not waiting or left <= 0 or runtime.saved.assigned is None:
+                return
+            await self._clock.wait(runtime.changed, left)
+
+    def _request(self, runtime: _Runtime, ask: Ask) -> acts.Request:
+        group = runtime.group
+        if ask.verb not in acts.VERBS:
+            raise NotFound(f"no verb {ask.verb}; use one of {', '.join(acts.VERBS)}")
+        if not ask.reason.strip():
+            raise Invalid("found no reason; say why, it is kept in the history")
+        if ask.to is not None and ask.to not in group.names:
+            names = ", ".join(group.names)
+            raise Invalid(f"group {group.name} has no node {ask.to}; its nodes are {names}")
+        if ask.to is not None and ask.verb != "failover":
+            raise Invalid(f"{ask.verb} takes no node; only failover does")
+        if ask.verb == "hold" and not (ask.hold_s and ask.hold_s > 0):
+            raise Invalid(
+                "found no time; a hold needs `for`, as 2h: a forgotten hold is no failover"
+            )
+        wall = self._clock.wall()
+        return acts.Request(
+            verb=ask.verb,
+            actor=ask.actor,
+            reason=ask.reason.strip(),
+            at_wall=wall,
+            to=ask.to,
+            until_wall=wall + (ask.hold_s or 0.0),
+            hands_off=ask.hands_off,
+            override=ask.override,
+            attest=ask.attest,
+        )
+
+    def _warnings(self, runtime: _Runtime, verb: str) -> tuple[str, ...]:
+        situation = self._decide(runtime).situation
+        failing = situation.primary is Primary.FAIL and situation.secondary is Secondary.STANDBY
+        if verb == "release" and failing and situation.traffic is Traffic.PRIMARY:
+            group = runtime.group
+            return (
+                f"{group.primary} fails and {group.candidate} stands by: without the hold traffic"
+                f" moves after {group.fall} more failures over {group.confirm_s:g}s",
+            )
+        return ()
+
+    # -------------------------------------------------------------- looking
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all groups, in the order of the file."""
+        return tuple(self._setups)
+
+    def _find(self, name: str) -> _Runtime:
+        try:
+            return self._groups[name]
+        except KeyError:
+            names = ", ".join(self._setups) or "none"
+            raise NotFound(f"no group {name}; the groups are: {names}") from None
+
+    def _world(self, runtime: _Runtime, target: str | None) -> World:
+        return World(
+            group=runtime.group,
+            saved=runtime.saved,
+            evidence=runtime.evidence,
+            adapters=tuple(r.view for r in runtime.reconcilers),
+            target=target,
+            now=self._clock.monotonic(),
+        )
+
+    def view(self, name: str) -> View:
+        """Return everything that is shown of one group, as of now.
+
+        Raises:
+            NotFound: No such group.
+        """
+        runtime = self._find(name)
+        adapters = tuple(
+            AdapterStatus(
+                name=r.publisher.name,
+                type=r.publisher.type,
+                wanted=runtime.saved.assigned,
+                seen=r.seen,
+                yielded=r.view.yielded,
+                in_sync=r.is_in_sync,
+                detail=r.detail,
+            )
+            for r in runtime.reconcilers
+        )
+        return View(
+            group=runtime.group,
+            saved=runtime.saved,
+            decision=self._decide(runtime),
+            evidence=runtime.evidence,
+            adapters=adapters,
+            roles_swapped=runtime.group.nodes != runtime.setup.group.nodes,
+            now=self._clock.monotonic(),
+        )
+
+    def resume_gates(self, name: str) -> acts.Plan:
+        """Judge `resume` as nobody, for explanations; changes nothing."""
+        runtime = self._find(name)
+        request = acts.Request("resume", "nobody", "looking", self._clock.wall())
+        world = self._world(runtime, runtime.group.primary)
+        plan = acts.plan(request, world)
+        return replace(plan, paste=paste("resume", world, plan.gates))
+
+    async def history(self, name: str | None, limit: int) -> list[Record]:
+        """Return the newest records, newest last.
+
+        Raises:
+            NotFound: No such group.
+            StoreError: The store cannot be read.
+        """
+        if name is not None:
+            self._find(name)
+        return await self._store.history(name, limit)
+
+    def _emit(self, name: str, group: str = "", **fields: object) -> None:
+        self._events.emit(Event(name, group, fields))

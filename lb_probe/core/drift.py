@@ -1,0 +1,51 @@
+"""What to do when a load balancer does not do what was published to it.
+
+A restart forgets: the assignment is written again, always. A hand that moves traffic, or another
+program, is corrected twice; the third time within a minute somebody means it, and two writers that
+correct each other are worse than one wrong node. Then the adapter yields until an operator says
+`accept` or `republish`.
+
+Source: DESIGN section 1; X2, X21.
+"""
+
+from dataclasses import dataclass, replace
+
+WINDOW_S = 60.0
+PATIENCE = 3  # the third drift within the window is somebody else writing
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """What one adapter's drift looked like so far.
+
+    Attributes:
+        instance: The run of the load balancer that was last seen in sync.
+        drifts: When unexplained drift was found, monotonic seconds, within the window.
+        yielded: Somebody else writes there; nothing is written until an operator decides.
+    """
+
+    instance: str = ""
+    drifts: tuple[float, ...] = ()
+    yielded: bool = False
+
+
+def in_sync(watch: Watch, instance: str) -> Watch:
+    """Note a reading that agrees with what was published."""
+    return watch if watch.instance == instance else replace(watch, instance=instance)
+
+
+def drifted(watch: Watch, instance: str, now: float) -> Watch:
+    """Note a reading that disagrees, after one that agreed.
+
+    >>> watch = in_sync(Watch(), "run-1")
+    >>> for at in (0.0, 10.0, 20.0):
+    ...     watch = drifted(watch, "run-1", at)
+    >>> watch.yielded
+    True
+    >>> drifted(in_sync(Watch(), "run-1"), "run-2", 30.0).drifts
+    ()
+    """
+    if instance != watch.instance:
+        return replace(watch, instance=instance)
+    drifts = (*(at for at in watch.drifts if now - at < WINDOW_S), now)
+    return replace(watch, drifts=drifts, yielded=watch.yielded or len(drifts) >= PATIENCE)

@@ -1,0 +1,379 @@
+"""The nouns of the service, in the order data passes through them.
+
+Probe -> `Observation` -> `core.evidence` -> `Situation` -> `core.failover` -> `Assignment` saved
+-> published -> `Seen` -> the next input. Times called `*_at` are monotonic seconds unless a name
+says `wall`; wall times are for people only (UTC, seconds since 1970).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from enum import Enum
+
+
+# ------------------------------------------------------------------ nodes and their pages
+class Role(Enum):
+    """What a node is by configuration; a failover never changes it (R3)."""
+
+    PRIMARY = "primary"
+    SECONDARY = "secondary"
+
+
+class Page(Enum):
+    """The two pages a node serves (guide lines 216 and 218)."""
+
+    STATUS = "status"
+    HASTATUS = "hastatus"
+
+
+class Mode(Enum):
+    """What a node's hastatus page says of itself; any other word is UNKNOWN (R50, X22)."""
+
+    STANDBY = "standby"
+    PRIMARY = "primary"
+    UNKNOWN = "unknown"
+
+
+class Phase(Enum):
+    """Where a probe failed; the label `result` of `lb_probe_probes_total`."""
+
+    NAME = "name"
+    CONNECT_REFUSED = "connect-refused"
+    CONNECT_TIMEOUT = "connect-timeout"
+    TLS = "tls"
+    PROTOCOL = "protocol"
+    STATUS = "status"
+    BODY = "body"
+    TOO_LARGE = "too-large"
+    REDIRECT = "redirect"
+    TIMEOUT = "timeout"
+    RESET = "reset"
+
+
+# A failure in one of these says nothing of the application: no answer came back at all.
+NETWORK_PHASES = frozenset(
+    {
+        Phase.NAME,
+        Phase.CONNECT_REFUSED,
+        Phase.CONNECT_TIMEOUT,
+        Phase.TLS,
+        Phase.TIMEOUT,
+        Phase.RESET,
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Passed:
+    """The page gave its documented answer, or (hastatus) a mode that nobody documented.
+
+    Attributes:
+        mode: What hastatus said; None for the status page.
+        detail: What an operator should know all the same; empty when there is nothing.
+    """
+
+    mode: Mode | None = None
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The probe failed. A failed probe is a value, never an exception."""
+
+    phase: Phase
+    detail: str
+
+
+Outcome = Passed | Failed
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One finished probe of one page of one node.
+
+    Attributes:
+        started_at: Monotonic seconds when the attempt began.
+        ended_at: Monotonic seconds when its verdict was known.
+        code: HTTP status, None when no answer came.
+        head: First 200 characters of the body, made safe to print.
+        body_sha256: Hex digest of the body as read; empty when there was none.
+    """
+
+    node: str
+    page: Page
+    started_at: float
+    ended_at: float
+    outcome: Outcome
+    code: int | None = None
+    head: str = ""
+    body_sha256: str = ""
+
+
+# ------------------------------------------------------------------ columns of the table
+class Traffic(Enum):
+    """Who has the traffic by our own saved word; see `core.failover`."""
+
+    PRIMARY = "primary"
+    MOVED = "moved"
+    UNASSIGNED = "unassigned"
+
+
+class Primary(Enum):
+    """What the evidence says of the Primary's status page."""
+
+    OK = "ok"
+    FAIL = "fail"
+    UNKNOWN = "unknown"
+
+
+class Says(Enum):
+    """Whether the Primary's own hastatus page, fresh, says Standby."""
+
+    STANDBY = "standby"
+    OTHER = "other"
+
+
+class Secondary(Enum):
+    """What the evidence says of the hastatus page of the node that matters."""
+
+    STANDBY = "standby"
+    PRIMARY = "primary"
+    FAIL = "fail"
+    STALE = "stale"
+    UNKNOWN_MODE = "unknown-mode"
+
+
+class Serving(Enum):
+    """Whether the node with the traffic serves, after a move."""
+
+    YES = "yes"
+    WAITING = "waiting"
+    NO = "no"
+    UNKNOWN = "unknown"
+
+
+class Automation(Enum):
+    """Whether the rule may act by itself."""
+
+    ARMED = "armed"
+    BLOCKED = "blocked"
+    ISOLATED = "isolated"
+
+
+class Action(Enum):
+    """What a row asks the controller to do."""
+
+    NONE = "none"
+    REPROBE = "reprobe"
+    FAIL_OVER = "fail-over"
+
+
+@dataclass(frozen=True, slots=True)
+class Situation:
+    """One value for each column of the decision table; built only by `core.evidence`."""
+
+    traffic: Traffic
+    primary: Primary
+    says: Says
+    secondary: Secondary
+    serving: Serving
+    automation: Automation
+
+
+# ------------------------------------------------------------------ what is configured
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One server that serves the two pages."""
+
+    name: str
+    role: Role
+    candidate: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """A group as the core knows it: names, roles and numbers, no addresses.
+
+    Attributes:
+        act: False observes: decisions are recorded and nothing is published.
+        adapters: Names of the load balancers that carry the assignment.
+        fall: Failures in a row before a page counts as failed.
+        rise: Passes in a row before a failed page counts as good.
+        confirm_s: Seconds the Primary must have failed without a break.
+        max_age_s: Oldest reading, in seconds, that may support a decision.
+        serving_deadline_s: Seconds a node may take to serve after traffic came to it.
+        require: Gates of `resume` beyond those that always apply.
+    """
+
+    name: str
+    nodes: tuple[Node, ...]
+    act: bool = True
+    adapters: tuple[str, ...] = ()
+    fall: int = 3
+    rise: int = 2
+    confirm_s: float = 10.0
+    max_age_s: float = 3.0
+    serving_deadline_s: float = 60.0
+    require: tuple[str, ...] = ("primary-serving", "single-primary", "synced")
+
+    def with_roles(self, roles: Mapping[str, Role] | None) -> "Group":
+        """Return the group as it is after `swap-roles` saved `roles`; None changes nothing."""
+        if not roles:
+            return self
+        named = [replace(n, role=roles.get(n.name, n.role)) for n in self.nodes]
+        second = [n for n in named if n.role is Role.SECONDARY]
+        # The candidate stays one; where it became Primary, the old Primary stands behind it. A DR
+        # site never becomes the candidate by a swap.
+        kept = [n.name for n in second if n.candidate] or [
+            n.name for n in self.nodes if n.role is Role.PRIMARY
+        ]
+        return replace(self, nodes=tuple(replace(n, candidate=n.name == kept[0]) for n in named))
+
+    @property
+    def primary(self) -> str:
+        """Name of the configured Primary."""
+        return next(n.name for n in self.nodes if n.role is Role.PRIMARY)
+
+    @property
+    def candidate(self) -> str:
+        """Name of the one secondary that automation may choose."""
+        return next(n.name for n in self.nodes if n.candidate)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of all nodes, in the order of the file."""
+        return tuple(n.name for n in self.nodes)
+
+
+# ------------------------------------------------------------------ what is saved
+@dataclass(frozen=True, slots=True)
+class Hold:
+    """An operator's switch: no automatic move while it is on.
+
+    Attributes:
+        until_wall: When it is due, UTC seconds since 1970; it lapses only in condition `normal`.
+        hands_off: Repairs are off as well: nothing at all is written to a load balancer.
+    """
+
+    by: str
+    reason: str
+    until_wall: float
+    hands_off: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """The last change of the assignment, latch, hold, roles or ack, and why it was made.
+
+    Attributes:
+        kind: failover, resume, switchover, hold, release, swap-roles, ack, accept, adopt,
+            assign or offline.
+        evidence: Sentences that supported it, for people.
+        notes: Overrides and attestations by name, with their text.
+    """
+
+    kind: str
+    source: str | None
+    target: str | None
+    at_wall: float
+    actor: str
+    reason: str
+    rule: str = ""
+    condition: str = ""
+    evidence: tuple[str, ...] = ()
+    notes: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Saved:
+    """Everything that must survive a power cut, for one group.
+
+    Attributes:
+        assigned: Node with the traffic; None while nobody has said (unassigned).
+        latched: Traffic was moved off the Primary; only resume or swap-roles ends it.
+        roles: Override saved by swap-roles; wins until the file agrees.
+        acked: Who has seen the incident; arms nothing.
+        confirmed: For each adapter the generation it was last seen to carry out.
+        fingerprint: Topology the assignment was made for; a later one is compared with it.
+    """
+
+    assigned: str | None = None
+    latched: bool = False
+    hold: Hold | None = None
+    roles: Mapping[str, Role] | None = None
+    acked: str | None = None
+    generation: int = 0
+    last_change: Change | None = None
+    confirmed: Mapping[str, int] = field(default_factory=dict)
+    fingerprint: str = ""
+
+
+# ------------------------------------------------------------------ what load balancers say
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What one load balancer says it does.
+
+    Attributes:
+        node: The one node it sends traffic to; None where that is neither or several.
+        chosen: All nodes it would send traffic to by its administrative state.
+        usable: Whether it would send traffic there now: its own check may hold the node down.
+            None where it cannot tell.
+        instance: Names this run of the load balancer; another value means it restarted.
+        detail: A sentence for people; empty when all is plain.
+    """
+
+    node: str | None
+    chosen: tuple[str, ...] = ()
+    usable: bool | None = None
+    instance: str = ""
+    detail: str = ""
+
+
+# ------------------------------------------------------------------ what came of it
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """One answer of the table for one group.
+
+    Attributes:
+        blocked: The brakes that are on, by name; empty while armed.
+    """
+
+    rule: str
+    action: Action
+    condition: str
+    situation: Situation
+    blocked: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """One condition of an operator's command, judged.
+
+    Attributes:
+        id: Name an operator gives to `--override` or `--attest`.
+        found: What is the case now, a sentence.
+        wanted: What would pass, a sentence.
+        open_with: How an operator opens it: `override`, `attest`, or `` where neither may.
+        instead: The line that does help where neither may; empty where none does.
+    """
+
+    id: str
+    passed: bool
+    found: str
+    wanted: str
+    open_with: str = "override"
+    instead: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened; the only source of logs and metrics.
+
+    Attributes:
+        name: What happened, dotted, from the list in `docs/operations.md`.
+        group: Group it concerns; empty for the process as a whole.
+        fields: Plain values for people and machines.
+    """
+
+    name: str
+    group: str = ""
+    fields: Mapping[str, object] = field(default_factory=dict)

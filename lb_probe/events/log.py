@@ -1,0 +1,74 @@
+"""Structured logs: one line per event, JSON where nobody watches, plain words on a terminal.
+
+Source: DESIGN section 2 (`events/`); R97 for which events are worth waking somebody.
+"""
+
+import logging
+import sys
+from collections.abc import Callable
+from typing import TextIO
+
+import structlog
+
+from lb_probe.core.model import Event
+
+QUIET = frozenset({"probe.done", "publish.done"})  # thousands a second: counted, not logged
+LEVELS = {
+    "group.failover": "warning",
+    "group.condition": "info",
+    "publish.failed": "error",
+    "publish.drift": "warning",
+    "publish.foreign-writer": "error",
+    "hold.overdue": "warning",
+    "store.failed": "error",
+    "prober.isolated": "error",
+    "prober.stalled": "warning",
+    "clock.jumped": "warning",
+    "act.refused": "warning",
+}
+
+
+class Log:
+    """EventSink that writes log lines to standard error."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        out = stream or sys.stderr
+        is_terminal = out.isatty()
+        renderer: structlog.typing.Processor = structlog.processors.JSONRenderer(sort_keys=True)
+        if is_terminal:
+            renderer = structlog.dev.ConsoleRenderer()
+        self._log = structlog.wrap_logger(
+            structlog.PrintLogger(out),
+            processors=[
+                structlog.processors.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                renderer,
+            ],
+            wrapper_class=structlog.make_filtering_bound_logger(logging.INFO),
+        )
+
+    def emit(self, event: Event) -> None:
+        """Write one line, unless the event is one of thousands a second."""
+        if event.name in QUIET:
+            return
+        fields = {k: v for k, v in event.fields.items() if v is not None}
+        if event.group:
+            fields["group"] = event.group
+        getattr(self._log, LEVELS.get(event.name, "info"))(event.name, **fields)
+
+
+class Fanout:
+    """EventSink that hands each event to several others, in order."""
+
+    def __init__(self, *sinks: Callable[[Event], None]) -> None:
+        self._sinks = list(sinks)
+
+    def add(self, sink: Callable[[Event], None]) -> Callable[[], None]:
+        """Add a sink; returns what removes it again."""
+        self._sinks.append(sink)
+        return lambda: self._sinks.remove(sink)
+
+    def emit(self, event: Event) -> None:
+        """Hand the event on."""
+        for sink in tuple(self._sinks):
+            sink(event)

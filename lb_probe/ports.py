@@ -1,0 +1,195 @@
+"""What the controller needs from outside, as it would like to call it, and what can go wrong.
+
+LbProbeError
++-- PublishError       a load balancer refused, answered nonsense, or did not answer
+|   +-- Unreachable    no answer at all: nothing is known of what it does
++-- StoreError         the store cannot be read or written
+|   +-- Conflict       somebody else saved a newer generation
++-- Refused            an operator's command; lists every gate
++-- NotFound           no such group or node
++-- Invalid            a request that cannot be understood
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from lb_probe.core.model import Event, Gate, Saved, Seen
+
+
+class LbProbeError(Exception):
+    """Root of the errors that cross a port."""
+
+
+class PublishError(LbProbeError):
+    """A load balancer refused an assignment, answered nonsense, or did not answer."""
+
+
+class Unreachable(PublishError):
+    """The load balancer did not answer; nothing is known of what it does."""
+
+
+class StoreError(LbProbeError):
+    """The store cannot be used; says what was found, what was wanted and what to do."""
+
+
+class Conflict(StoreError):
+    """The generation on disk is not the one this change was planned for.
+
+    Attributes:
+        generation: The generation that is there now.
+    """
+
+    def __init__(self, message: str, generation: int) -> None:
+        super().__init__(message)
+        self.generation = generation
+
+
+class Refused(LbProbeError):
+    """An operator's command did not pass its gates.
+
+    Attributes:
+        gates: Every gate, passed or not, all at once (X5).
+        paste: The command line that would do it; empty where none would.
+    """
+
+    def __init__(self, message: str, gates: Sequence[Gate], paste: str) -> None:
+        super().__init__(message)
+        self.gates = tuple(gates)
+        self.paste = paste
+
+
+class NotFound(LbProbeError):
+    """No such group or node."""
+
+
+class Invalid(LbProbeError):
+    """A request that cannot be understood; nothing was changed."""
+
+
+class Clock(Protocol):
+    """Time, passed in so that tests own it."""
+
+    def monotonic(self) -> float:
+        """Return seconds for measuring intervals; never steps back (X20)."""
+
+    def wall(self) -> float:
+        """Return UTC seconds since 1970, for people."""
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait this many monotonic seconds."""
+
+    async def wait(self, event: asyncio.Event, seconds: float) -> bool:
+        """Wait for the event, at most this many seconds; tell whether it came."""
+
+
+class Publisher(Protocol):
+    """One load balancer as one group uses it.
+
+    Attributes:
+        name: The adapter's name in probes.yaml.
+        type: Its kind in probes.yaml.
+    """
+
+    name: str
+    type: str
+
+    async def publish(self, node: str) -> None:
+        """Ask for this node alone; return when the load balancer accepted it.
+
+        Raises:
+            PublishError: Not accepted, or it cannot be told.
+        """
+
+    async def read_back(self) -> Seen:
+        """Ask, on a fresh connection, what is in force.
+
+        Raises:
+            Unreachable: No answer within the adapter's own deadline.
+            PublishError: An answer that cannot be believed (a leaving process, nonsense).
+        """
+
+    def commands(self, node: str) -> list[str]:
+        """Return the literal commands that `publish(node)` would send."""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One line of history.
+
+    Attributes:
+        kind: A change's kind, or the name of something noteworthy that changed nothing saved.
+        generation: Generation that was in force after it.
+        details: Plain JSON values.
+    """
+
+    group: str
+    kind: str
+    at_wall: float
+    generation: int
+    details: Mapping[str, object] = field(default_factory=dict)
+
+
+class Store(Protocol):
+    """Durable home of every group's assignment, latch, hold, roles and generation."""
+
+    async def load(self) -> Mapping[str, Saved]:
+        """Return every group that was ever saved.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+
+    async def commit(self, group: str, saved: Saved, *, expect: int, record: Record) -> None:
+        """Save `saved` and its history record in one transaction; durable on return.
+
+        Args:
+            expect: Generation that must be on disk now; 0 for a group never saved.
+
+        Raises:
+            Conflict: Another generation is there.
+            StoreError: Not saved.
+        """
+
+    async def rename(self, old: str, new: str) -> None:
+        """Carry everything saved for group `old` over to `new` (`was:` in probes.yaml).
+
+        Raises:
+            StoreError: Not saved, or `new` is already there.
+        """
+
+    async def confirm(self, group: str, adapter: str, generation: int) -> None:
+        """Remember that `adapter` was seen to carry out `generation`.
+
+        Raises:
+            StoreError: Not saved.
+        """
+
+    async def note(self, record: Record) -> None:
+        """Add a line of history that changes nothing saved.
+
+        Raises:
+            StoreError: Not saved.
+        """
+
+    async def history(self, group: str | None = None, limit: int = 100) -> list[Record]:
+        """Return the newest records, newest last.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+
+    async def test_write(self) -> None:
+        """Write and sync something small.
+
+        Raises:
+            StoreError: The store does not take writes.
+        """
+
+
+class EventSink(Protocol):
+    """Where events go: log, metrics, subscribers of the API."""
+
+    def emit(self, event: Event) -> None:
+        """Take one event; never blocks, never raises."""

@@ -1,0 +1,1 @@
+"""The engine that asks nodes for their pages, and its schedule."""

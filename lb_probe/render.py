@@ -1,0 +1,446 @@
+"""Turns the API's answers into text for people. Pure: values in, lines out; nothing is printed.
+
+What comes from outside is made safe for a terminal (`plain`), and every mark is readable without
+colour. Times are local with their offset on a terminal, UTC elsewhere.
+"""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+import click
+
+from lb_probe.client import Json
+
+# Worst first. A word that is not here is newer than this client and is shown as bad.
+CONDITIONS = (
+    ("bad", "all-down"),
+    ("bad", "not-serving"),
+    ("bad", "secondary-down"),
+    ("bad", "no-standby"),
+    ("bad", "promoted-early"),
+    ("bad", "unknown-mode"),
+    ("bad", "failover-blocked"),
+    ("bad", "failing-over"),
+    ("bad", "unassigned"),
+    ("bad", "prober-isolated"),
+    ("warn", "role-mismatch"),
+    ("warn", "dual-primary"),
+    ("warn", "failed-over"),
+    ("warn", "primary-returned"),
+    ("warn", "unprotected"),
+    ("warn", "confirming"),
+    ("good", "normal"),
+)
+RANKS = {word: rank for rank, (_, word) in enumerate(CONDITIONS)}
+LEVELS = {word: level for level, word in CONDITIONS}
+MARKS = {"bad": "!!", "warn": "! ", "good": "ok"}
+COLOURS = {"bad": "red", "warn": "yellow", "good": "green"}
+GAP = "  "
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How to write for this reader.
+
+    Attributes:
+        colour: ANSI colours may be used.
+        local: Times are local with their offset; else UTC.
+    """
+
+    colour: bool = False
+    local: bool = False
+
+    def paint(self, text: str, level: str) -> str:
+        """Colour `text` by level (bad, warn, good)."""
+        return click.style(text, fg=COLOURS[level], bold=level == "bad") if self.colour else text
+
+    def time(self, value: object) -> str:
+        """Write an ISO-8601 time; `-` for none, the text itself where it is not a time."""
+        if not isinstance(value, str):
+            return "-"
+        try:
+            at = datetime.fromisoformat(value)
+        except ValueError:
+            return plain(value)
+        at = at.replace(tzinfo=UTC) if at.tzinfo is None else at
+        if self.local:
+            return at.astimezone().strftime("%Y-%m-%d %H:%M:%S%z")
+        return at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def plain(value: object, none: str = "-") -> str:
+    """Return one line that is safe on a terminal; `none` for None and the empty string."""
+    if value is None or value == "":
+        return none
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    text = value if isinstance(value, str) else json.dumps(value, default=str)
+    return "".join(sign if sign.isprintable() else "?" for sign in text)
+
+
+def lines_of(text: str) -> list[str]:
+    """Split a text for people into lines that are safe on a terminal."""
+    return [plain(line, none="") for line in text.expandtabs().splitlines()]
+
+
+def document(content: Json, form: str) -> str:
+    """Write one versioned document as json or yaml; the keys are sorted, `version` comes first."""
+    ordered = {"version": 1, **json.loads(json.dumps(content, sort_keys=True, default=str))}
+    if form == "json":
+        return json.dumps(ordered, indent=2)
+    import yaml  # 30 ms that nobody else should pay
+
+    return str(yaml.safe_dump(ordered, sort_keys=False)).rstrip("\n")
+
+
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Line up columns; colours do not count as width."""
+    every = [list(head), *[list(row) for row in rows]]
+    widths = [max(len(click.unstyle(row[i])) for row in every) for i in range(len(head))]
+    lines = []
+    for row in every:
+        cells = (c + " " * (w - len(click.unstyle(c))) for c, w in zip(row, widths, strict=True))
+        lines.append(GAP.join(cells).rstrip())
+    return lines
+
+
+# ------------------------------------------------------------------ reading a group
+def is_moved(group: Json) -> bool:
+    """Tell whether traffic is off the Primary: latched, or assigned to another node."""
+    roles = {node.get("name"): node.get("role") for node in group["nodes"]}
+    assigned = group.get("assigned")
+    return bool(group.get("latched")) or (
+        isinstance(assigned, str) and roles.get(assigned, "primary") != "primary"
+    )
+
+
+def serving(group: Json) -> str | None:
+    """Return how the node with the traffic serves (ok, fail, unknown); None while unassigned."""
+    assigned = group.get("assigned")
+    if assigned is None:
+        return None
+    found = (node.get("serving") for node in group["nodes"] if node.get("name") == assigned)
+    return plain(next(found, None), none="unknown")
+
+
+def worst_first(groups: Sequence[Json]) -> list[Json]:
+    """Order groups so that the first line is the one to look at."""
+
+    def rank(group: Json) -> tuple[bool, int, bool, str]:
+        out_of_sync = any(a.get("in_sync") is False for a in group["adapters"])
+        return (
+            serving(group) in (None, "ok"),
+            RANKS.get(group["condition"], -1),
+            not out_of_sync,
+            group["name"],
+        )
+
+    return sorted(groups, key=rank)
+
+
+def next_step(group: Json) -> str:
+    """Return what an operator would do next; empty when nothing waits for one."""
+    name = plain(group["name"])
+    if group.get("latched"):
+        return f"awaiting manual resume: lb-probe explain {name}"
+    if group["condition"] == "unassigned":
+        return f"nothing is published until: lb-probe failover {name} --to NODE --reason 'why'"
+    if group["condition"] == "normal":
+        return ""
+    return f"why: lb-probe explain {name}"
+
+
+def _condition(group: Json, look: Look) -> str:
+    level = LEVELS.get(group["condition"], "bad")
+    text = f"{MARKS[level]} {plain(group['condition'])}"
+    return look.paint(text, level) + ("" if group.get("act", True) else " (observing only)")
+
+
+def _traffic(group: Json, look: Look) -> str:
+    word = serving(group)
+    if word is None:
+        return look.paint("nobody", "bad")
+    level = {"ok": "good", "fail": "bad"}.get(word, "warn")
+    return f"{plain(group['assigned'])} ({look.paint(word, level)})"
+
+
+def _balancers(group: Json, look: Look) -> str:
+    every = group["adapters"]
+    if not every:
+        return "none"
+    late = [plain(a.get("name")) for a in every if not a.get("in_sync")]
+    text = f"in sync {len(every) - len(late)}/{len(every)}"
+    return look.paint(f"{text}, not: {', '.join(late)}", "bad") if late else text
+
+
+def _hold(group: Json, look: Look) -> str:
+    hold = group.get("hold")
+    if not isinstance(hold, dict):
+        return "-"
+    kind = "hands off, " if hold.get("hands_off") else ""
+    return f"{kind}by {plain(hold.get('by'))} until {look.time(hold.get('until'))}"
+
+
+def _change(change: object, look: Look) -> str:
+    if not isinstance(change, dict):
+        return "-"
+    return f"{look.time(change.get('at'))} {plain(change.get('kind'))}"
+
+
+def _way(source: object, target: object) -> str:
+    if source == target:
+        return f"stays on {plain(target, none='nobody')}"
+    return f"{plain(source, none='nobody')} -> {plain(target, none='nobody')}"
+
+
+# ------------------------------------------------------------------ status, explain, history
+def status_table(groups: Sequence[Json], look: Look) -> list[str]:
+    """Return one row for each group, worst first, and what waits for an operator."""
+    if not groups:
+        return ["no groups"]
+    head = ("GROUP", "TRAFFIC", "CONDITION", "LAST CHANGE", "LOAD BALANCERS", "HOLD")
+    ordered = worst_first(groups)
+    rows = [
+        (
+            plain(g["name"]),
+            _traffic(g, look),
+            _condition(g, look),
+            _change(g.get("last_change"), look),
+            _balancers(g, look),
+            _hold(g, look),
+        )
+        for g in ordered
+    ]
+    steps = [f"{plain(g['name'])}: {step}" for g in ordered if (step := next_step(g))]
+    return [*table(head, rows), *([""] if steps else []), *steps]
+
+
+def group_block(group: Json, look: Look) -> list[str]:
+    """Return everything about one group."""
+    hold = group.get("hold")
+    held = f": {plain(hold.get('reason'))}" if isinstance(hold, dict) else ""
+    facts = [
+        ("condition", _condition(group, look)),
+        ("why", f"{plain(group.get('reason'))} (rule {plain(group.get('rule'))})"),
+        ("blocked by", ", ".join(map(plain, _strings(group.get("blocked"))))),
+        ("traffic", _traffic(group, look)),
+        ("latched", "yes" if group.get("latched") else "no"),
+        ("hold", _hold(group, look) + held),
+        ("policy", plain(group.get("policy"))),
+        ("generation", plain(group.get("generation"))),
+        *_change_facts(group.get("last_change"), look),
+        ("next", next_step(group)),
+    ]
+    width = max(len(name) for name, _ in facts)
+    lines = [plain(group["name"])]
+    lines += [f"  {name:{width}}  {text}" for name, text in facts if text]
+    lines += ["", *table(_NODE_HEAD, _node_rows(group, look))]
+    if group["adapters"]:
+        lines += ["", *table(_ADAPTER_HEAD, [_adapter_row(a, look) for a in group["adapters"]])]
+    return lines
+
+
+def _change_facts(change: object, look: Look) -> list[tuple[str, str]]:
+    if not isinstance(change, dict):
+        return [("last change", "-")]
+    way = _way(change.get("from"), change.get("to"))
+    evidence = change.get("evidence")
+    seen = evidence if isinstance(evidence, list) else []
+    return [
+        ("last change", f"{_change(change, look)}: {way}"),
+        *[("evidence", plain(sentence)) for sentence in seen],
+    ]
+
+
+_NODE_HEAD = ("NODE", "ROLE", "SERVING", "MODE", "PAGE", "RESULT", "PHASE", "AGE", "DETAIL")
+_ADAPTER_HEAD = ("LOAD BALANCER", "TYPE", "WANTED", "SEEN", "USABLE", "IN SYNC", "DETAIL")
+
+
+def _node_rows(group: Json, look: Look) -> list[tuple[str, ...]]:
+    rows = []
+    for node in group["nodes"]:
+        first = [plain(node.get(key)) for key in ("name", "role", "serving", "mode")]
+        if node.get("name") == group.get("assigned"):
+            first[0] = f"{first[0]} (traffic)"
+        for page in ("status", "hastatus"):
+            rows.append((*first, page, *_probe_cells(_mapping(node.get("probes")).get(page), look)))
+            first = [""] * 4
+    return rows
+
+
+def _probe_cells(probe: object, look: Look) -> tuple[str, ...]:
+    found = _mapping(probe)
+    result = plain(found.get("result"))
+    level = {"ok": "good", "-": "warn"}.get(result, "bad")
+    age = found.get("age_s")
+    return (
+        look.paint(result, level),
+        plain(found.get("phase")),
+        f"{age:.1f}s" if isinstance(age, int | float) else "-",
+        plain(found.get("detail")),
+    )
+
+
+def _adapter_row(adapter: Json, look: Look) -> tuple[str, ...]:
+    in_sync = adapter.get("in_sync") is True
+    return (
+        plain(adapter.get("name")),
+        plain(adapter.get("type")),
+        plain(adapter.get("wanted")),
+        plain(adapter.get("seen")),
+        plain(adapter.get("usable"), none="cannot tell"),
+        look.paint("ok yes" if in_sync else "!! no", "good" if in_sync else "bad"),
+        plain(adapter.get("detail")),
+    )
+
+
+def _mapping(value: object) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def history_table(records: Sequence[Json], look: Look) -> list[str]:
+    """Return one row for each record, in the order given."""
+    if not records:
+        return ["nothing has happened yet"]
+    rows = [
+        (
+            look.time(r.get("at")),
+            plain(r.get("group")),
+            plain(r.get("kind")),
+            plain(r.get("generation")),
+            _details(r.get("details")),
+        )
+        for r in records
+    ]
+    return table(("AT", "GROUP", "KIND", "GENERATION", "DETAILS"), rows)
+
+
+def _details(details: object) -> str:
+    found = _mapping(details)
+    return ", ".join(f"{plain(k)}={plain(v)}" for k, v in found.items() if v not in (None, "", []))
+
+
+# ------------------------------------------------------------------ plans, gates, results
+def gate_lines(gates: Iterable[Json], look: Look) -> list[str]:
+    """Return one line for each gate: its mark, its name, what was found and what is wanted."""
+    lines = []
+    for gate in gates:
+        passed = gate.get("passed") is True
+        mark = look.paint("[ok]" if passed else "[no]", "good" if passed else "bad")
+        text = f"{plain(gate.get('id'))}: {plain(gate.get('found'))}"
+        lines.append(f"  {mark} {text}; wanted: {plain(gate.get('wanted'))}")
+    return lines
+
+
+def gates_of(plan: Json) -> list[Json]:
+    """Return the gates of a plan, whatever else is in it."""
+    return _dicts(plan.get("gates"))
+
+
+def _dicts(value: object) -> list[Json]:
+    return [v for v in value if isinstance(v, dict)] if isinstance(value, list) else []
+
+
+def plan_block(plan: Json, look: Look) -> list[str]:
+    """Return what an act would do: from and to, the gates, the literal commands."""
+    verb, group = plain(plan.get("verb")), plain(plan.get("group"))
+    lines = [
+        f"{verb} {group} (generation {plain(plan.get('generation'))})",
+        f"  traffic: {_way(plan.get('from'), plan.get('to'))}",
+    ]
+    lines += warning_lines(plan)
+    gates = gates_of(plan)
+    lines += ["gates:", *gate_lines(gates, look)] if gates else ["gates: none"]
+    commands = _strings(plan.get("commands"))
+    if not commands:
+        return [*lines, "load balancers: nothing is written"]
+    return [*lines, "load balancers:", *[f"  {plain(command)}" for command in commands]]
+
+
+def _strings(value: object) -> list[str]:
+    if isinstance(value, str):
+        return [value]
+    return [str(v) for v in value] if isinstance(value, list | tuple) else []
+
+
+def done_lines(verb: str, plan: Json, group: Json, look: Look) -> list[str]:
+    """Return what an act came to: traffic, generation, condition, load balancers."""
+    way = _way(plan.get("from"), group.get("assigned"))
+    return [
+        f"{verb} {plain(group['name'])}: done: traffic {way},"
+        f" generation {plain(group.get('generation'))}",
+        f"  condition {_condition(group, look)}; load balancers: {_balancers(group, look)}",
+    ]
+
+
+def probe_block(answer: Json, look: Look) -> list[str]:
+    """Return the verdict on each page of one probe."""
+    lines = [f"{plain(answer.get('group'))}/{plain(answer.get('node'))}"]
+    for page, found in _mapping(answer.get("pages")).items():
+        probe = _mapping(found)
+        ok = probe.get("result") == "ok"
+        took = probe.get("duration_s")
+        verdict = look.paint("[ok]" if ok else "[no]", "good" if ok else "bad")
+        facts = (
+            ("phase", probe.get("phase")),
+            ("mode", probe.get("mode")),
+            ("HTTP", probe.get("code")),
+            ("took", f"{took * 1000:.0f} ms" if isinstance(took, int | float) else None),
+        )
+        text = ", ".join(f"{name} {plain(value)}" for name, value in facts if value is not None)
+        lines.append(f"  {verdict} {plain(page)}: {plain(probe.get('result'))} ({text})")
+        lines += [f"       {plain(probe[k])}" for k in ("detail", "head") if probe.get(k)]
+    return lines
+
+
+def offline_block(results: Iterable[Json], look: Look) -> list[str]:
+    """Return what each load balancer said to a break-glass publication."""
+    lines = []
+    for result in results:
+        ok = result.get("ok") is True
+        mark = look.paint("[ok]" if ok else "[no]", "good" if ok else "bad")
+        detail = plain(result.get("detail"), none="done" if ok else "failed")
+        lines.append(f"  {mark} {plain(result.get('name'))}: {detail}")
+        lines += [f"         {plain(command)}" for command in _strings(result.get("commands"))]
+    return lines
+
+
+def agent_block(answer: Json, look: Look) -> list[str]:
+    """Return what an agent says of its node, its pages and the checks behind them."""
+    lines = [
+        f"{plain(answer.get('node'))}: says {plain(answer.get('mode'))},"
+        f" is {plain(answer.get('state'))}; {plain(answer.get('role'))} by configuration",
+        f"  since {look.time(answer.get('since'))} ({plain(answer.get('cause'))},"
+        f" by {plain(answer.get('by'))}): {plain(answer.get('reason'))}",
+    ]
+    for name, found in _mapping(answer.get("pages")).items():
+        page = _mapping(found)
+        ok = page.get("code") == 200
+        mark = look.paint("[ok]" if ok else "[no]", "good" if ok else "bad")
+        lines.append(f"  {mark} {plain(name)}: {plain(page.get('code'))} {plain(page.get('text'))}")
+        lines += [f"       {plain(reason)}" for reason in _strings(page.get("reasons"))]
+    rows = [_check_row(c, look) for c in _dicts(answer.get("checks"))]
+    return [*lines, *(["", *table(_CHECK_HEAD, rows)] if rows else [])]
+
+
+_CHECK_HEAD = ("CHECK", "PASSING", "AGE", "PAGES", "DETAIL")
+
+
+def _check_row(check: Json, look: Look) -> tuple[str, ...]:
+    passing, age = check.get("passing"), check.get("age_s")
+    word = "stale" if check.get("stale") else plain(passing, none="not yet")
+    level = "good" if word == "yes" else "bad"
+    return (
+        plain(check.get("name")),
+        look.paint(word, level),
+        f"{age:.1f}s" if isinstance(age, int | float) else "-",
+        ", ".join(map(plain, _strings(check.get("pages")))),
+        plain(check.get("detail")),
+    )
+
+
+def warning_lines(answer: Json) -> list[str]:
+    """Return one line for each warning of an answer."""
+    return [f"warning: {plain(text)}" for text in _strings(answer.get("warnings"))]

