@@ -322,6 +322,20 @@ def run_prober(path: Path, *, init: bool, allowed: frozenset[str] = frozenset())
     return _run(_Prober(config, allowed).run())
 
 
+def _die_at() -> list[Callable[[Event], None]]:
+    """Return a sink that kills this process at one named event, for tests of crashes.
+
+    LB_PROBE_DEBUG_DIE_AT is an event's name, or NAME:VALUE where a field must have that value.
+    """
+    name, _, value = os.environ.get("LB_PROBE_DEBUG_DIE_AT", "").partition(":")
+
+    def die(event: Event) -> None:
+        if event.name == name and (not value or value in event.fields.values()):
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    return [die] if name else []
+
+
 @dataclass(slots=True)
 class _Progress:
     """When the schedule last said something."""
@@ -338,7 +352,7 @@ class _Prober:
         self._allowed = allowed
         self._clock = SystemClock()
         self._metrics = Metrics(self._clock.wall)
-        self._events = Fanout(self._metrics.emit, Log().emit)
+        self._events = Fanout(self._metrics.emit, Log().emit, *_die_at())
         self._progress = _Progress(self._clock.monotonic())
         self._broken: Exception | None = None
 

@@ -168,7 +168,7 @@ def _node_url(text: str) -> Url:
 def _seconds(value: object, least_s: float = 0.01) -> float:
     """Return a duration such as 250ms in seconds; ValueError says what to use."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        raise ValueError(f'a unit, e.g. "{value}s"')
+        raise ValueError(f'a unit, e.g. "{value if value > 0 else 1}s"')
     match = _DURATION.fullmatch(value) if isinstance(value, str) else None
     if match is None:
         raise ValueError('a number and a unit (ms, s, m, h or d), e.g. "1s"')

@@ -120,6 +120,16 @@ class _Runtime:
         self.decision: Decision | None = None
 
 
+def _came_to_wait(before: Saved, state: Saved, group: Group) -> bool:
+    """Tell whether traffic just came to a node that may need a while to serve.
+
+    Not where it already was: adopted from the load balancers, or in place when roles were swapped.
+    """
+    is_moved = state.assigned not in (None, group.primary)
+    kind = state.last_change.kind if state.last_change else ""
+    return is_moved and state.assigned != before.assigned and kind != "adopt"
+
+
 class Controller:
     """Carries out decisions in the one safe order.
 
@@ -150,6 +160,7 @@ class Controller:
         self._references: Mapping[str, bool] = {}
         self._isolated = False
         self.is_store_writable = True
+        self._store_broke = asyncio.Event()
         self._ticked_at = clock.monotonic()
         self._wall_offset = clock.wall() - clock.monotonic()
 
@@ -177,6 +188,12 @@ class Controller:
         groups = {name: setup.group for name, setup in self._setups.items()}
         prints = {name: setup.fingerprints for name, setup in self._setups.items()}
         faults = topology_faults(saved, groups, prints, allowed)
+        faults += [
+            f"group {name}: {note.actor} published {note.node} offline, and no such node is in the"
+            " file; put it back, or publish another one offline"
+            for name, note in (notes or {}).items()
+            if name in groups and name not in allowed and note.node not in groups[name].names
+        ]
         if faults:
             raise Invalid("; ".join(faults))
         async with asyncio.TaskGroup() as tasks:
@@ -389,7 +406,7 @@ class Controller:
         if decision.action is not Action.FAIL_OVER:
             return
         group, decided_at = runtime.group, self._clock.monotonic()
-        self._failovers.append(decided_at)
+        self._failovers.append(decided_at)  # before the save: no other group slips past meanwhile
         state = acts.fail_over(
             runtime.saved,
             group.candidate,
@@ -398,7 +415,12 @@ class Controller:
             condition=decision.condition,
             why=self._why(runtime),
         )
-        await self._save(runtime, state, decided_at)
+        try:
+            await self._save(runtime, state, decided_at)
+        except StoreError:
+            if decided_at in self._failovers:
+                self._failovers.remove(decided_at)  # not made, so not counted
+            raise
 
     def _why(self, runtime: _Runtime) -> tuple[str, ...]:
         group, now = runtime.group, self._clock.monotonic()
@@ -463,11 +485,11 @@ class Controller:
         before, now = runtime.saved, self._clock.monotonic()
         runtime.saved = state
         runtime.group = runtime.setup.group.with_roles(state.roles)
-        is_moved = state.assigned not in (None, runtime.group.primary)
         if state.assigned != before.assigned or state.roles != before.roles:
-            moved_at = now if is_moved else None
+            moved_at = now if _came_to_wait(before, state, runtime.group) else None
             runtime.evidence = replace(ev.raise_floor(runtime.evidence, now), moved_at=moved_at)
-        if before.hold is not None and state.hold is None:
+        is_armed_again = before.latched and not state.latched
+        if is_armed_again or (before.hold is not None and state.hold is None):
             runtime.evidence = ev.raise_floor(runtime.evidence, now)  # fresh failures only (R109)
         runtime.hold_due_at = None
         if state.hold is not None:
@@ -501,7 +523,8 @@ class Controller:
 
     async def _watch_store(self) -> None:
         while True:
-            await self._clock.sleep(STORE_TEST_S if self.is_store_writable else STORE_RETRY_S)
+            if await self._clock.wait(self._store_broke, STORE_TEST_S):
+                await self._clock.sleep(STORE_RETRY_S)
             try:
                 await self._store.test_write()
             except StoreError as error:
@@ -509,11 +532,14 @@ class Controller:
             else:
                 if not self.is_store_writable:
                     self.is_store_writable = True
+                    self._store_broke.clear()
                     self._emit("store.recovered")
 
     def _store_failed(self, error: StoreError) -> None:
+        if self.is_store_writable:  # the same failure again is told once
+            self._emit("store.failed", detail=str(error))
         self.is_store_writable = False
-        self._emit("store.failed", detail=str(error))
+        self._store_broke.set()
 
     # -------------------------------------------------------------- the operator
     def plan(self, name: str, ask: Ask) -> acts.Plan:
@@ -567,6 +593,8 @@ class Controller:
                 raise Refused(f"{ask.verb} of {name} refused by {closed}", plan.gates, plan.paste)
             if plan.saved is not None:
                 await self._save_by_hand(runtime, plan.saved)
+            else:
+                await self._note_by_hand(runtime, ask)
             if ask.verb in ("accept", "republish"):
                 for reconciler in runtime.reconcilers:
                     reconciler.take_back()
@@ -583,6 +611,18 @@ class Controller:
         except StoreError as error:
             self._store_failed(error)
             raise
+
+    async def _note_by_hand(self, runtime: _Runtime, ask: Ask) -> None:
+        """Keep in the history who asked for what changes nothing saved (R125)."""
+        saved, name = runtime.saved, runtime.group.name
+        fields: dict[str, object] = {"to": saved.assigned, "actor": ask.actor, "reason": ask.reason}
+        record = Record(name, ask.verb, self._clock.wall(), saved.generation, fields)
+        try:
+            await self._store.note(record)
+        except StoreError as error:
+            self._store_failed(error)
+            raise
+        self._emit(f"group.{ask.verb}", name, **fields)
 
     async def _settle(self, runtime: _Runtime) -> None:
         """Wait until every load balancer follows or cannot; at most `SETTLE_S`."""

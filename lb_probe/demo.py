@@ -5,6 +5,7 @@ played and each step is proven by asking through HAProxy; the demo's application
 answer, so that "not one answer from A" is their word and not ours.
 """
 
+import os
 import shutil
 import signal
 import socket
@@ -21,6 +22,7 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from lb_probe.app import init_store
 from lb_probe.client import Client, ClientError, Refused, ask_agent, parse_url
 from lb_probe.render import Look, status_table
 
@@ -105,9 +107,13 @@ class App:
 
 
 class Demo:
-    """Everything the demo runs; started here, ended by the stack."""
+    """Everything the demo runs; started here, ended by the stack.
 
-    def __init__(self, stack: ExitStack) -> None:
+    Args:
+        rewrite: Changes the text of probes.yaml before it is written.
+    """
+
+    def __init__(self, stack: ExitStack, rewrite: Callable[[str], str] = lambda text: text) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lb-probe-demo-"))
         stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.apps = {name: App(name) for name in ("node-a", "node-b")}
@@ -117,7 +123,7 @@ class Demo:
         self.ports = dict(zip(FIXED_PORTS, free, strict=False))
         self.front = free[-1]
         self.config = self.folder / "probes.yaml"
-        self.config.write_text(_template(self.ports))
+        self.config.write_text(rewrite(_template(self.ports)))
         self._haproxy_file = self.folder / "haproxy.cfg"
         self._haproxy_file.write_text(
             HAPROXY.format(
@@ -131,22 +137,28 @@ class Demo:
         self.children: dict[str, subprocess.Popen[bytes]] = {}
         stack.callback(self._end_all)
         self.client = Client(parse_url(f"unix://{self.folder}/api.sock", "the demo"))
+        init_store(self.config)
         for name in ("haproxy", "node-a", "node-b", "prober"):
             self.start(name)
         _until(self.is_answering, "the prober's API answers")
 
-    def start(self, name: str) -> None:
-        """Start one child under its name."""
+    def start(self, name: str, **environ: str) -> None:
+        """Start one child under its name, with more in its environment."""
         ours = [sys.executable, "-m", "lb_probe", "-c", str(self.config)]
         lines = {
             "haproxy": [self.haproxy, "-db", "-f", str(self._haproxy_file)],
-            "prober": [*ours, "prober", "--init"],
+            "prober": [*ours, "prober"],
         }
         line = lines.get(name, [*ours, "agent", "--node", name])
         log = self.folder / f"{name}.log"
         with log.open("ab") as out:
             self.children[name] = subprocess.Popen(  # noqa: S603 our own programs, no shell
-                line, stdin=subprocess.DEVNULL, stdout=out, stderr=out, start_new_session=True
+                line,
+                stdin=subprocess.DEVNULL,
+                stdout=out,
+                stderr=out,
+                env={**os.environ, **environ},
+                start_new_session=True,
             )
 
     def kill(self, name: str) -> None:

@@ -153,18 +153,21 @@ class Reconciler:
         if self.confirmed < wanted.generation:
             return True  # our own change, not yet carried out: no drift
         restarted = seen.instance != self._watch.instance
+        is_new = restarted or self._watch.agreed
         self._watch = drift.drifted(self._watch, seen.instance, self._clock.monotonic())
         fields = {"adapter": self.publisher.name, "wanted": wanted.node, "seen": _word(seen)}
         if self._watch.yielded:
             self._emit("publish.foreign-writer", **fields)
             return False
-        self._emit("publish.drift", restarted=restarted, **fields)
+        if is_new:
+            self._emit("publish.drift", restarted=restarted, **fields)
         return True
 
     async def _write(self) -> Seen:
         wanted = self._wanted
         assert wanted.node is not None
         await self.publisher.publish(wanted.node)
+        self._emit("publish.sent", adapter=self.publisher.name, node=wanted.node)
         seen = await self.publisher.read_back()  # on a fresh connection: what is in force, not said
         if seen.node != wanted.node:
             raise PublishError(f"asked for {wanted.node}, reads back {_word(seen)}; {seen.detail}")
@@ -181,7 +184,8 @@ class Reconciler:
         self._changed()
 
     async def _note(self, seen: Seen) -> None:
-        changed = seen != self.seen
+        before = self.seen
+        changed = before is None or (before.node, before.usable) != (seen.node, seen.usable)
         self.seen, self.detail = seen, seen.detail
         wanted = self._wanted
         if wanted.node is not None and seen.node == wanted.node:

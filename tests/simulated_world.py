@@ -221,6 +221,8 @@ class _Due:
     page: Page
     at: float
     started: float = 0.0
+    ends: float = 0.0
+    under_way: Passed | Failed | None = None
     fails: int = 0
 
 
@@ -267,7 +269,7 @@ class World:
     async def start_prober(self) -> None:
         self.store.trap = Trap()
         publishers = tuple(ModelPublisher(b, self.store.trap) for b in self.balancers.values())
-        prints = {name: f"server of {name}" for name in self.group.names}
+        prints = {name: f"url=server-{name}" for name in self.group.names}
         self.setups = [
             *(Setup(replace(self.group, name=name, adapters=())) for name in self.neighbours),
             Setup(self.group, publishers, prints, self.was),
@@ -314,11 +316,12 @@ class World:
             alive = self.references and self.is_linked
             self.controller.references({"reference": alive})
         for due in self._due:
-            if due.at <= self.clock.now:
-                self._probe_page(due)
+            if due.under_way is None and due.at <= self.clock.now:
+                self._begin(due)
+            if due.under_way is not None and due.ends <= self.clock.now:
+                self._end(due, due.under_way)
 
-    def _probe_page(self, due: _Due) -> None:
-        """One attempt that began `took` ago and ends now."""
+    def _begin(self, due: _Due) -> None:
         outcome = self.nodes[due.node].answer(due.page)
         if not self.is_linked:
             outcome = Failed(Phase.CONNECT_TIMEOUT, "no connection in 1s")
@@ -326,7 +329,12 @@ class World:
             Phase.TIMEOUT,
             Phase.CONNECT_TIMEOUT,
         )
-        due.started = due.at - (self.timeout_s if hangs else 0.0)
+        due.started = self.clock.now
+        due.ends = due.started + (self.timeout_s if hangs else 0.0)
+        due.under_way = outcome
+
+    def _end(self, due: _Due, outcome: Passed | Failed) -> None:
+        due.under_way = None
         due.fails = due.fails + 1 if isinstance(outcome, Failed) else 0
         seen = Observation(due.node, due.page, due.started, self.clock.now, outcome)
         for setup in self.setups:
@@ -334,7 +342,7 @@ class World:
         hurried = self.controller.is_hurried(self.group.name, due.node, due.page)
         quick = 0 < due.fails < self.group.fall or hurried
         pause = self.recheck_s if quick else self.interval_s
-        due.at = max(due.started + pause, self.clock.now) + (self.timeout_s if hangs else 0.0)
+        due.at = max(due.started + pause, self.clock.now)
 
     def _quicken(self, name: str) -> None:
         for due in self._due if name == self.group.name else ():

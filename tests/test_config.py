@@ -188,6 +188,18 @@ def test_the_reader_without_libyaml_reads_the_same(
     ]
 
 
+@pytest.mark.parametrize("escape", ["\\ud800", "\\UFFFFFFFF"])
+@pytest.mark.parametrize("loader", [config.LOADER, yaml.SafeLoader])
+def test_an_escape_that_is_no_character_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, escape: str, loader: object
+) -> None:
+    monkeypatch.setattr(config, "LOADER", loader)
+
+    (told,) = faults(folder, changed("interval: 2s, timeout", f'expect: "{escape}", timeout'))
+
+    assert "broken YAML" in told or "half of a surrogate pair" in told
+
+
 def test_a_file_of_two_hundred_groups_loads_within_a_second(folder: Path) -> None:
     head, group = VALID.split("groups:\n")
     groups = [

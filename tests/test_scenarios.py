@@ -6,8 +6,8 @@ read the diff before committing it.
 
 Commands:
     start [lb=a|b|both|none] [lb-2=a|b|down] [balancers=0|1|2] [lb-config=a] [nodes=3]
-          [saved=NODE] [unconfirmed=yes] [server-was=NAME] [was=NAME] [act=no] [confirm=S]
-          [deadline=S] [limit=N] [neighbours=N] [references=yes]
+          [saved=NODE] [unconfirmed=yes] [server-was=URL] [saved-as=NAME] [was=NAME]
+          [act=no] [confirm=S] [deadline=S] [limit=N] [neighbours=N] [references=yes]
     wait SECONDS
     node NAME dies|returns|hangs|breaks|promotes|stands-by|says-odd
     node NAME stays-dark|serves|serves-always     serves: as soon as it is Primary
@@ -24,6 +24,7 @@ Commands:
 """
 
 import asyncio
+import random
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +38,7 @@ from lb_probe.core.model import Event, Group, Node, Role, Saved
 from lb_probe.ports import LbProbeError, Refused
 
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
-UNTOLD = {"publish.done", "group.started"}
+UNTOLD = {"publish.sent", "publish.done", "group.started"}
 NEIGHBOURS = ("core", "sentry")
 NODE_DOES = {
     "dies": ("state", "dead"),
@@ -89,7 +90,7 @@ class Story:
         world.limit = int(given["limit"]) if "limit" in given else None
         world.was = given.get("was")
         if "saved" in given:
-            world.store.saved[given.get("was", "epmm")] = _saved(given, group)
+            world.store.saved[given.get("saved-as", "epmm")] = _saved(given, group)
         await self.prober("starts")
         await self.wait("3")
 
@@ -206,7 +207,7 @@ def _saved(given: dict[str, str], group: Group) -> Saved:
         latched=node != "a",
         generation=1,
         confirmed=confirmed,
-        fingerprint=given.get("server-was", ""),
+        fingerprint=f"url={given['server-was']}" if "server-was" in given else "",
     )
 
 
@@ -233,6 +234,7 @@ def _options(words: tuple[str, ...]) -> dict[str, object]:
 
 
 async def replay(script: str) -> str:
+    random.seed(0)  # the pauses between tries of an unreachable load balancer
     story, blocks = Story(), []
     try:
         for block in script.strip().split("\n\n"):

@@ -167,6 +167,22 @@ def test_init_that_fails_half_way_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_new_store_is_synced_before_and_after_it_gets_its_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced = []
+    fsync = os.fsync
+
+    def listen(fd: int) -> None:
+        named = (tmp_path / "state.db").exists()
+        synced.append((Path(f"/proc/self/fd/{fd}").readlink().suffix, named))
+        fsync(fd)
+
+    monkeypatch.setattr(os, "fsync", listen)
+    init(tmp_path / "state.db")
+    assert synced == [(".new", False), (tmp_path.suffix, True)]
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 async def test_what_root_makes_belongs_to_the_owner_of_the_folder(tmp_path: Path) -> None:
     os.chown(tmp_path, 4321, 4321)
@@ -469,6 +485,11 @@ async def test_a_damaged_file_is_refused_and_left_as_it_was(
         ("UPDATE history SET details = '{'", "a line of history is not JSON"),
         ("DELETE FROM groups", "belongs to no group"),
         ("DROP TABLE history", "no such table: history"),
+        ("UPDATE groups SET acked = CAST(x'ff' AS TEXT)", "UTF-8"),
+        (
+            "PRAGMA writable_schema = ON; UPDATE sqlite_master SET sql = CAST(x'43ff' AS TEXT)",
+            "damaged.*(utf-8|malformed)",
+        ),
         ("DROP TABLE groups", "damaged|not laid out"),
         ("DELETE FROM meta", "without the schema_version"),
         ("DELETE FROM meta WHERE key = 'store_id'", "without the store_id"),
@@ -747,8 +768,11 @@ async def test_a_lock_held_too_long_saves_nothing_and_later_calls_work(store: Sq
     with child(HOLD_LOCK, store.path) as other:
         assert other.stdout.readline() == "locked\n"
         waiting = asyncio.ensure_future(save(store, 2))
-        done, _ = await asyncio.wait({waiting}, timeout=0.05)
-        assert not done, "the loop goes on while the thread waits"
+        turns = 0
+        while not waiting.done():  # the loop goes on while the thread waits
+            turns += 1
+            await asyncio.wait({waiting}, timeout=0.01)
+        assert turns > 2
         with pytest.raises(StoreError, match=r"held a lock on it for more than 1 s"):
             await waiting
         assert (await store.load())["epmm"].generation == 1
@@ -964,12 +988,34 @@ async def test_closing_folds_the_log_in_unlocks_and_ends_the_thread(path: Path) 
     assert (await open_and_load(path))["epmm"].generation == 1
 
 
+async def test_a_cancelled_close_closes_all_the_same(path: Path) -> None:
+    store = await SqliteStore.open(path)
+    other = sqlite3.connect(path, isolation_level=None)
+    other.execute("BEGIN IMMEDIATE")
+    commit = asyncio.ensure_future(save(store, 1))
+    await asyncio.sleep(0)
+    closing = asyncio.ensure_future(store.close())  # waits in line behind the commit
+    await asyncio.sleep(0)
+    closing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await closing
+    other.execute("ROLLBACK")
+    other.close()
+    await asyncio.gather(commit, return_exceptions=True)
+    await store.close()
+    assert await open_and_load(path) in ({}, {"epmm": SAVED})
+
+
 async def test_a_backup_made_in_use_is_a_whole_store(store: SqliteStore, tmp_path: Path) -> None:
     await save(store, 1)
     await asyncio.gather(save(store, 2), store.backup(tmp_path / "by-prober.db"))
     backup(store.path, tmp_path / "from-outside.db")
+    backup(tmp_path / "from-outside.db", tmp_path / "copy-of-a-copy.db")
     await save(store, 3)
-    for name in ("by-prober.db", "from-outside.db"):
+    backups = ["by-prober.db", "copy-of-a-copy.db", "from-outside.db"]
+    in_use = ["state.db", "state.db-shm", "state.db-wal", "state.db.lock"]
+    assert names(tmp_path) == backups + in_use, "a backup is one plain file"
+    for name in backups:
         copy = tmp_path / name
         assert copy.stat().st_mode & 0o777 == 0o600
         async with await SqliteStore.open(copy) as opened:

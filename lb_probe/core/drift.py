@@ -20,32 +20,38 @@ class Watch:
 
     Attributes:
         instance: The run of the load balancer that was last seen in sync.
+        agreed: The last reading agreed. One that disagrees after it is a new drift; after that it
+            is the same one, not yet repaired.
         drifts: When unexplained drift was found, monotonic seconds, within the window.
         yielded: Somebody else writes there; nothing is written until an operator decides.
     """
 
     instance: str = ""
+    agreed: bool = False
     drifts: tuple[float, ...] = ()
     yielded: bool = False
 
 
 def in_sync(watch: Watch, instance: str) -> Watch:
     """Note a reading that agrees with what was published."""
-    return watch if watch.instance == instance else replace(watch, instance=instance)
+    return replace(watch, instance=instance, agreed=True)
 
 
 def drifted(watch: Watch, instance: str, now: float) -> Watch:
-    """Note a reading that disagrees, after one that agreed.
+    """Note a reading that disagrees.
 
-    >>> watch = in_sync(Watch(), "run-1")
+    >>> watch = Watch()
     >>> for at in (0.0, 10.0, 20.0):
-    ...     watch = drifted(watch, "run-1", at)
+    ...     watch = drifted(in_sync(watch, "run-1"), "run-1", at)
     >>> watch.yielded
     True
     >>> drifted(in_sync(Watch(), "run-1"), "run-2", 30.0).drifts
     ()
     """
     if instance != watch.instance:
-        return replace(watch, instance=instance)
+        return replace(watch, instance=instance, agreed=False)
+    if not watch.agreed:
+        return watch  # a repair that did not take is not somebody else writing
     drifts = (*(at for at in watch.drifts if now - at < WINDOW_S), now)
-    return replace(watch, drifts=drifts, yielded=watch.yielded or len(drifts) >= PATIENCE)
+    yielded = watch.yielded or len(drifts) >= PATIENCE
+    return replace(watch, agreed=False, drifts=drifts, yielded=yielded)

@@ -166,11 +166,13 @@ def situation(
     """Return one value for each column of the table."""
     where = traffic(group, assigned)
     health = primary(evidence, group, now)
+    # After a move nothing hangs on how the reading lies to the Primary's streak.
+    asked = health if where is Traffic.PRIMARY else Primary.OK
     return Situation(
         traffic=where,
         primary=health,
         says=says(evidence, group, now),
-        secondary=secondary(evidence, group, watched(group, assigned), health, now),
+        secondary=secondary(evidence, group, watched(group, assigned), asked, now),
         serving=serving(evidence, group, assigned, now),
         automation=automation,
     )
@@ -270,7 +272,14 @@ def serving(evidence: Evidence, group: Group, assigned: str | None, now: float) 
     if assigned is None or assigned == group.primary:
         return Serving.UNKNOWN
     verdict = served(evidence, group, assigned, now)
-    if verdict is Serving.YES or evidence.moved_at is None:
+    if evidence.moved_at is None:
+        return verdict
+    answered = evidence.page(assigned, Page.STATUS).answered
+    if (
+        verdict is Serving.YES
+        and answered is not None
+        and answered.started_at >= evidence.moved_at  # what it did before the move proves nothing
+    ):
         return verdict
     if now - evidence.moved_at < group.serving_deadline_s:
         return Serving.WAITING

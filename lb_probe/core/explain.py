@@ -187,7 +187,7 @@ _REASONS: Mapping[str, str] = {
     "unprotected": "{primary} serves; no standby behind it",
     "dual-primary": "{primary} serves, and {secondary} says Primary too: nobody stands by",
     "role-mismatch": "{primary} says Standby: roles were swapped without us",
-    "failing-over": "traffic goes to {traffic}",
+    "failing-over": "traffic goes to {secondary}",
     "failover-blocked": "{primary} failed and {secondary} stands by; blocked by {blocked}",
     "promoted-early": "{primary} failed and {secondary} already says Primary: an operator decides",
     "no-standby": "{primary} failed, and {secondary} does not answer",

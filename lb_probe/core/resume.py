@@ -171,7 +171,9 @@ def _target_ready(world: World) -> Gate:
 
 def _on_primary(world: World) -> Gate:
     passed = world.saved.assigned == world.group.primary and not world.saved.latched
+    is_there = world.saved.assigned == world.target
     line = f"lb-probe failover {world.group.name} --reason '...'"
+    line = f"lb-probe status {world.group.name}" if is_there else line
     found = f"traffic is on {world.saved.assigned or 'no node yet'}"
     if world.saved.latched:
         found += ", latched"
@@ -210,6 +212,8 @@ def _seen_agree(world: World) -> Gate:
     passed = len(nodes) == 1 and None not in nodes
     found = ", ".join(f"{name}: {node or 'no one node'}" for name, node in said.items())
     line = f"lb-probe republish {world.group.name} --reason '...'"
+    if world.saved.assigned is None:
+        line = f"lb-probe failover {world.group.name} --to {world.group.primary} --reason '...'"
     wanted = "all load balancers agree on one node"
     return Gate("seen-agree", passed, found or "no load balancers", wanted, "", line)
 

@@ -12,7 +12,9 @@ import structlog
 
 from lb_probe.core.model import Event
 
-QUIET = frozenset({"probe.done", "publish.done"})  # thousands a second: counted, not logged
+QUIET = frozenset(
+    {"probe.done", "publish.sent", "publish.done"}
+)  # thousands a second: counted, not logged
 LEVELS = {
     "group.failover": "warning",
     "group.condition": "info",

@@ -112,7 +112,11 @@ def make_ssl_context(ca_file: Path | None = None, server_name: str | None = None
     """
     context = ssl.create_default_context(cafile=ca_file)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.wrap_bio(ssl.MemoryBIO(), ssl.MemoryBIO(), server_hostname=server_name or "localhost")
+    bio = ssl.MemoryBIO()
+    try:
+        context.wrap_bio(bio, bio, server_hostname=server_name or "localhost")
+    except ValueError as error:
+        raise ValueError(f"server_name is {server_name!r}; use a host name") from error
     return context
 
 
@@ -215,8 +219,11 @@ class _Exchange(asyncio.Protocol):
             self.on_message_complete()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Take the loss of the connection."""
-        self.fail_with(exc or ConnectionResetError("connection lost"))
+        """Take the loss of the connection; uvloop tells a TLS stream that was cut off so."""
+        if exc:
+            self.fail_with(exc)
+        else:
+            self.fail(Phase.RESET, "closed before the answer was complete")
 
     def abort(self) -> None:
         """Leave nothing behind: not a connection, not a socket in TIME_WAIT."""
@@ -310,8 +317,9 @@ class _Exchange(asyncio.Protocol):
         elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             failed = Failed(Phase.TLS, _tls_reason(error))
         elif isinstance(error, OSError):
-            where = "in the TLS handshake" if self.stage is Phase.TLS else "before the answer"
-            failed = Failed(Phase.RESET, f"connection reset or closed {where}")
+            handshake = self.stage is Phase.TLS
+            when = "in the TLS handshake" if handshake else "before the answer was complete"
+            failed = Failed(Phase.RESET, f"reset or closed {when}")
         else:
             failed = Failed(Phase.PROTOCOL, printable(str(error)))
         self.fail(failed.phase, failed.detail)

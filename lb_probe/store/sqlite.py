@@ -398,7 +398,9 @@ def _refuse_nonsense(db: sqlite3.Connection, path: Path) -> None:
 
 def _examine(path: Path, migrations: Mapping[int, Migration]) -> int:
     """Read the whole store without changing it; return its schema version."""
-    with path.open("rb") as file:
+    # Opened for writing: beside a read-only file SQLite would leave a -wal that is read-only too,
+    # and that would still be in the way once the file itself is writable again.
+    with path.open("r+b") as file:
         head = file.read(16)
     if not head:
         raise _damaged(path, "it is empty")
@@ -510,11 +512,12 @@ class SqliteStore:
                 file system, or in use; the file is then as it was.
         """
         store = cls(path)
-        opening = store._thread.submit(store._open_or_release, migrations)
+        opening = store._thread.submit(store._open, migrations)
         try:
             await asyncio.shield(asyncio.wrap_future(opening))
         except BaseException:
-            # When we are cancelled the thread may still be opening: this waits in its line.
+            # Cancelled, the thread may still be opening: this waits in its line. Refused, the
+            # store must be free when the caller hears of it.
             store._thread.submit(store._release)
             store._thread.shutdown(wait=opening.done())
             raise
@@ -632,14 +635,6 @@ class SqliteStore:
         assert self._db is not None
         with _in_words(f"store {self.path}"):
             return work(self._db)
-
-    def _open_or_release(self, migrations: Mapping[int, Migration]) -> None:
-        try:
-            self._open(migrations)
-        except BaseException:
-            with suppress(StoreError):  # the first error is the news
-                self._release()
-            raise
 
     def _open(self, migrations: Mapping[int, Migration]) -> None:
         with _in_words(f"store {self.path}"):

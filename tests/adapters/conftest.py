@@ -122,14 +122,12 @@ class HaproxyProcess:
     async def frozen(self) -> AsyncIterator[None]:
         """Stop the worker in its tracks, as a hung one is, and let it go on afterwards."""
         worker = self.pid
-        threads = Path(f"/proc/{worker}/task")
         os.kill(worker, signal.SIGSTOP)
         try:
             async with asyncio.timeout(20):
-                while not all(
-                    (thread / "stat").read_text().rpartition(")")[2].split()[0] == "T"
-                    for thread in threads.iterdir()
-                ):
+                while True:
+                    if _is_frozen(worker):
+                        break
                     await asyncio.sleep(0.01)
             yield
         finally:
@@ -179,6 +177,12 @@ class HaproxyProcess:
         except TimeoutError:
             pass
         raise AssertionError(f"not in the state wanted; its log: {self._log.read_text()}")
+
+
+def _is_frozen(pid: int) -> bool:
+    # Each thread stops at its own time, and one is enough to answer.
+    stats = [(t / "stat").read_text() for t in Path(f"/proc/{pid}/task").iterdir()]
+    return all(stat.rpartition(")")[2].split()[0] == "T" for stat in stats)
 
 
 @pytest.fixture(params=BINARIES)

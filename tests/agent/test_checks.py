@@ -1,6 +1,7 @@
 """The checks against real servers and real programs, and how their runs become a verdict."""
 
 import asyncio
+import contextlib
 import math
 import os
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lb_probe.agent.checks import Checks, CommandCheck, HttpCheck, TcpCheck, _Record
+from lb_probe.agent.checks import Checks, CommandCheck, HttpCheck, TcpCheck, _printable, _Record
 from lb_probe.core.model import Page
 
 SLOW = 30.0
@@ -179,14 +180,28 @@ async def test_an_http_answer_is_judged(clock, eventually, answer, expect, found
     assert verdict.detail.isprintable()
 
 
-async def test_an_http_check_makes_a_fresh_connection_for_each_run_and_never_repeats(
-    clock, eventually
-):
-    async with answering(OK) as (url, seen):
-        check = HttpCheck("app", url, interval_s=0.05, timeout_s=SLOW)
-        async with running([check], clock):
-            await eventually(lambda: len(seen) >= 3)
-    assert all(request.startswith(b"GET /up HTTP/1.1\r\n") for request in seen)
+async def test_an_http_check_makes_a_fresh_connection_for_each_run(clock, eventually):
+    connections = []
+
+    async def patient(reader, writer):
+        connections.append(0)
+        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+            while (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /up HTTP/1.1\r\n"):
+                connections[-1] += 1
+                writer.write(OK)
+        writer.close()
+
+    server = await asyncio.start_server(patient, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/up"
+    check = HttpCheck("app", url, expect="all fit", interval_s=0.05, timeout_s=SLOW)
+    async with server, running([check], clock):
+        await eventually(lambda: sum(connections) >= 3)
+    assert max(connections) == 1
+
+
+def test_details_are_safe_to_print_and_short():
+    assert _printable("a\nb\x1b[31m") == "a?b?[31m"
+    assert len(_printable("x" * 999)) == 200
 
 
 async def test_an_http_server_that_hangs_fails_at_the_deadline(clock, eventually):
@@ -227,6 +242,7 @@ async def test_a_port_that_accepts_passes_and_one_that_refuses_fails(clock, even
         ("import os; os.kill(os.getpid(), 11)", "ended by signal 11"),
         ("import os; raise SystemExit('LB_PROBE_TOKEN' in os.environ)", None),
         ("import os; raise SystemExit(os.getpgrp() != os.getpid())", None),
+        ("import os; raise SystemExit(os.getsid(0) != os.getpid())", None),
         ("import sys; raise SystemExit(sys.stdin.read() != '')", None),
     ],
 )
