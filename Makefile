@@ -18,7 +18,6 @@ help:
 $(VENV)/.demo: requirements/demo.txt pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(PIP) --require-hashes -r requirements/demo.txt
-	$(PIP) hatchling
 	$(PIP) --no-deps --no-build-isolation --editable .
 	touch $@
 
@@ -54,7 +53,7 @@ lock: $(VENV)/.dev
 	for set in run demo dev; do \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 	    --python-version 3.11 pyproject.toml \
-	    $$(test $$set = run || echo --extra demo) $$(test $$set != dev || echo --group dev) \
+	    $$(case $$set in demo) echo --extra demo --group build;; dev) echo --extra demo --group dev;; esac) \
 	    -o requirements/$$set.txt; \
 	done
 

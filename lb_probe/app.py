@@ -13,8 +13,8 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
-from contextlib import AsyncExitStack, suppress
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,7 +51,9 @@ RESTART_PAUSE_S = 1.0
 REFERENCE_INTERVAL_S = 1.0
 REFERENCE_TIMEOUT_S = 1.0
 SHUTDOWN_S = 2.0
-PROGRESS_S = 10.0  # a schedule silent for this long is no longer alive
+KNOCK_S = 1.0
+PROGRESS_S = 10.0  # a schedule silent for this long, and three rounds, is no longer alive
+END_OF_TIME = 253_402_300_800.0  # 10000-01-01, beyond what a date can be written for
 
 
 class ListenError(LbProbeError):
@@ -138,12 +140,11 @@ def publish_offline(path: Path, group: str, node: str, reason: str) -> list[dict
     """Break-glass: publish straight to the load balancers, without daemon or store.
 
     Leaves a note beside the store, which a starting prober adopts. Returns for each adapter
-    whether it reads back as asked.
+    whether it reads back as asked, and whether the note could be left where it could not.
 
     Raises:
         ConfigError: The file cannot be used.
         NotFound: No such group or node.
-        StoreError: Published, but the note cannot be left.
     """
     config = load(path, as_="client")
     found = _group(config, group)
@@ -156,7 +157,12 @@ def publish_offline(path: Path, group: str, node: str, reason: str) -> list[dict
         return list(await asyncio.gather(*(_publish_once(p, node) for p in publishers)))
 
     results = _run(all_of_them())
-    _leave_note(config, group, node, reason)
+    try:
+        _leave_note(config, group, node, reason)
+    except OSError as error:
+        file = _note_file(config, group)
+        detail = f"cannot write {file} ({error}): say this again before the prober starts"
+        results.append({"name": "note", "ok": False, "detail": detail, "commands": []})
     return results
 
 
@@ -184,14 +190,8 @@ def _leave_note(config: Config, group: str, node: str, reason: str) -> None:
     }
     file = _note_file(config, group)
     draft = file.with_name(f".{file.name}.new")
-    try:
-        draft.write_text(json.dumps(note))
-        draft.rename(file)
-    except OSError as error:
-        raise StoreError(
-            f"published, but cannot leave the note {file} ({error}); before the prober starts"
-            f" again say: lb-probe publish {group} --to {node} --offline"
-        ) from None
+    draft.write_text(json.dumps(note))
+    draft.rename(file)
 
 
 def _read_notes(config: Config) -> dict[str, OfflineNote]:
@@ -206,16 +206,20 @@ def _read_notes(config: Config) -> dict[str, OfflineNote]:
         if not file.exists():
             continue
         try:
-            raw = json.loads(file.read_text())
-            notes[group.name] = OfflineNote(
-                str(raw["node"]), str(raw["actor"]), str(raw["reason"]), float(raw["at_wall"])
-            )
+            notes[group.name] = _note(json.loads(file.read_text()))
         except (OSError, ValueError, KeyError, TypeError):
             raise StoreError(
                 f"{file} cannot be read; `publish --offline` left it. Look where traffic is, then"
                 " remove the file, and say accept or republish once the prober runs"
             ) from None
     return notes
+
+
+def _note(raw: Mapping[str, Any]) -> OfflineNote:
+    at_wall = float(raw["at_wall"])
+    if not 0.0 <= at_wall < END_OF_TIME:
+        raise ValueError(f"found the time {at_wall}")
+    return OfflineNote(str(raw["node"]), str(raw["actor"]), str(raw["reason"]), at_wall)
 
 
 # ------------------------------------------------------------------ from the file to the parts
@@ -355,6 +359,8 @@ class _Prober:
         self._events = Fanout(self._metrics.emit, Log().emit, *_die_at())
         self._progress = _Progress(self._clock.monotonic())
         self._broken: Exception | None = None
+        rounds = [g.probe.interval_s + g.probe.timeout_s for g in config.groups]
+        self._patience_s = max(PROGRESS_S, 3 * min(rounds, default=0.0))
 
     async def run(self) -> int:
         """Run until told to stop; published state is left as it is."""
@@ -478,7 +484,7 @@ class _Prober:
 
     def _trouble(self) -> str:
         silent = self._clock.monotonic() - self._progress.at
-        return f"no probe ended for {silent:.0f}s" if silent > PROGRESS_S else ""
+        return f"no probe ended for {silent:.0f}s" if silent > self._patience_s else ""
 
 
 async def _serve_on(
@@ -515,15 +521,29 @@ async def _serve_on(
 
 
 def _clear_socket(path: Path) -> None:
-    """Remove a socket that a killed process left; one that somebody answers on is not touched.
+    """Remove a socket that a killed process left; nothing else is touched.
 
     Raises:
-        ListenError: Somebody does.
+        ListenError: Somebody answers there, or may; or it is no socket.
     """
-    with socket.socket(socket.AF_UNIX) as probe, suppress(OSError):
-        probe.connect(str(path))
-        raise ListenError(f"cannot listen on {path}: another process answers there; stop it first")
-    path.unlink(missing_ok=True)
+    if not os.path.lexists(path):
+        return
+    if not path.is_socket():
+        raise ListenError(f"cannot listen on {path}: found something that is no socket; move it")
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(KNOCK_S)  # one that is stopped takes no connection, and is no less alive
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+        except OSError as error:
+            raise ListenError(
+                f"cannot listen on {path}: {error}; remove it if it is stale"
+            ) from None
+        else:
+            raise ListenError(
+                f"cannot listen on {path}: another process answers there; stop it first"
+            )
 
 
 # ------------------------------------------------------------------ the agent

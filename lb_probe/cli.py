@@ -109,7 +109,7 @@ def _write_verb(formatter: click.HelpFormatter, verb: Verb) -> None:
 def _message(error: client.ClientError) -> str:
     if isinstance(error, client.Refused):
         lines = [str(error), *render.gate_lines(error.gates, render.Look())]
-        return "\n".join([*lines, *(["to do it:", f"  {error.paste}"] if error.paste else [])])
+        return "\n".join([*lines, *(["to go on:", f"  {error.paste}"] if error.paste else [])])
     return str(error)
 
 

@@ -196,9 +196,12 @@ class Controller:
         ]
         if faults:
             raise Invalid("; ".join(faults))
-        async with asyncio.TaskGroup() as tasks:
-            for name, setup in self._setups.items():
-                tasks.create_task(self._begin(setup, saved.get(name), (notes or {}).get(name)))
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                for name, setup in self._setups.items():
+                    tasks.create_task(self._begin(setup, saved.get(name), (notes or {}).get(name)))
+        except ExceptionGroup as errors:
+            raise errors.exceptions[0] from None  # one store: the others say the same
 
     async def _begin(self, setup: Setup, saved: Saved | None, note: OfflineNote | None) -> None:
         now, name = self._clock.monotonic(), setup.group.name
@@ -394,12 +397,19 @@ class Controller:
         try:
             async with runtime.lock:
                 await work(runtime)  # type: ignore[misc]
-        except Conflict:
-            await self._reload(runtime)
         except StoreError as error:
-            self._store_failed(error)
+            await self._not_saved(runtime, error)
         finally:
             runtime.is_moving = False
+
+    async def _not_saved(self, runtime: _Runtime, error: StoreError) -> None:
+        try:
+            if isinstance(error, Conflict):
+                await self._reload(runtime)
+                return
+        except StoreError as unreadable:
+            error = unreadable
+        self._store_failed(error)
 
     async def _fail_over(self, runtime: _Runtime) -> None:
         decision = self._decide(runtime)  # again: an operator may have acted in between

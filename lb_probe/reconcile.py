@@ -114,12 +114,12 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
+        retrying = AsyncRetrying(
+            retry=retry_if_exception_type(PublishError),
+            wait=wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE_S),
+            sleep=self._pause,
+        )
         while True:
-            retrying = AsyncRetrying(
-                retry=retry_if_exception_type(PublishError),
-                wait=wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE_S),
-                sleep=self._pause,
-            )
             await retrying(self._turn)
             await self._pause(POLL_S)
 

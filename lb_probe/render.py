@@ -319,7 +319,9 @@ def history_table(records: Sequence[Json], look: Look) -> list[str]:
 
 def _details(details: object) -> str:
     found = _mapping(details)
-    return ", ".join(f"{plain(k)}={plain(v)}" for k, v in found.items() if v not in (None, "", []))
+    return ", ".join(
+        f"{plain(k)}={plain(v)}" for k, v in found.items() if v not in (None, "", [], {})
+    )
 
 
 # ------------------------------------------------------------------ plans, gates, results

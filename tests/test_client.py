@@ -309,7 +309,7 @@ NONSENSE = {
     "html": http(b"<html>hello</html>", kind="text/html"),
     "a redirect": http(b"", 302),
     "truncated json": http(b'{"groups": ['),
-    "a short body": b"HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{}",
+    "a short body": b'HTTP/1.1 200 OK\r\nContent-Length: 99\r\n\r\n{"groups": []}',
     "a list": http([]),
     "no groups": http({"items": []}),
     "groups of the wrong kind": http({"groups": {"epmm": 1}}),

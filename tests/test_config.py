@@ -16,8 +16,9 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from lb_probe import config
-from lb_probe.config import Address, Config, ConfigError, Url, load
+from lb_probe.config import Address, Config, ConfigError, Url, load, yaml_text
+from lb_probe.config.model import HttpCheck
+from lb_probe.config.schema import KEYS
 from lb_probe.core.model import Group, Node, Role
 
 ROOT = Path(__file__).parent.parent
@@ -114,7 +115,7 @@ def test_an_agent_names_its_checks_and_keeps_its_mode_beside_its_socket(folder: 
     assert [check.pages for check in agent.checks][1:] == [("status",), ("status", "hastatus")]
     assert agent.state == folder / "run" / "b.state.json"
     assert agent.drain_s == 0.0
-    assert isinstance(agent.checks[0], config.HttpCheck)
+    assert isinstance(agent.checks[0], HttpCheck)
     assert agent.checks[0].url.target == "/health?x=1"
 
 
@@ -133,33 +134,39 @@ def test_every_value_is_frozen(folder: Path) -> None:
         read(folder, VALID).groups[0].act = False
 
 
-@pytest.mark.parametrize(
-    ("old", "new", "is_same"),
-    [
-        ("confirm", "confirm", True),
-        ("name: edge", "name: rim", False),
-        ("socket: admin.sock", "socket: other.sock", False),
-        ("http://192.0.2.11:8080", "http://192.0.2.12:8080", False),
-        ("http://192.0.2.11:8080", "https://192.0.2.11:8080", True),
-        ("act: true", "act: false", True),
-        ("fall: 5", "fall: 6", True),
-    ],
-)
-def test_fingerprint_changes_with_topology_alone(
-    folder: Path, old: str, new: str, is_same: bool
-) -> None:
-    before = read(folder, VALID).groups[0].fingerprint
-    after = read(folder, VALID.replace(old, new)).groups[0].fingerprint
+def test_fingerprints_say_for_each_node_where_its_traffic_really_goes(folder: Path) -> None:
+    text = VALID.replace("nodes: {a: s1, b: s2}}\n", "nodes: {b: s2, a: s1}}\n", 1).replace(
+        "    adapters:\n", EXTRA_NODE.replace("dr,", "dr, candidate: false,")
+    )
 
-    assert re.fullmatch("[0-9a-f]{64}", before)
-    assert (before == after) is is_same
+    group = read(folder, text.replace("site: east", "candidate: true")).groups[0]
+
+    edge = f"{folder}/admin.sock app"
+    assert group.fingerprints == {
+        "a": f"url=192.0.2.10:443\n{edge}=s1\n127.0.0.1:9999 app=s1",
+        "b": f"url=192.0.2.11:8080\n{edge}=s2\n127.0.0.1:9999 app=s2",
+        "dr": "url=192.0.2.30:80",
+    }
 
 
-def test_fingerprint_does_not_depend_on_the_order_of_the_file(folder: Path) -> None:
-    group = read(folder, VALID).groups[0]
-    turned = group.model_copy(update={"nodes": group.nodes[::-1], "adapters": group.adapters[::-1]})
+def test_a_node_that_is_probed_over_tls_now_keeps_its_fingerprint(folder: Path) -> None:
+    with_tls = changed("http://192.0.2.11:8080", "https://192.0.2.11:8080")
 
-    assert turned.fingerprint == group.fingerprint
+    before, after = (read(folder, text).groups[0].fingerprints for text in (VALID, with_tls))
+
+    assert before == after
+
+
+def test_confirm_may_be_nothing_and_a_serving_deadline_may_not(folder: Path) -> None:
+    group = read(folder, changed(ACT, f"{ACT}    confirm: 0s\n")).groups[0]
+    assert (group.confirm_s, group.shape.confirm_s) == (0.0, 0.0)
+
+    assert faults(folder, changed(ACT, f"{ACT}    serving_deadline: 0s\n")) == [
+        '16:23: error: groups.epmm.serving_deadline: found "0s"; use 10ms to 1d'
+    ]
+    assert faults(folder, changed(ACT, f"{ACT}    confirm: -1s\n")) == [
+        '16:14: error: groups.epmm.confirm: found "-1s"; use 0s to 1d'
+    ]
 
 
 def test_the_repositorys_own_file_is_valid() -> None:
@@ -180,7 +187,7 @@ def test_the_reader_without_libyaml_reads_the_same(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected = read(folder, VALID)
-    monkeypatch.setattr(config, "LOADER", yaml.SafeLoader)
+    monkeypatch.setattr(yaml_text, "LOADER", yaml.SafeLoader)
 
     assert read(folder, VALID) == expected
     assert faults(folder, "[" * 50_000) == [
@@ -189,11 +196,11 @@ def test_the_reader_without_libyaml_reads_the_same(
 
 
 @pytest.mark.parametrize("escape", ["\\ud800", "\\UFFFFFFFF"])
-@pytest.mark.parametrize("loader", [config.LOADER, yaml.SafeLoader])
+@pytest.mark.parametrize("loader", [yaml_text.LOADER, yaml.SafeLoader])
 def test_an_escape_that_is_no_character_is_refused(
     folder: Path, monkeypatch: pytest.MonkeyPatch, escape: str, loader: object
 ) -> None:
-    monkeypatch.setattr(config, "LOADER", loader)
+    monkeypatch.setattr(yaml_text, "LOADER", loader)
 
     (told,) = faults(folder, changed("interval: 2s, timeout", f'expect: "{escape}", timeout'))
 
@@ -438,7 +445,7 @@ def refusal(folder: Path, text: bytes) -> tuple[str, ...] | None:
 def loads_or_refuses(folder: Path, text: bytes) -> None:
     for loader in (getattr(yaml, "CSafeLoader", yaml.SafeLoader), yaml.SafeLoader):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(config, "LOADER", loader)
+            patch.setattr(yaml_text, "LOADER", loader)
             told = refusal(folder, text)
             assert told is None or told
             for fault in told or ():
@@ -599,19 +606,18 @@ def page_rows() -> dict[str, dict[str, str]]:
 
 
 def default_in_words(field: Any) -> str:
-    shown = (field.json_schema_extra or {}).get("default", field.default)
     if field.is_required():
         return "-"
-    if field.default_factory is not None or shown in (None, ""):
+    if field.default_factory is not None or field.default in (None, ""):
         return "none"
-    words = yaml.safe_dump(shown, default_flow_style=True, width=200).splitlines()[0]
+    words = yaml.safe_dump(field.default, default_flow_style=True, width=200).splitlines()[0]
     return f"`{words}`"
 
 
 def test_the_page_names_every_key_with_its_default() -> None:
     expected = {
         ".".join(where): {key: default_in_words(field) for key, field in fields.items()}
-        for where, fields in config.KEYS.items()
+        for where, fields in KEYS.items()
     }
     expected["limits"]["failovers_per_minute"] = "`null`"
 

@@ -219,7 +219,7 @@ async def test_the_request_is_plain_and_asks_for_one_answer():
 
     async with serving(behave) as port:
         await ask(port, path="/status/status.html")
-        await ask(port, server_name=NAME)
+        await ask(port, server_name=NAME, host_header="other.example.com:81")
         await ask(port, host_header="other.example.com:81")
     first, second, third = (head.decode().split("\r\n") for head in heads)
     assert first == [
@@ -273,7 +273,7 @@ def test_http_with_a_tls_context_is_refused():
 
 @on_both_loops
 async def test_each_probe_is_one_fresh_connection():
-    """STYLE rule 3: a failed probe is not tried again."""
+    """A hidden retry is lost evidence."""
     connections = []
 
     async def behave(reader, writer):
@@ -740,7 +740,9 @@ async def test_a_peer_that_leaves_during_the_handshake_is_a_reset(certificates, 
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
 
     seen = await ask_server(behave, **client_tls(certificates))
-    assert seen.outcome == Failed(Phase.RESET, "reset or closed in the TLS handshake")
+    assert seen.outcome == Failed(
+        Phase.RESET, "reset or closed before the TLS handshake was complete"
+    )
 
 
 @on_both_loops

@@ -25,6 +25,7 @@ Commands:
 
 import asyncio
 import random
+import re
 import shlex
 from dataclasses import replace
 from pathlib import Path
@@ -34,6 +35,8 @@ from simulated_world import ModelBalancer, World, pair
 
 from lb_probe.admin.api import duration
 from lb_probe.controller import Ask, OfflineNote
+from lb_probe.core.acts import VERBS
+from lb_probe.core.failover import RULES
 from lb_probe.core.model import Event, Group, Node, Role, Saved
 from lb_probe.ports import LbProbeError, Refused
 
@@ -257,3 +260,11 @@ async def test_scenario(path, request):
     if request.config.getoption("--rewrite"):
         path.write_text(actual)
     assert actual == path.read_text()
+
+
+def test_scenarios_tell_every_row_and_every_verb():
+    told = "\n".join(path.read_text() for path in SCENARIOS)
+    stood = set(re.findall(r"^= [a-z-]+ \((\w+)\)", told, re.MULTILINE))
+    asked = set(re.findall(r"^operator ([a-z-]+)", told, re.MULTILINE))
+    assert {rule.id for rule in RULES} - stood == set()
+    assert set(VERBS) - asked == set()

@@ -214,6 +214,7 @@ async def test_a_slow_probe_delays_its_next_start_and_never_overlaps():
     world.took_s = 1.6
     await world.run_for(20)
     assert world.gaps(KEY) == pytest.approx([1.6] * len(world.gaps(KEY)))
+    assert max(world.late) < 0.01
 
 
 @virtual
@@ -289,6 +290,20 @@ async def test_quicken_pulls_the_hurried_pages_of_the_group_forward():
         world.hurried.clear()
         await run
     assert all(gap > 50 for key in world.keys for gap in world.gaps(key) if key != waiting)
+
+
+@virtual
+async def test_quicken_keeps_the_recheck_distance():
+    world = World(pace=Pace(60.0, 2.0, 3))
+
+    def on_report(group, observation):
+        if (group, observation.node, observation.page) == KEY and not world.hurried:
+            world.loop.call_later(0.5, world.hurried.add, KEY)
+            world.loop.call_later(0.5, world.schedule.quicken, group)
+
+    world.on_report = on_report
+    await world.run_for(70)
+    assert world.gaps(KEY)[0] == pytest.approx(2.0, abs=0.002)
 
 
 @virtual
@@ -371,7 +386,10 @@ async def test_a_schedule_can_be_run_again():
     world.took_s = 1e6
     await world.run_for(2)
     world.took_s = 0.01
+    again = world.loop.time()
+    world.loop.call_later(0.001, world.schedule.probe_now, *KEY)
     await world.run_for(5)
+    assert world.starts[KEY][1] == pytest.approx(again, abs=0.003)
     assert {(g, o.node, o.page) for g, o in world.reports} == set(world.keys)
 
 

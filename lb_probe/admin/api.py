@@ -10,13 +10,15 @@ Source: DESIGN section 7; X5, R125.
 import asyncio
 import contextlib
 import json
+import logging
 import re
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
 
 from aiohttp import web
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lb_probe import __version__
 from lb_probe.admin.auth import Actor, Operator, Rank, by_peer, by_token
@@ -31,11 +33,27 @@ MAX_BODY = 64 * 1024
 MAX_STREAMS = 200
 STREAM_QUEUE = 256
 PING_S = 10.0
-_DURATION = re.compile(r"^([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)$")
+PARTING_S = 0.5  # a reader that has not left by then is cut off: a stop must not wait for it
+LONGEST_DAYS = 366
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+# What moves a terminal's cursor, ends a log line, or turns the reading direction.
+_UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+_log = logging.getLogger(__name__)
 
 Subscribe = Callable[[Callable[[Event], None]], Callable[[], None]]
 Handler = Callable[[web.Request, Actor], Awaitable[web.StreamResponse]]
+
+
+def _one_line(text: str) -> str:
+    found = _UNPRINTABLE.search(text)
+    if found:
+        raise ValueError(f"found the control character {found[0]!r}; use one line of plain text")
+    return text
+
+
+_Line = Annotated[str, Field(max_length=1000), AfterValidator(_one_line)]
+_Word = Annotated[str, Field(max_length=200), AfterValidator(_one_line)]
 
 
 class Body(BaseModel):
@@ -43,14 +61,47 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: str = Field(default="", max_length=1000)
-    to: str | None = Field(default=None, max_length=200)
+    reason: _Line = ""
+    to: _Word | None = None
     hold_for: str | None = Field(default=None, alias="for", max_length=20)
     hands_off: bool = False
-    override: list[str] = Field(default_factory=list, max_length=20)
-    attest: dict[str, str] = Field(default_factory=dict, max_length=20)
-    generation: int | None = None
+    override: list[_Word] = Field(default_factory=list, max_length=20)
+    attest: dict[_Word, _Line] = Field(default_factory=dict, max_length=20)
+    generation: int | None = Field(default=None, ge=0, le=2**63 - 1)
     dry_run: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class _Reader:
+    """Somebody who follows the events.
+
+    Attributes:
+        left: Set once nothing more is written to it.
+    """
+
+    transport: asyncio.Transport | None
+    queue: asyncio.Queue[Event | None] = field(default_factory=lambda: asyncio.Queue(STREAM_QUEUE))
+    left: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def offer(self, event: Event) -> None:
+        """Queue an event; a reader that does not read is cut off, and starts anew."""
+        if event.name == "probe.done":
+            return
+        try:
+            self.queue.put_nowait(event)
+        except asyncio.QueueFull:
+            self.cut()
+
+    def end(self) -> None:
+        """Let it end after what is being written now."""
+        while not self.queue.empty():
+            self.queue.get_nowait()
+        self.queue.put_nowait(None)
+
+    def cut(self) -> None:
+        """End it at once, though a write may still wait for it."""
+        if self.transport is not None:
+            self.transport.abort()
 
 
 class Api:
@@ -67,7 +118,7 @@ class Api:
         self._controller = controller
         self._operators = tuple(operators)
         self._subscribe = subscribe
-        self._streams: set[asyncio.Queue[Event | None]] = set()
+        self._readers: set[_Reader] = set()
 
     def application(self) -> web.Application:
         """Return the aiohttp application; a fresh one for each runner."""
@@ -91,17 +142,19 @@ class Api:
     def _guarded(
         self, rank: Rank, handler: Handler
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def answer(request: web.Request) -> web.StreamResponse:
+        async def guarded(request: web.Request) -> web.StreamResponse:
             actor = self._actor(request)
             if actor is None:
-                return _error(401, "unauthorized", "found no valid token; send a bearer token")
+                answer = _error(401, "unauthorized", "found no valid token; send a bearer token")
+                answer.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 11.6.1
+                return answer
             if actor.rank < rank:
                 wanted = rank.name.lower()
                 detail = f"{actor.name} is a {actor.rank.name.lower()}; this needs {wanted}"
                 return _error(403, "forbidden", detail)
             return await handler(request, actor)
 
-        return answer
+        return guarded
 
     def _actor(self, request: web.Request) -> Actor | None:
         header = request.headers.get("Authorization")
@@ -140,7 +193,7 @@ class Api:
 
     async def _history(self, request: web.Request, actor: Actor) -> web.StreamResponse:
         limit = request.query.get("limit", "100")
-        if not limit.isascii() or not limit.isdigit() or not 1 <= int(limit[:9]) <= 10_000:
+        if not re.fullmatch("[0-9]{1,5}", limit) or not 1 <= int(limit) <= 10_000:
             raise Invalid(f"found limit {limit[:20]!r}; use a number from 1 to 10000")
         records = await self._controller.history(request.query.get("group"), int(limit))
         return web.json_response({"history": [_record(record) for record in records]})
@@ -154,17 +207,7 @@ class Api:
         if verb not in acts.VERBS:
             raise NotFound(f"no verb {verb}; use one of {', '.join(acts.VERBS)}")
         body = _parse(await request.read())
-        ask = Ask(
-            verb=verb,
-            actor=actor.name,
-            reason=body.reason,
-            to=body.to,
-            hold_s=None if body.hold_for is None else duration(body.hold_for),
-            hands_off=body.hands_off,
-            override=frozenset(body.override),
-            attest=body.attest,
-            generation=body.generation,
-        )
+        ask = _ask(verb, body, actor)
         if body.dry_run:
             return web.json_response(self._plan(name, ask))
         return web.json_response(as_json(await self._controller.act(name, ask)))
@@ -190,71 +233,75 @@ class Api:
 
     # -------------------------------------------------------------- following
     async def _events(self, request: web.Request, actor: Actor) -> web.StreamResponse:
-        if len(self._streams) >= MAX_STREAMS:
-            return _error(503, "invalid", f"{MAX_STREAMS} streams are open already; try later")
+        if len(self._readers) >= MAX_STREAMS:
+            return _error(503, "failed", f"{MAX_STREAMS} streams are open already; try later")
         response = web.StreamResponse(
             headers={"Content-Type": "text/event-stream", "X-Accel-Buffering": "no"}
         )
-        await response.prepare(request)
-        with contextlib.suppress(ConnectionError):
-            async for chunk in self._stream():
-                await response.write(chunk)
+        reader = _Reader(request.transport)
+        self._readers.add(reader)
+        remove = self._subscribe(reader.offer)  # before the snapshot, so that nothing is missed
+        try:
+            await response.prepare(request)
+            async with contextlib.aclosing(self._stream(reader.queue)) as chunks:
+                async for chunk in chunks:
+                    await response.write(chunk)
+        except ConnectionError:
+            pass  # it left, or was cut off
+        except Exception:
+            _log.exception("a stream of events broke off")  # too late for a status
+        finally:
+            remove()
+            self._readers.discard(reader)
+            reader.left.set()
         return response
 
-    async def _stream(self) -> AsyncIterator[bytes]:
-        queue: asyncio.Queue[Event | None] = asyncio.Queue(STREAM_QUEUE)
-        remove = self._subscribe(lambda event: self._offer(queue, event))
-        self._streams.add(queue)
-        try:
-            groups = [as_json(self._controller.view(name)) for name in self._controller.names]
-            yield b"retry: 2000\n\n" + _sse("snapshot", {"groups": groups})
-            while True:
-                try:
-                    async with asyncio.timeout(PING_S):
-                        event = await queue.get()
-                except TimeoutError:
-                    yield b": ping\n\n"
-                    continue
-                if event is None:
-                    return
-                fields = {k: v for k, v in event.fields.items() if _is_plain(v)}
-                yield _sse(event.name, {"group": event.group, **fields})
-                if event.group in self._controller.names:
-                    yield _sse("group", as_json(self._controller.view(event.group)))
-        finally:
-            self._streams.discard(queue)
-            remove()
-
-    def _offer(self, queue: "asyncio.Queue[Event | None]", event: Event) -> None:
-        if event.name == "probe.done":
-            return
-        try:
-            queue.put_nowait(event)
-        except asyncio.QueueFull:  # a reader that does not read is dropped; it starts anew
-            while not queue.empty():
-                queue.get_nowait()
-            queue.put_nowait(None)
+    async def _stream(self, queue: "asyncio.Queue[Event | None]") -> AsyncGenerator[bytes]:
+        groups = [as_json(self._controller.view(name)) for name in self._controller.names]
+        yield b"retry: 2000\n\n" + _sse("snapshot", {"groups": groups})
+        while True:
+            try:
+                async with asyncio.timeout(PING_S):
+                    event = await queue.get()
+            except TimeoutError:
+                yield b": ping\n\n"
+                continue
+            if event is None:
+                return
+            fields = {k: v for k, v in event.fields.items() if _is_plain(v)}
+            yield _sse(event.name, {"group": event.group, **fields})
+            if event.group in self._controller.names:
+                yield _sse("group", as_json(self._controller.view(event.group)))
 
     async def _close_streams(self, app: web.Application) -> None:
-        for queue in self._streams:
-            while queue.full():
-                queue.get_nowait()
-            queue.put_nowait(None)
+        readers = tuple(self._readers)
+        for reader in readers:
+            reader.end()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(PARTING_S):
+                for reader in readers:
+                    await reader.left.wait()
+        for reader in readers:
+            if not reader.left.is_set():
+                reader.cut()
 
 
 def duration(text: str) -> float:
     """Return seconds for `90s`, `2h` and the like.
 
     Raises:
-        Invalid: Not a number with one of the units ms, s, m, h, d.
+        Invalid: Not a number with one of the units ms, s, m, h, d, or longer than a year.
 
     >>> duration("2h")
     7200.0
     """
-    match = _DURATION.match(text)
+    match = _DURATION.fullmatch(text)
     if match is None:
         raise Invalid(f"found {text!r}; use a number with a unit, as 90s, 30m or 2h")
-    return float(match[1]) * _UNITS[match[2]]
+    seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds > LONGEST_DAYS * _UNITS["d"]:
+        raise Invalid(f"found {text}; use at most {LONGEST_DAYS}d")
+    return seconds
 
 
 def _parse(raw: bytes) -> Body:
@@ -266,6 +313,25 @@ def _parse(raw: bytes) -> Body:
             for fault in error.errors(include_url=False, include_input=False)
         ]
         raise Invalid("; ".join(faults)) from None
+
+
+def _ask(verb: str, body: Body, actor: Actor) -> Ask:
+    if verb != "hold" and (body.hold_for is not None or body.hands_off):
+        raise Invalid(f"{verb} takes no `for` and no `hands_off`; only hold does")
+    blank = sorted(gate for gate, text in body.attest.items() if not text.strip())
+    if blank:
+        raise Invalid(f"found no words for {', '.join(blank)}; say what you vouch for")
+    return Ask(
+        verb=verb,
+        actor=actor.name,
+        reason=body.reason,
+        to=body.to,
+        hold_s=None if body.hold_for is None else duration(body.hold_for),
+        hands_off=body.hands_off,
+        override=frozenset(body.override),
+        attest=body.attest,
+        generation=body.generation,
+    )
 
 
 def _record(record: Record) -> dict[str, object]:
@@ -298,24 +364,41 @@ async def _plain_errors(
     """Turn every error into the shape of DESIGN section 7."""
     try:
         return await handler(request)
-    except Refused as error:
-        gates = [gate_json(gate) for gate in error.gates]
-        return _error(409, "refused", str(error), gates=gates, paste=error.paste)
-    except Conflict as error:
-        return _error(409, "conflict", str(error), generation=error.generation)
-    except NotFound as error:
-        return _error(404, "not-found", str(error))
-    except Invalid as error:
-        return _error(422, "invalid", str(error))
     except LbProbeError as error:
-        return _error(503, "failed", str(error))
-    except web.HTTPNotFound:
+        return _told(error)
+    except web.HTTPException as error:
+        return _not_served(request, error)
+    except Exception:
+        _log.exception("%s %s broke a promise", request.method, request.path)
+        return _error(500, "failed", "a mistake of lb-probe itself; its log tells where")
+
+
+def _told(error: LbProbeError) -> web.Response:
+    match error:
+        case Refused():
+            gates = [gate_json(gate) for gate in error.gates]
+            return _error(409, "refused", str(error), gates=gates, paste=error.paste)
+        case Conflict():
+            return _error(409, "conflict", str(error), generation=error.generation)
+        case NotFound():
+            return _error(404, "not-found", str(error))
+        case Invalid():
+            return _error(422, "invalid", str(error))
+        case _:
+            return _error(503, "failed", str(error))
+
+
+def _not_served(request: web.Request, error: web.HTTPException) -> web.Response:
+    if isinstance(error, web.HTTPNotFound):
         return _error(404, "not-found", f"no {request.path}; the API starts at /api/v1/groups")
-    except web.HTTPMethodNotAllowed as error:
+    if isinstance(error, web.HTTPMethodNotAllowed):
         allowed = ", ".join(sorted(error.allowed_methods))
-        return _error(405, "invalid", f"found {request.method}; use {allowed}")
-    except web.HTTPRequestEntityTooLarge:
+        answer = _error(405, "invalid", f"found {request.method}; use {allowed}")
+        answer.headers["Allow"] = allowed
+        return answer
+    if isinstance(error, web.HTTPRequestEntityTooLarge):
         return _error(413, "invalid", f"found a body over {MAX_BODY} bytes; send less")
+    return _error(error.status, "invalid", error.reason)
 
 
 async def _headers(request: web.Request, response: web.StreamResponse) -> None:

@@ -43,7 +43,7 @@ def by_token(operators: Sequence[Operator], header: str | None) -> Actor | None:
     Every token is compared, in constant time, so that the answer's time tells nothing.
     """
     kind, _, token = (header or "").partition(" ")
-    given = token.strip().encode()
+    given = token.strip().encode(errors="surrogateescape")  # any byte may come in a header
     found: Actor | None = None
     for operator in operators:
         if hmac.compare_digest(given, operator.token.encode()):

@@ -192,6 +192,7 @@ class Checks:
             async with asyncio.TaskGroup() as tasks:
                 for record in self._records:
                     tasks.create_task(self._repeat(record, session), name=record.check.name)
+                await asyncio.Event().wait()  # without checks too: a part that ends has failed
 
     def healthy(self, page: Page, now: float) -> tuple[bool, list[str]]:
         """Tell whether the checks of this page pass and are fresh, and what stands in the way."""

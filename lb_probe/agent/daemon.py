@@ -63,7 +63,8 @@ async def run(
         host, port = await pages.start(*listen)
         stack.push_async_callback(control.stop)
         await control.start()
-        _emit(sink, "agent.started", node, listen=f"{host}:{port}", control=str(control_path))
+        address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+        _emit(sink, "agent.started", node, listen=address, control=str(control_path))
         stack.callback(_emit, sink, "agent.stopped", node)
         await _serve(runner, pages, drain_s, clock, stop)
 

@@ -10,7 +10,6 @@ role would make a demoted Primary say Primary once more.
 import contextlib
 import fcntl
 import json
-import math
 import os
 import threading
 from dataclasses import asdict, dataclass
@@ -23,6 +22,7 @@ from lb_probe.ports import LbProbeError
 
 VERSION = 1
 _MAX_BYTES = 64 * 1024
+_YEAR_10000 = 253_402_300_800.0
 _FIRST_MODE = {Role.PRIMARY: Mode.PRIMARY, Role.SECONDARY: Mode.STANDBY}
 _MODES = {mode.value: mode for mode in (Mode.STANDBY, Mode.PRIMARY)}
 
@@ -99,7 +99,9 @@ class StateFile:
         with self._change_lock:
             if self._lock_fd is None:
                 raise StateError(f"{self.path}: the agent is stopping; start it and try again")
-            if mode is self._current.mode and not self._in_doubt:
+            if mode is self._current.mode:
+                if self._in_doubt:
+                    self._write(self._current)
                 return self._current
             wanted = NodeState(mode, now_wall, cause, by, reason)
             self._write(wanted)
@@ -234,8 +236,8 @@ def _parse(document: object, node: str) -> NodeState:
     mode = document.get("mode")
     if not isinstance(mode, str) or mode not in _MODES:
         raise ValueError(f"mode {mode!r}")
-    since = document.get("since_wall")
-    if isinstance(since, bool) or not isinstance(since, int | float) or not math.isfinite(since):
+    since = document.get("since_wall", -1)
+    if type(since) not in {int, float} or not 0 <= since < _YEAR_10000:
         raise ValueError(f"since_wall {since!r}")
     cause, by, reason = (_text(document, key) for key in ("cause", "by", "reason"))
     return NodeState(_MODES[mode], float(since), cause, by, reason)

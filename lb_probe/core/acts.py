@@ -9,6 +9,7 @@ Source: DESIGN sections 3 and 6; guide lines 222 and 226; X1, X4, X5, X13, X16.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from shlex import quote
 
 from lb_probe.core.model import Change, Gate, Group, Hold, Role, Saved
 from lb_probe.core.resume import GATES, World, judge, paste
@@ -80,7 +81,7 @@ def plan(request: Request, world: World) -> Plan:
     """
     gates = tuple(_opened(gate, request) for gate in judge(request.verb, world))
     closed = tuple(gate for gate in gates if not gate.passed)
-    line = paste(request.verb, world, gates) if closed else ""
+    line = paste(request.verb, world, gates, _said(request)) if closed else ""
     after = None if request.verb == "republish" else _NEXT[request.verb](request, world)
     if after is not None:
         change = Change(
@@ -95,6 +96,14 @@ def plan(request: Request, world: World) -> Plan:
         after = replace(after, generation=world.saved.generation + 1, last_change=change)
     target = after.assigned if after else world.saved.assigned
     return Plan(request.verb, world.saved.assigned, target, gates, closed, line, after)
+
+
+def _said(request: Request) -> str:
+    """Return the reason and the gates an operator opened already, as words of a command line."""
+    words = [f"--reason {quote(request.reason)}"]
+    words += [f"--override {quote(name)}" for name in sorted(request.override)]
+    words += [f"--attest {quote(f'{gate}={text}')}" for gate, text in request.attest.items()]
+    return " ".join(words)
 
 
 def _opened(gate: Gate, request: Request) -> Gate:

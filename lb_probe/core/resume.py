@@ -249,8 +249,11 @@ def judge(verb: str, world: World) -> tuple[Gate, ...]:
     return tuple(gate(world) for gate in gates)
 
 
-def paste(verb: str, world: World, gates: tuple[Gate, ...]) -> str:
+def paste(verb: str, world: World, gates: tuple[Gate, ...], said: str = "--reason '...'") -> str:
     """Return the one line to paste after a refusal: what opens every closed gate, or helps instead.
+
+    Args:
+        said: The options the operator gave already, as they stand in a line.
 
     >>> from lb_probe.core.model import Node, Role
     >>> group = Group("epmm", (Node("a", Role.PRIMARY), Node("b", Role.SECONDARY, candidate=True)))
@@ -263,9 +266,9 @@ def paste(verb: str, world: World, gates: tuple[Gate, ...]) -> str:
         if not gate.open_with:
             return gate.instead
     words = [f"lb-probe {verb} {world.group.name}"]
-    if verb in ("failover", "switchover") and world.target != world.group.candidate:
+    if verb == "failover" and world.target != world.group.candidate:
         words.append(f"--to {world.target}")
-    words.append("--reason '...'")
+    words.append(said)
     for gate in closed:
         is_override = gate.open_with == "override"
         word = "Completed HH:MMZ" if gate.id == "synced" else "..."

@@ -58,9 +58,10 @@ def _nothing_saved(group: Group, seen: Mapping[str, Seen | None]) -> Beginning:
     unreadable = [name for name in group.adapters if seen.get(name) is None]
     if unreadable:
         return _unassigned(f"cannot read {', '.join(unreadable)}")
-    node = _agreed([s for s in seen.values() if s is not None])
+    said_by = {name: s for name, s in seen.items() if s is not None}
+    node = _agreed(list(said_by.values()))
     if node is None:
-        said = ", ".join(f"{name}: {_word(s)}" for name, s in seen.items())
+        said = ", ".join(f"{name}: {_word(s)}" for name, s in said_by.items())
         return _unassigned(f"the load balancers name no one node ({said})")
     latched = node != group.primary
     return Beginning("adopt", node, latched, f"all load balancers send traffic to {node}")
@@ -76,9 +77,7 @@ def _agreed(seen: list[Seen]) -> str | None:
     return nodes.pop() if len(nodes) == 1 else None
 
 
-def _word(seen: Seen | None) -> str:
-    if seen is None:
-        return "unreadable"
+def _word(seen: Seen) -> str:
     return seen.node or (" and ".join(seen.chosen) if seen.chosen else "neither")
 
 
@@ -105,19 +104,23 @@ def topology_faults(
             if state.latched:
                 faults.append(
                     f"group {name} is latched on {state.assigned} and is gone from the file; put"
-                    f" it back, say `was: {name}` in its new name, or resume it first"
+                    f" it back, say `was: {name}` in its new name, or {_override(name)}"
                 )
         elif state.assigned not in group.names:
             faults.append(
                 f"group {name}: node {state.assigned} has the traffic and is gone from the file;"
-                " put it back, or move the traffic first"
+                f" put it back, or {_override(name)}"
             )
         elif _points_elsewhere(state.fingerprint, fingerprints[name].get(state.assigned, "")):
             faults.append(
                 f"group {name}: node {state.assigned} has the traffic and now points to another"
-                " server; put the old address and mapping back, or move the traffic first"
+                f" server; put the old address and mapping back, or {_override(name)}"
             )
     return faults
+
+
+def _override(name: str) -> str:
+    return f"say that it is meant: lb-probe prober --override {name}"
 
 
 def _points_elsewhere(before: str, after: str) -> bool:

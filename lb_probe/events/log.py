@@ -6,6 +6,7 @@ Source: DESIGN section 2 (`events/`); R97 for which events are worth waking some
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import TextIO
 
 import structlog
@@ -56,7 +57,9 @@ class Log:
         fields = {k: v for k, v in event.fields.items() if v is not None}
         if event.group:
             fields["group"] = event.group
-        getattr(self._log, LEVELS.get(event.name, "info"))(event.name, **fields)
+        # A full disk or a pipe that nobody reads any more must not stop a failover.
+        with suppress(OSError, ValueError):
+            getattr(self._log, LEVELS.get(event.name, "info"))(event.name, **fields)
 
 
 class Fanout:

@@ -23,7 +23,7 @@ from prometheus_client.registry import Collector
 from lb_probe import __version__
 from lb_probe.core.explain import View, mode_word, serving_word
 from lb_probe.core.failover import CONDITIONS
-from lb_probe.core.model import Event, Failed, Mode, Observation
+from lb_probe.core.model import Event, Failed, Mode, Observation, Page
 
 FAST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -65,6 +65,8 @@ class Metrics:
             buckets=FAST_BUCKETS,
             registry=registry,
         )
+        for page in Page:
+            self._durations.labels(page.value)
         self._delays = Histogram(
             "lb_probe_probe_start_delay_seconds",
             "How late probes start",
@@ -99,8 +101,8 @@ class Metrics:
         self._failovers.labels(group)
         self._resumes.labels(group)
         for node in nodes:
-            for page in ("status", "hastatus"):
-                self._probe_counter(group, node, page, "ok")
+            for page in Page:
+                self._probe_counter(group, node, page.value, "ok")
         for adapter in adapters:
             for result in ("ok", "refused", "unreachable"):
                 self._publishes.labels(group, adapter, result)

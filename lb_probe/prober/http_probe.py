@@ -1,8 +1,8 @@
 """Asks a node for one page over a fresh connection and judges the answer.
 
 `probe` is one attempt with one deadline for all of it: name, connection, TLS, first byte, body. It
-never repeats anything (STYLE rule 3) and follows no redirect. A failure is a value that says in
-which phase it happened; the text itself is judged by `core.status_page`.
+never tries again, because rise and fall are the retry and a hidden one is lost evidence, and it
+follows no redirect. A failure is a value with the phase it happened in; `core.status_page` judges.
 """
 
 import asyncio
@@ -10,7 +10,7 @@ import re
 import socket
 import ssl
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import cast
@@ -21,8 +21,6 @@ from lb_probe import __version__
 from lb_probe.core.model import Failed, Observation, Page, Phase
 from lb_probe.core.status_page import Answer, Verdict, judge, printable, unjudged
 from lb_probe.prober.tcp_probe import (
-    Endpoint,
-    NameFailedError,
     Resolve,
     connect_failed,
     dial,
@@ -44,7 +42,7 @@ _REQUEST = (
     "Connection: close\r\n"
     "\r\n"
 )
-# X509_V_ERR_... of OpenSSL that people meet; any other is untrusted and speaks for itself.
+# X509_V_ERR_... of OpenSSL; any other is untrusted and speaks for itself.
 _CERTIFICATE = {9: "not yet valid", 10: "expired", 62: "wrong name", 64: "wrong name"}
 
 
@@ -127,7 +125,7 @@ async def probe(
 
     Args:
         clock: Monotonic seconds, to stamp the observation.
-        resolve: Where to connect for a host and port; raises `NameFailedError`.
+        resolve: Where to connect for a host and port; raises OSError where that is unknown.
     """
     started_at = clock()
     exchange = _Exchange(target)
@@ -136,8 +134,6 @@ async def probe(
             await _ask(target, exchange, resolve)
     except TimeoutError:
         exchange.fail_late()
-    except NameFailedError as error:
-        exchange.fail(Phase.NAME, str(error))
     except (OSError, ValueError, RuntimeError) as error:
         exchange.fail_with(error)
     finally:
@@ -146,7 +142,7 @@ async def probe(
 
 
 async def _ask(target: Target, exchange: "_Exchange", resolve: Resolve) -> None:
-    endpoints: Sequence[Endpoint] = await resolve(target.host, target.port)
+    endpoints = await resolve(target.host, target.port)
     exchange.stage = Phase.CONNECT_TIMEOUT
     sock = await dial(endpoints)
     exchange.stage = Phase.TLS if target.ssl_context else Phase.TIMEOUT
@@ -302,8 +298,7 @@ class _Exchange(asyncio.Protocol):
         if self.stage is Phase.NAME:
             self.fail(Phase.NAME, f"no address for {self._target.host} within {timeout_s:g}s")
         elif self.stage is Phase.CONNECT_TIMEOUT:
-            failed = no_connection_in_time(timeout_s)
-            self.fail(failed.phase, failed.detail)
+            self.fail(Phase.CONNECT_TIMEOUT, no_connection_in_time(timeout_s).detail)
         elif self.stage is Phase.TLS:
             self.fail(Phase.TIMEOUT, f"no TLS handshake within {timeout_s:g}s")
         else:
@@ -312,14 +307,15 @@ class _Exchange(asyncio.Protocol):
 
     def fail_with(self, error: Exception) -> None:
         """End the attempt with what an exception of this stage means."""
-        if self.stage is Phase.CONNECT_TIMEOUT and isinstance(error, OSError):
+        if self.stage is Phase.NAME:
+            failed = Failed(Phase.NAME, printable(str(error)))
+        elif self.stage is Phase.CONNECT_TIMEOUT and isinstance(error, OSError):
             failed = connect_failed(error)
         elif isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
             failed = Failed(Phase.TLS, _tls_reason(error))
         elif isinstance(error, OSError):
-            handshake = self.stage is Phase.TLS
-            when = "in the TLS handshake" if handshake else "before the answer was complete"
-            failed = Failed(Phase.RESET, f"reset or closed {when}")
+            what = "TLS handshake" if self.stage is Phase.TLS else "answer"
+            failed = Failed(Phase.RESET, f"reset or closed before the {what} was complete")
         else:
             failed = Failed(Phase.PROTOCOL, printable(str(error)))
         self.fail(failed.phase, failed.detail)
@@ -341,7 +337,6 @@ class _Exchange(asyncio.Protocol):
         if not self.finished.done():
             self.finished.set_result(None)
 
-    # -------------------------------------------------------------- framing
     def _has_length(self) -> bool:
         return b"content-length" in self._headers or b"transfer-encoding" in self._headers
 
@@ -365,7 +360,6 @@ def _tls_reason(error: ssl.SSLError) -> str:
     return f"handshake failed: {printable(reason)}"
 
 
-# ------------------------------------------------------------------ content codings
 class _CodingError(Exception):
     """The phase and the detail of a body that cannot be decoded."""
 
@@ -398,9 +392,7 @@ def _window(name: bytes, body: bytes) -> int:
     if name != b"deflate":
         return 16 + zlib.MAX_WBITS
     # "deflate" means zlib; old servers send it without zlib's header.
-    has_header = (
-        len(body) >= 2 and body[0] & 0x0F == 8 and int.from_bytes(body[:2], "big") % 31 == 0
-    )
+    has_header = len(body) > 1 and (body[0] & 15, int.from_bytes(body[:2], "big") % 31) == (8, 0)
     return zlib.MAX_WBITS if has_header else -zlib.MAX_WBITS
 
 

@@ -48,7 +48,7 @@ async def connect_failure(host: str, port: int, timeout_s: float) -> Failed | No
     return None
 
 
-class NameFailedError(Exception):
+class NameFailedError(OSError):
     """A host name has no usable address; the text says why."""
 
 

@@ -1,10 +1,12 @@
 """What the agent's tests share: a clock that can jump, a sink that remembers, and waiting."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,6 +73,7 @@ class Served:
 
 
 Serve = Callable[..., AbstractAsyncContextManager[Served]]
+Call = Callable[[Path, object], Awaitable[Any]]
 Eventually = Callable[[Callable[[], Awaitable[bool] | bool]], Awaitable[None]]
 
 
@@ -95,6 +98,25 @@ def eventually() -> Eventually:
                 await asyncio.sleep(0.01)
 
     return wait
+
+
+@pytest.fixture
+def call() -> Call:
+    """Speak the control protocol as its docstring says; bytes go as they are."""
+
+    async def speak(path: Path, request: object) -> Any:
+        data = request if isinstance(request, bytes) else json.dumps(request).encode() + b"\n"
+        reader, writer = await asyncio.open_unix_connection(str(path))
+        try:
+            writer.write(data)
+            answer = await asyncio.wait_for(reader.read(), 20)
+        finally:
+            writer.close()
+        assert answer.endswith(b"\n")
+        assert answer.count(b"\n") == 1
+        return json.loads(answer)
+
+    return speak
 
 
 @pytest.fixture

@@ -1,0 +1,289 @@
+"""probes.yaml as frozen values: what each key is for, its kind, its default.
+
+A field is spelled in the file as here, without the unit: `interval_s` is `interval`.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
+
+from lb_probe.config import values as v
+from lb_probe.core.model import Group, Node, Role
+
+
+def _key(about: str, default: Any = ..., **more: Any) -> Any:
+    """Return a field: what it is for, and its default as the file would spell it.
+
+    The editor shows `about`; for a required key it is also what a fault tells to use.
+    """
+    return Field(default, description=about, **more)
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        strict=True,
+        validate_default=True,
+        alias_generator=lambda name: name.removesuffix("_s"),
+    )
+
+
+class Operator(_Frozen):
+    """Somebody who may use the operator API over TCP."""
+
+    name: v.Name = _key("a name, as the history shows it")
+    role: Literal["viewer", "operator", "admin"] = _key("viewer, operator or admin")
+    token_file: v.FilePath = _key("a file that holds the token, not readable by others")
+
+
+class Api(_Frozen):
+    """Where the operator API and the web page listen."""
+
+    socket: v.SocketPath | None = _key(
+        "UNIX socket; root and the service's user need no token", None
+    )
+    listen: v.HostPort | None = _key("address on loopback", None)
+    operators: tuple[Operator, ...] = _key("who may use it over TCP", ())
+
+
+class Metrics(_Frozen):
+    """Where /metrics, /livez and /readyz are served."""
+
+    listen: v.HostPort = _key('host:port, e.g. "127.0.0.1:9600"')
+
+
+class Limits(_Frozen):
+    """Ceilings over all groups."""
+
+    failovers_per_minute: v.Count | None = _key("automatic failovers per minute; null is off", None)
+
+
+class ProbeSettings(_Frozen):
+    """How the pages of a group's nodes are probed; seconds."""
+
+    interval_s: v.Duration = _key("between probes while the last one passed", "1s")
+    recheck_s: v.Duration = _key("after a failed one, until `fall` or a pass", "250ms")
+    timeout_s: v.Duration = _key("the whole attempt: name, connect, TLS, body", "1s")
+    fall: v.Count = _key("failures in a row before a page counts as failed", 3)
+    rise: v.Count = _key("passes in a row before a failed page counts as good", 2)
+    max_age_s: v.Duration = _key("an older reading supports no decision", "3s")
+    connection: Literal["fresh"] = _key("a new connection for every probe", "fresh")
+
+
+class Defaults(_Frozen):
+    """What groups inherit."""
+
+    probe: ProbeSettings = _key("probe settings of every group", {})
+
+
+class Promotion(_Frozen):
+    """How the Secondary promotes itself: EPMM's own settings, for the race lint only; seconds."""
+
+    interval_s: v.Duration = _key('a duration, e.g. "60s"')
+    failures: v.Count = _key("a whole number, e.g. 3")
+    recheck_s: v.Duration = _key('a duration, e.g. "10s"')
+    timeout_s: v.Duration = _key('a duration, e.g. "5s"')
+    on_failure: Literal["promote", "keep-in-standby"] = _key("what it then does", "promote")
+
+
+Gate = Literal["primary-serving", "single-primary", "synced", "same-version", "adapters-reachable"]
+
+
+class Resume(_Frozen):
+    """What must hold before an operator may resume traffic."""
+
+    require: tuple[Gate, ...] = _key(
+        "gates beyond those that always apply", ("primary-serving", "single-primary", "synced")
+    )
+
+
+class Tls(_Frozen):
+    """How an https node proves itself."""
+
+    server_name: v.Host | None = _key("name in the certificate; the url's host when left out", None)
+    ca_file: v.FilePath | None = _key("PEM file; the system's authorities when left out", None)
+
+
+class _Check(_Frozen):
+    name: v.Name = _key("name in metrics; TYPE-NUMBER when left out", "", validate_default=False)
+    interval_s: v.Duration = _key("between runs", "5s")
+    timeout_s: v.Duration = _key("the whole run", "2s")
+    fall: v.CheckCount = _key("failures in a row before it counts as failed", 3)
+    rise: v.CheckCount = _key("passes in a row before a failed one counts as good", 2)
+    max_age_s: v.Duration = Field(
+        default_factory=lambda data: 3.0 * (data["interval_s"] + data["timeout_s"]),
+        validate_default=False,
+        description="an older result is a failure; three times interval and timeout when left out",
+    )
+    pages: tuple[Literal["status", "hastatus"], ...] = _key(
+        "pages it decides", ("status", "hastatus")
+    )
+
+
+class HttpCheck(_Check):
+    """Passes when a url answers as expected."""
+
+    type: Literal["http"] = _key("http, tcp or command")
+    url: v.CheckUrl = _key('a url, e.g. "http://127.0.0.1:8081/health"')
+    expect_status: v.HttpStatus = _key("HTTP status that passes", 200)
+    expect: v.Text | None = _key("text that must be in the body", None)
+
+
+class TcpCheck(_Check):
+    """Passes when a TCP connection is accepted."""
+
+    type: Literal["tcp"] = _key("http, tcp or command")
+    address: v.HostPort = _key('host:port, e.g. "127.0.0.1:3306"')
+
+
+class CommandCheck(_Check):
+    """Passes when a program ends with 0; no shell reads the line."""
+
+    type: Literal["command"] = _key("http, tcp or command")
+    argv: v.Argv = _key('a list, program first, e.g. ["/usr/bin/systemctl", "is-active", "x"]')
+
+
+Check = Annotated[HttpCheck | TcpCheck | CommandCheck, Field(discriminator="type")]
+CHECKS: dict[str, type[BaseModel]] = {"http": HttpCheck, "tcp": TcpCheck, "command": CommandCheck}
+
+
+class AgentConfig(_Frozen):
+    """The agent of a node that lb-probe serves the pages for."""
+
+    listen: v.HostPort = _key('host:port of the two pages, e.g. "0.0.0.0:8080"')
+    control: v.SocketPath = _key("a path for the UNIX socket of its owner")
+    drain_s: v.ZeroDuration = _key("pages say ERROR this long before a stop", "0s")
+    state: v.FilePath = Field(
+        default_factory=lambda data: data["control"].with_suffix(".state.json"),
+        validate_default=False,
+        description="where the mode is kept; beside `control`, as NAME.state.json, when left out",
+    )
+    checks: tuple[Check, ...] = _key("what decides the pages", ())
+
+    @field_validator("checks")
+    @classmethod
+    def _named(cls, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+        return tuple(
+            check.model_copy(update={"name": check.name or f"{check.type}-{number}"})
+            for number, check in enumerate(checks, 1)
+        )
+
+
+class NodeConfig(_Frozen):
+    """One server that serves the two pages."""
+
+    name: v.Name = _key("a name that is the only one in its group")
+    role: Annotated[Role, Field(strict=False)] = _key("primary or secondary")
+    site: v.Name | None = _key("where it stands; shown only", None)
+    url: v.NodeUrl = _key('scheme, host and port of the pages, e.g. "https://192.0.2.10"')
+    tls: Tls | None = _key("for https", None)
+    candidate: bool = _key("the one secondary automation may choose; the only one is", False)
+    status_path: v.PagePath = _key("page that tells whether it serves", "/status/status.html")
+    hastatus_path: v.PagePath = _key("page that tells its mode", "/hastatus.html")
+    primary_accept_suffix: bool = _key("take status text with more behind OK", False)
+    agent: AgentConfig | None = _key("only where lb-probe serves the pages", None)
+
+
+class HaproxyAdapter(_Frozen):
+    """One HAProxy, told over its runtime socket."""
+
+    type: Literal["haproxy"] = _key("haproxy")
+    name: v.Name = _key("a name that is the only one in its group")
+    style: Literal["server"] = _key("sets the state of the servers of one backend", "server")
+    socket: v.HaproxySocket = _key('a path or host:port, e.g. "/run/haproxy/admin.sock"')
+    backend: v.Name = _key("the backend whose servers are set")
+    nodes: dict[str, v.Name] = _key("a mapping of our node names to HAProxy's server names")
+
+
+class GroupConfig(_Frozen):
+    """The nodes that share one service name, and the load balancers in front of them."""
+
+    name: v.Name = _key("a name that is the only one in the file")
+    was: v.Name | None = _key("its name before it was renamed", None)
+    policy: Literal["manual-resume"] = _key("traffic comes back by hand only", "manual-resume")
+    act: bool = _key("true to publish, or false to observe only; it has no default")
+    confirm_s: v.ZeroDuration = _key("the Primary must have failed this long", "10s")
+    serving_deadline_s: v.Duration = _key("a node may take to serve", "60s")
+    probe: ProbeSettings = _key("probe settings of this group", {})
+    promotion: Promotion | None = _key("how the Secondary promotes itself", None)
+    resume: Resume = _key("what resume demands", {})
+    nodes: tuple[NodeConfig, ...] = _key("a list with one primary and at least one secondary")
+    adapters: tuple[HaproxyAdapter, ...] = _key("load balancers that carry the assignment", ())
+
+    @field_validator("nodes")
+    @classmethod
+    def _with_candidate(cls, nodes: tuple[NodeConfig, ...]) -> tuple[NodeConfig, ...]:
+        secondaries = [node for node in nodes if node.role is Role.SECONDARY]
+        if len(secondaries) != 1:
+            return nodes
+        return tuple(n.model_copy(update={"candidate": n is secondaries[0]}) for n in nodes)
+
+    @property
+    def shape(self) -> Group:
+        """The group as the core knows it."""
+        return Group(
+            name=self.name,
+            nodes=tuple(Node(n.name, n.role, n.candidate) for n in self.nodes),
+            act=self.act,
+            adapters=tuple(adapter.name for adapter in self.adapters),
+            fall=self.probe.fall,
+            rise=self.probe.rise,
+            confirm_s=self.confirm_s,
+            max_age_s=self.probe.max_age_s,
+            serving_deadline_s=self.serving_deadline_s,
+            require=self.resume.require,
+        )
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """For each node, in lines `place=server`, where traffic for it really goes."""
+        prints = {node.name: [f"url={node.url.address}"] for node in self.nodes}
+        for adapter in self.adapters:
+            for name, server in adapter.nodes.items():
+                prints[name].append(f"{adapter.socket} {adapter.backend}={server}")
+        return {name: "\n".join(lines) for name, lines in prints.items()}
+
+
+class Config(_Frozen):
+    """Everything probes.yaml says, defaults filled in, paths absolute."""
+
+    version: Literal[1] = _key("1")
+    store_path: v.StorePath = _key(
+        "where every group's assignment is kept",
+        "sqlite:/var/lib/lb-probe/state.db",
+        alias="store",
+    )
+    api: Api | None = _key("operator API and web page", None)
+    metrics: Metrics | None = _key("metrics and health of the prober", None)
+    reference_targets: tuple[v.Target, ...] = _key(
+        "should always answer: all silent means it is us", ()
+    )
+    limits: Limits = _key("ceilings over all groups", {})
+    defaults: Defaults = _key("what groups inherit", {})
+    groups: tuple[GroupConfig, ...] = _key("a list of groups, at least one")
+    _path: Path = PrivateAttr(default=Path("probes.yaml"))
+
+    @field_validator("groups")
+    @classmethod
+    def _inherit(
+        cls, groups: tuple[GroupConfig, ...], info: ValidationInfo
+    ) -> tuple[GroupConfig, ...]:
+        if "defaults" not in info.data:
+            return groups  # its fault ends the reading
+        defaults: ProbeSettings = info.data["defaults"].probe
+        own = [{name: getattr(g.probe, name) for name in g.probe.model_fields_set} for g in groups]
+        return tuple(
+            group.model_copy(update={"probe": defaults.model_copy(update=said)})
+            for group, said in zip(groups, own, strict=True)
+        )
+
+    def model_post_init(self, context: Any, /) -> None:
+        """Remember the file's path as it was given."""
+        self._path = (context or {}).get("path", self._path)
+
+    @property
+    def path(self) -> Path:
+        """The file, as it was given to `load`."""
+        return self._path

@@ -1,0 +1,223 @@
+"""Third pass: rules that span several values, judged on the plain data.
+
+Not on the models: one bad value must not hide a second primary.
+"""
+
+import os
+import shlex
+import stat
+from collections.abc import Callable, Iterable
+
+from lb_probe.config.address import Address, Url
+from lb_probe.config.source import Source, Spot, nearest, shown
+from lb_probe.config.values import parse_haproxy_socket, parse_path
+
+
+def judge(source: Source, as_: str) -> None:
+    """Note every fault for one reader; see `load` for `as_`."""
+    root, groups = source.at(()), source.at(()).items("groups")
+    if root.at("groups").value == ():
+        root.at("groups").fault("no group", "at least one")
+    _unique([group.at("name") for group in groups], "a group name")
+    for group in groups:
+        _judge_group(group)
+    _judge_old_names(groups)
+    _unique([a for group in groups for a in group.items("adapters")], "a backend", key=_moves)
+    _unique(_agents(groups), "a node name")  # `agent --node NAME` names no group
+    _judge_listeners(root, _nodes(groups))
+    _judge_api(root.at("api"))
+    if as_.startswith("agent:"):
+        _judge_agent(root, as_.removeprefix("agent:"))
+    elif as_ in {"prober", "check"}:
+        _judge_files(root)
+    elif as_ != "client":
+        use = "prober, agent:NAME, client or check"
+        source.fault((), f"--as {shown(as_)}", use, mark=(1, 1))
+
+
+def _nodes(groups: Iterable[Spot]) -> list[Spot]:
+    return [node for group in groups for node in group.items("nodes")]
+
+
+def _agents(groups: Iterable[Spot]) -> list[Spot]:
+    """Return the names of the nodes that have an agent."""
+    return [node.at("name") for node in _nodes(groups) if node.at("agent").value is not None]
+
+
+def _unique(
+    spots: Iterable[Spot], what: str, key: Callable[[Spot], str | None] = lambda spot: spot.text
+) -> None:
+    first: dict[str, Spot] = {}
+    for spot in spots:
+        text = key(spot)
+        if text is not None and (before := first.setdefault(text, spot)) is not spot:
+            found = f"{shown(text)} again, first on line {before.line}"
+            spot.fault(found, f"{what} of its own")
+
+
+def _only(spots: list[Spot], what: str) -> None:
+    for extra in spots[1:]:
+        found = f"a second {what}, first on line {spots[0].line}"
+        extra.fault(found, f"one {what} a group")
+
+
+# ------------------------------------------------------------------ one group
+def _judge_group(group: Spot) -> None:
+    nodes = group.items("nodes")
+    _unique([node.at("name") for node in nodes], "a node name")
+    _unique([node.at("url") for node in nodes], "an address", key=_address)
+    for node in nodes:
+        if node.at("tls").value is not None and (node.at("url").text or "").startswith("http:"):
+            node.at("tls").fault("tls with an http url", "https, or leave tls out")
+        _unique(node.items("agent", "checks"), "a check name", key=_check_name)
+    needed = _judge_roles(group, nodes)
+    _unique([a.at("name") for a in group.items("adapters")], "an adapter name")
+    for adapter in group.items("adapters"):
+        if isinstance(adapter.at("nodes").value, dict):
+            _judge_servers(adapter.at("nodes"), [node.at("name").text for node in nodes], needed)
+
+
+def _address(url: Spot) -> str | None:
+    parsed = url.parsed(Url.parse)
+    return str(parsed.address) if parsed else None
+
+
+def _check_name(check: Spot) -> str | None:
+    default = f"{check.at('type').text}-{int(check.where[-1]) + 1}"
+    return default if check.at("name").value is None else check.at("name").text
+
+
+def _judge_roles(group: Spot, nodes: list[Spot]) -> list[str]:
+    """Judge who is primary and who is candidate; return the names every adapter must know."""
+    place = group.at("nodes")
+    primaries = [node for node in nodes if node.at("role").text == "primary"]
+    secondaries = [node for node in nodes if node.at("role").text == "secondary"]
+    if not isinstance(place.value, tuple) or len(primaries) + len(secondaries) < len(nodes):
+        return []  # told already, and nobody knows what was meant
+    if not primaries:
+        place.fault("no primary", "role: primary on one node")
+    if not secondaries:
+        place.fault("no secondary", "role: secondary on at least one node")
+    _only([node.at("role") for node in primaries], "primary")
+    for node in primaries:
+        if node.at("candidate").value is True:
+            node.at("candidate").fault("true on a primary", "it on a secondary")
+    chosen = primaries[:1] + _judge_candidate(place, secondaries)
+    return [name for node in chosen if (name := node.at("name").text)]
+
+
+def _judge_candidate(place: Spot, secondaries: list[Spot]) -> list[Spot]:
+    if len(secondaries) == 1:
+        said = secondaries[0].at("candidate")
+        if said.value is False:
+            said.fault("false on the only secondary", "true, or leave the key out")
+        return secondaries
+    marked = [node for node in secondaries if node.at("candidate").value is True]
+    if secondaries and not marked:
+        use = "candidate: true on the one that automation may choose"
+        place.fault(f"{len(secondaries)} secondaries and no candidate", use)
+    _only([node.at("candidate") for node in marked], "candidate")
+    return marked[:1]
+
+
+def _judge_servers(servers: Spot, names: list[str | None], needed: list[str]) -> None:
+    _unique(servers.items(), "a server")
+    said = {str(spot.where[-1]): spot for spot in servers.items()}
+    for name, spot in said.items():
+        if None not in names and name not in names:
+            meant, use = nearest(name, [known for known in names if known])
+            spot.fault(f"no such node in the group{meant}", use, at_key=True)
+    for name in needed:
+        if name not in said:
+            servers.fault(f"no server for {shown(name)}", f"{name}: SERVER in it")
+
+
+# ------------------------------------------------------------------ all groups
+def _judge_old_names(groups: list[Spot]) -> None:
+    names = {group.at("name").text for group in groups}
+    _unique([group.at("was") for group in groups], "an old name")
+    for was in (group.at("was") for group in groups):
+        if was.text is not None and was.text in names:
+            was.fault("the name of a group in this file", "the old name, or leave it out")
+
+
+def _moves(adapter: Spot) -> str | None:
+    """Return what an adapter moves, however its socket is spelled; None where it cannot be told."""
+    place = adapter.at("socket").parsed(lambda t: parse_haproxy_socket(t, adapter.source.folder))
+    backend = adapter.at("backend").text
+    if place is None or backend is None:
+        return None
+    device = str(place) if isinstance(place, Address) else os.path.normpath(place)
+    return f"backend {backend} on {device}"
+
+
+def _judge_listeners(root: Spot, nodes: list[Spot]) -> None:
+    """No address is listened on twice; agents on loopback or on all addresses have own hosts."""
+    taken: list[tuple[Address, Spot]] = []
+    ours = [root.at("api", "listen"), root.at("metrics", "listen")]
+    for spot in [*ours, *(node.at("agent", "listen") for node in nodes)]:
+        address = spot.parsed(Address.parse)
+        if address is None or (spot not in ours and (address.is_loopback or address.is_any)):
+            continue
+        for other, before in taken:
+            is_host = address.host == other.host or address.is_any or other.is_any
+            if is_host and address.port == other.port:
+                found = f"{shown(spot.text)}, taken by {shown(before.text)} on line {before.line}"
+                spot.fault(found, "another port")
+        taken.append((address, spot))
+
+
+def _judge_api(api: Spot) -> None:
+    listen = api.at("listen")
+    address = listen.parsed(Address.parse)
+    if address is not None and not address.is_loopback:
+        use = "a loopback address such as 127.0.0.1:8600 (the API has no TLS yet)"
+        listen.fault(shown(listen.text), use)
+    if isinstance(api.value, dict) and not {"listen", "socket"} & api.value.keys():
+        api.fault("neither socket nor listen", "one of them, or leave api out")
+    _unique([operator.at("name") for operator in api.items("operators")], "a name")
+
+
+# ------------------------------------------------------------------ one reader
+def _judge_agent(root: Spot, name: str) -> None:
+    groups = root.items("groups")
+    known = [text for spot in _agents(groups) if (text := spot.text)]
+    if name in known:
+        return
+    for node in _nodes(groups):
+        if node.at("name").text == name:
+            node.fault("no agent", "agent: {listen: ..., control: ...} in it")
+            return
+    meant, use = nearest(name, known)
+    use = use if known else "a node with agent: in it"
+    root.at("groups").fault(f"no node {shown(name)}{meant}", use)
+
+
+def _judge_files(root: Spot) -> None:
+    for operator in root.items("api", "operators"):
+        _judge_file(operator.at("token_file"), is_secret=True)
+    for node in _nodes(root.items("groups")):
+        _judge_file(node.at("tls", "ca_file"), is_secret=False)
+
+
+def _judge_file(spot: Spot, *, is_secret: bool) -> None:
+    try:
+        path = spot.parsed(lambda text: parse_path(text, spot.source.folder))
+        if path is None:
+            return  # none, or told already
+        mode = path.stat().st_mode
+        raw = path.read_bytes() if stat.S_ISREG(mode) else None
+    except (OSError, ValueError) as error:
+        found = f"no readable file {shown(spot.text)} ({getattr(error, 'strerror', error)})"
+        spot.fault(found, "a file that this user may read")
+        return
+    if raw is None:
+        spot.fault(f"no regular file {shown(spot.text)}", "a regular file")
+    elif not is_secret:
+        if b"-----BEGIN " not in raw:
+            spot.fault(f"no certificate in {shown(spot.text)}", "a PEM file")
+    elif not raw.strip():
+        spot.fault(f"an empty file {shown(spot.text)}", "a file with the secret")
+    elif mode & 0o007:
+        found = f"mode {stat.S_IMODE(mode):04o}, open to others"
+        spot.fault(found, f"chmod o-rwx {shlex.quote(str(path))}")

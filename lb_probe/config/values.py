@@ -1,0 +1,154 @@
+"""The kinds of single values: how each is read, what a fault tells to use, and its JSON schema.
+
+A parser takes what stands in the file and raises ValueError with the words that follow `use`.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import Field, PlainValidator, ValidationInfo
+
+from lb_probe.config.address import Address, Url, parse_host
+
+NAME = r"[A-Za-z0-9_.:-]{1,128}"
+_DURATION = r"[0-9]{1,9}(?:\.[0-9]{1,3})?(?:ms|s|m|h|d)"
+_UNITS_MS = {"ms": 1, "s": 1000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
+
+
+# ------------------------------------------------------------------ durations and numbers
+def _duration(least: str) -> PlainValidator:
+    def read(value: object) -> float:
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise ValueError(f'a unit, e.g. "{value if value > 0 else 1}s"')
+        if not isinstance(value, str) or not re.fullmatch(f"-?{_DURATION}", value):
+            raise ValueError('a number and a unit (ms, s, m, h or d), e.g. "1s"')
+        if not _seconds(least) <= _seconds(value) <= _seconds("1d"):
+            raise ValueError(f"{least} to 1d")
+        return _seconds(value)
+
+    return PlainValidator(read, json_schema_input_type=_matched(_DURATION))
+
+
+def _seconds(text: str) -> float:
+    number = text.rstrip("mshd")
+    return float(number) * _UNITS_MS[text.removeprefix(number)] / 1000
+
+
+def _whole(least: int, most: int) -> PlainValidator:
+    def read(value: object) -> int:
+        if type(value) is not int or not least <= value <= most:
+            raise ValueError(f"a whole number from {least} to {most}")
+        return value
+
+    return PlainValidator(read, json_schema_input_type=Annotated[int, Field(ge=least, le=most)])
+
+
+# ------------------------------------------------------------------ texts
+def _text(parse: Callable[..., object], schema: Any = str, *, rooted: bool = False) -> Any:
+    """Return how a text is read; `rooted` gives the parser the file's folder as well."""
+
+    def read(value: object, info: ValidationInfo) -> object:
+        if not isinstance(value, str):
+            raise ValueError("text; put quotes around it")
+        folder = (info.context or {}).get("folder", Path())
+        return parse(value, folder) if rooted else parse(value)
+
+    return PlainValidator(read, json_schema_input_type=schema)
+
+
+def _matched(pattern: str) -> Any:
+    """Return text that matches as a whole, as the schema shows it."""
+    return Annotated[str, Field(pattern=f"^{pattern}$")]
+
+
+def _like(pattern: str, use: str) -> Any:
+    def parse(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError(use)
+        return text
+
+    return _text(parse, _matched(pattern))
+
+
+def _target(text: str) -> Address:
+    if not text.startswith("tcp://"):
+        raise ValueError('tcp://host:port, e.g. "tcp://192.0.2.1:443"')
+    return Address.parse(text.removeprefix("tcp://"))
+
+
+def _node_url(text: str) -> Url:
+    url = Url.parse(text)
+    if url.target:
+        use = text[: len(text) - len(url.target)]
+        raise ValueError(f'"{use}" alone; paths belong in status_path and hastatus_path')
+    return url
+
+
+def _program(value: Any) -> Any:
+    is_texts = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+    if not is_texts or not value or not value[0]:
+        raise ValueError('a list of texts, program first, e.g. ["/usr/bin/systemctl", "is-active"]')
+    if "/" in value[0] and not value[0].startswith("/"):
+        raise ValueError("an absolute path or a bare name as the program")
+    return value
+
+
+# ------------------------------------------------------------------ paths
+def parse_path(text: str, folder: Path) -> Path:
+    """Return a path; a relative one starts at the file's folder."""
+    if not text or not text.isprintable() or text.startswith("~"):
+        raise ValueError("a path; a relative one starts at this file's folder, ~ is not expanded")
+    return folder / text
+
+
+def _socket_path(text: str, folder: Path) -> Path:
+    path = parse_path(text, folder)
+    if len(os.fsencode(path)) > 107:
+        raise ValueError("a shorter path: the system allows 107 bytes for a UNIX socket")
+    return path
+
+
+def _store(text: str, folder: Path) -> Path:
+    scheme, _, path = text.partition(":")
+    if scheme != "sqlite" or not path:
+        raise ValueError("sqlite:PATH, e.g. sqlite:/var/lib/lb-probe/state.db")
+    return parse_path(path, folder)
+
+
+def parse_haproxy_socket(text: str, folder: Path) -> Path | Address:
+    """Return the place of HAProxy's runtime socket: a path, or host:port."""
+    if re.match(r"(unix|abns|ipv4|ipv6|fd|tcp)[@:]", text):
+        raise ValueError('the path or host:port alone, e.g. "/run/haproxy/admin.sock"')
+    return Address.parse(text) if "/" not in text and ":" in text else _socket_path(text, folder)
+
+
+# ------------------------------------------------------------------ the kinds, for the models
+_HTTP = "[Hh][Tt][Tt][Pp][Ss]?://[^/?#@]+"
+Duration = Annotated[float, _duration("10ms")]
+ZeroDuration = Annotated[float, _duration("0s")]
+Count = Annotated[int, _whole(1, 1000)]
+CheckCount = Annotated[int, _whole(1, 100)]
+HttpStatus = Annotated[int, _whole(100, 599)]
+Name = Annotated[str, _like(NAME, "1 to 128 of the characters A-Z a-z 0-9 _ . : -")]
+Text = Annotated[str, _like(r"[\s\S]+", "text that is not empty")]
+Host = Annotated[str, _text(parse_host)]
+PagePath = Annotated[
+    str, _like(r"/[!-\"$-~]*", "a path that starts with / and has no spaces and no '#'")
+]
+FilePath = Annotated[Path, _text(parse_path, rooted=True)]
+SocketPath = Annotated[Path, _text(_socket_path, rooted=True)]
+StorePath = Annotated[Path, _text(_store, _matched("sqlite:.+"), rooted=True)]
+HostPort = Annotated[Address, _text(Address.parse, _matched(".+:[0-9]{1,5}"))]
+Target = Annotated[Address, _text(_target, _matched("tcp://.+:[0-9]{1,5}"))]
+NodeUrl = Annotated[Url, _text(_node_url, _matched(_HTTP))]
+CheckUrl = Annotated[Url, _text(Url.parse, _matched(f"{_HTTP}.*"))]
+Argv = Annotated[
+    tuple[str, ...],
+    PlainValidator(
+        _program, json_schema_input_type=Annotated[tuple[str, ...], Field(min_length=1)]
+    ),
+]
+HaproxySocket = Annotated[Path | Address, _text(parse_haproxy_socket, rooted=True)]

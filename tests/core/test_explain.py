@@ -1,0 +1,229 @@
+"""What people and programs are shown: DESIGN section 7, X5, X14."""
+
+from dataclasses import replace
+
+import pytest
+
+from lb_probe.core.evidence import Evidence, fold, situation
+from lb_probe.core.explain import AdapterStatus, View, as_json, explain, gate_json, headline, reason
+from lb_probe.core.failover import CONDITIONS, decide
+from lb_probe.core.model import (
+    Automation,
+    Change,
+    Decision,
+    Failed,
+    Gate,
+    Group,
+    Hold,
+    Mode,
+    Node,
+    Observation,
+    Page,
+    Passed,
+    Phase,
+    Role,
+    Saved,
+    Seen,
+)
+
+NODES = (Node("a", Role.PRIMARY), Node("b", Role.SECONDARY, candidate=True))
+GROUP = Group("epmm", NODES, confirm_s=2.0)
+CHANGE = Change(
+    "failover", "a", "b", 1_767_225_600.0, "lb-probe", "it died", "P9", "failing-over", ("why",)
+)
+ON_B = Saved("b", latched=True, generation=2, last_change=CHANGE)
+REFUSED = Failed(Phase.CONNECT_REFUSED, "connection refused")
+IN_SYNC = AdapterStatus("edge", "haproxy", "b", Seen("b", ("b",), True), False, True, "")
+UNREADABLE = replace(IN_SYNC, name="edge-2", seen=None, in_sync=False, detail="no answer in 1s.")
+FOREIGN = replace(IN_SYNC, name="edge-3", seen=Seen(None), yielded=True, in_sync=False)
+
+
+def view(saved=ON_B, *, automation=Automation.ARMED, blocked=(), adapters=(IN_SYNC,)):
+    """The Primary is dead, b serves; b's hastatus says Primary, then something odd."""
+    evidence = Evidence(0.0)
+    for at, says in ((97.0, Mode.PRIMARY), (98.0, Mode.PRIMARY), (99.0, Mode.UNKNOWN)):
+        for node, page, outcome in (
+            ("a", Page.STATUS, REFUSED),
+            ("b", Page.STATUS, Passed()),
+            ("b", Page.HASTATUS, Passed(says)),
+        ):
+            seen = Observation(node, page, at, at + 0.25, outcome)
+            evidence = fold(evidence, seen, GROUP, None)
+    now = 100.0
+    decision = decide(situation(evidence, GROUP, saved.assigned, automation, now), blocked)
+    return View(GROUP, saved, decision, evidence, adapters, False, now)
+
+
+def test_json_has_every_field_of_the_contract():
+    shown = as_json(view())
+    assert shown["last_change"] == {
+        "kind": "failover",
+        "from": "a",
+        "to": "b",
+        "at": "2026-01-01T00:00:00Z",
+        "actor": "lb-probe",
+        "reason": "it died",
+        "rule": "P9",
+        "evidence": ["why"],
+        "notes": {},
+    }
+    plain = {key: value for key, value in shown.items() if not isinstance(value, list | dict)}
+    assert plain == {
+        "name": "epmm",
+        "policy": "manual-resume",
+        "act": True,
+        "assigned": "b",
+        "latched": True,
+        "condition": "failed-over",
+        "rule": "S1",
+        "reason": "b serves; a is not ok",
+        "hold": None,
+        "acked": None,
+        "generation": 2,
+        "roles_swapped": False,
+    }
+    assert shown["blocked"] == []
+
+
+def test_json_of_a_node_tells_serving_mode_and_each_page():
+    dead, serving = as_json(view())["nodes"]
+    assert (dead["name"], dead["role"], dead["serving"], dead["mode"]) == (
+        "a",
+        "primary",
+        "fail",
+        "unknown",
+    )
+    assert dead["probes"]["status"] == {
+        "result": "failed",
+        "phase": "connect-refused",
+        "detail": "connection refused",
+        "duration_s": 0.25,
+        "age_s": 1.0,
+        "in_a_row": 3,
+    }
+    assert dead["probes"]["hastatus"] == {}, "never probed"
+    assert (serving["candidate"], serving["serving"]) == (True, "ok")
+    page = serving["probes"]["status"]
+    assert (page["result"], page["phase"], page["in_a_row"]) == ("ok", None, 3)
+
+
+def test_json_of_a_node_nobody_could_read_is_unknown():
+    stale = replace(view(), now=200.0)
+    assert {node["serving"] for node in as_json(stale)["nodes"]} == {"unknown"}
+
+
+def test_json_of_a_load_balancer_tells_wanted_and_seen():
+    shown = as_json(view(adapters=(IN_SYNC, UNREADABLE, FOREIGN)))["adapters"]
+    assert [(s["wanted"], s["seen"], s["usable"], s["in_sync"]) for s in shown] == [
+        ("b", "b", True, True),
+        ("b", None, None, False),
+        ("b", None, None, False),
+    ]
+    assert [s["foreign_writer"] for s in shown] == [False, False, True]
+
+
+def test_json_of_a_group_that_was_never_changed_has_no_change():
+    assert as_json(view(Saved(None)))["last_change"] is None
+
+
+def test_json_of_a_hold_says_who_why_and_until_when():
+    held = replace(ON_B, hold=Hold("ops", "upgrade", 1_767_225_600.0, hands_off=True))
+    assert as_json(view(held))["hold"] == {
+        "by": "ops",
+        "reason": "upgrade",
+        "until": "2026-01-01T00:00:00Z",
+        "hands_off": True,
+    }
+
+
+def test_json_of_a_gate_is_what_a_refusal_shows():
+    gate = Gate("synced", False, "no word", "a word", open_with="attest")
+    assert gate_json(gate) == {
+        "id": "synced",
+        "passed": False,
+        "found": "no word",
+        "wanted": "a word",
+    }
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("assigned", ["a", "b", None])
+def test_every_condition_has_a_sentence_without_gaps(condition, assigned):
+    shown = view(replace(ON_B, assigned=assigned))
+    decision = Decision("X", shown.decision.action, condition, shown.decision.situation, ("hold",))
+    sentence = reason(replace(shown, decision=decision))
+    assert sentence
+    assert not any(gap in sentence for gap in ("{", "}", "None"))
+
+
+def test_traffic_on_its_way_is_said_to_go_to_the_node_it_goes_to():
+    """Also in the moment before the move is saved."""
+    shown = view(Saved("a"))
+    decision = replace(shown.decision, condition="failing-over")
+    assert reason(replace(shown, decision=decision)) == "traffic goes to b"
+    assert reason(replace(view(), decision=decision)) == "traffic goes to b"
+
+
+def test_a_blocked_failover_names_its_brakes():
+    blocked = view(Saved("a"), automation=Automation.BLOCKED, blocked=("hold", "limit"))
+    decision = replace(blocked.decision, condition="failover-blocked")
+    assert reason(replace(blocked, decision=decision)).endswith("blocked by hold, limit")
+
+
+def test_the_headline_says_that_somebody_has_to_resume():
+    assert headline(view()) == (
+        "epmm: failed-over. Traffic is on b, latched: awaiting manual resume."
+    )
+    assert headline(view(Saved(None))) == "epmm: unassigned. Traffic is on no node."
+
+
+def test_the_explanation_shows_every_column_with_its_reason():
+    text = explain(view(blocked=("one-shot",)))
+    assert "Why: b serves; a is not ok (rule S1)." in text
+    assert [line.split() for line in text.splitlines() if line.startswith("  ")][:6] == [
+        line.split()
+        for line in (
+            "traffic moved saved generation 2",
+            "primary fail a: failed in phase connect-refused (connection refused), 3 in a row,"
+            " last 1.0s ago",
+            "says other a: never probed",
+            "secondary unknown-mode b: odd, 3 in a row, last 1.0s ago",
+            "serving yes b: good, 3 in a row, last 1.0s ago",
+            "automation armed one-shot",
+        )
+    ]
+
+
+def test_the_explanation_of_an_isolated_prober_blames_the_prober():
+    isolated = explain(view(automation=Automation.ISOLATED))
+    assert "the prober is cut off" in isolated
+    assert "nothing in the way" in explain(view())
+
+
+def test_the_explanation_shows_each_load_balancer():
+    text = explain(view(adapters=(IN_SYNC, UNREADABLE, FOREIGN)))
+    assert "  edge: wanted b, seen b, in sync." in text
+    assert "  edge-2: wanted b, seen unreadable, NOT in sync. no answer in 1s." in text
+    assert "  edge-3: wanted b, seen no one node, foreign-writer: accept or republish." in text
+
+
+def test_the_explanation_of_a_group_without_load_balancers_says_so():
+    assert "none: decisions are saved and shown only" in explain(view(adapters=()))
+
+
+def test_the_explanation_shows_the_hold_and_the_way_back():
+    held = replace(ON_B, hold=Hold("ops", "upgrade", 0.0))
+    gates = (Gate("synced", False, "no word", ""), Gate("moved", True, "on b", ""))
+    text = explain(view(held), gates, "lb-probe resume epmm")
+    assert "Hold by ops until 1970-01-01T00:00:00Z: upgrade" in text
+    assert text.endswith(
+        "To resume:\n  [no] synced: no word\n  [ok] moved: on b\n  lb-probe resume epmm\n"
+    )
+    assert explain(view(), gates).endswith("  [ok] moved: on b\n")
+
+
+def test_a_documented_mode_is_told_as_it_was_said():
+    shown = view()
+    odd = Observation("b", Page.HASTATUS, 99.5, 99.5, Passed(Mode.STANDBY))
+    evidence = fold(shown.evidence, odd, GROUP, "b")
+    assert "b: says standby, 4 in a row" in explain(replace(shown, evidence=evidence))
