@@ -282,21 +282,7 @@ def _publishers(group: GroupConfig) -> tuple[Publisher, ...]:
 
 
 def _setup(group: GroupConfig) -> Setup:
-    return Setup(group.shape, _publishers(group), _fingerprints(group), group.was)
-
-
-def _fingerprints(group: GroupConfig) -> dict[str, str]:
-    """Return for each node, line by line, where traffic for it really goes."""
-    prints = {}
-    for node in group.nodes:
-        lines = [f"url={node.url.address}"]
-        lines += [
-            f"{' '.join(a.moves)}={a.nodes[node.name]}"
-            for a in group.adapters
-            if node.name in a.nodes
-        ]
-        prints[node.name] = "\n".join(lines)
-    return prints
+    return Setup(group.shape, _publishers(group), group.fingerprints, group.was)
 
 
 def _operators(config: Config) -> list[Operator]:

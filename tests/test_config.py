@@ -292,6 +292,12 @@ def test_bytes_made_to_hurt_are_refused_at_once(
     assert faults(folder, text) == [f"{place}: error: file: found {found}"]
 
 
+def test_values_under_a_repeated_key_count_as_well(folder: Path) -> None:
+    expected = "100000:4: error: file: found more than 100000 values; use a smaller file"
+
+    assert faults(folder, b"a: 1\n" * 100_001)[-1] == expected
+
+
 @pytest.mark.parametrize(
     ("word", "reading"),
     [

@@ -113,7 +113,7 @@ class _Check(_Frozen):
     fall: v.CheckCount = _key("failures in a row before it counts as failed", 3)
     rise: v.CheckCount = _key("passes in a row before a failed one counts as good", 2)
     max_age_s: v.Duration = Field(
-        default_factory=lambda data: 3.0 * (data["interval_s"] + data["timeout_s"]),
+        default_factory=lambda data: 3.0 * (data.get("interval_s", 0) + data.get("timeout_s", 0)),
         validate_default=False,
         description="an older result is a failure; three times interval and timeout when left out",
     )
@@ -156,7 +156,7 @@ class AgentConfig(_Frozen):
     control: v.SocketPath = _key("a path for the UNIX socket of its owner")
     drain_s: v.ZeroDuration = _key("pages say ERROR this long before a stop", "0s")
     state: v.FilePath = Field(
-        default_factory=lambda data: data["control"].with_suffix(".state.json"),
+        default_factory=lambda data: data.get("control", Path("x")).with_suffix(".state.json"),
         validate_default=False,
         description="where the mode is kept; beside `control`, as NAME.state.json, when left out",
     )
