@@ -219,6 +219,8 @@ class Controller:
                 runtime.saved, "offline", note.node, latched, note.at_wall, reason
             )
             await self._save(runtime, state)
+        elif runtime.saved.roles and runtime.group.nodes == setup.group.nodes:
+            await self._save(runtime, acts.drop_roles(runtime.saved, wall))
         elif start.kind in ("adopt", "assign"):
             state = acts.by_itself(
                 runtime.saved, start.kind, start.node, start.latched, wall, start.reason
@@ -351,7 +353,8 @@ class Controller:
         if decision.situation.serving is Serving.YES:
             runtime.evidence = ev.arrived(runtime.evidence)
         if before is None or before.condition != decision.condition:
-            fields = {"condition": decision.condition, "rule": decision.rule}
+            brakes = ",".join(decision.blocked)
+            fields = {"condition": decision.condition, "rule": decision.rule, "brakes": brakes}
             self._emit("group.condition", runtime.group.name, **fields)
         if decision.action is Action.FAIL_OVER:
             self._soon(runtime, self._fail_over)
@@ -520,11 +523,13 @@ class Controller:
         due = runtime.hold_due_at
         if due is None or self._clock.monotonic() < due:
             return
-        if runtime.decision is not None and runtime.decision.condition == "normal":
+        if runtime.decision is None or runtime.decision.condition == "confirming":
+            return  # no verdict yet; it is looked at again at the next tick
+        if runtime.decision.condition == "normal":
             self._soon(runtime, self._lapse)
         elif not runtime.is_overdue_told:
             runtime.is_overdue_told = True
-            condition = runtime.decision.condition if runtime.decision else "unknown"
+            condition = runtime.decision.condition
             self._emit("hold.overdue", runtime.group.name, condition=condition)
 
     async def _lapse(self, runtime: _Runtime) -> None:

@@ -82,7 +82,8 @@ class Reconciler:
     @property
     def is_in_sync(self) -> bool:
         """Whether the last reading agrees with what is wanted now."""
-        return self.seen is not None and self.seen.node == self._wanted.node
+        wanted = self._wanted.node
+        return wanted is not None and self.seen is not None and self.seen.node == wanted
 
     @property
     def wanted(self) -> Wanted:

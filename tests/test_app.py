@@ -21,9 +21,11 @@ from pathlib import Path
 
 import pytest
 
-from lb_probe.app import publish_offline
+from lb_probe import app as room
 from lb_probe.client import Client, ClientError, parse_url
+from lb_probe.config import load
 from lb_probe.demo import Demo
+from lb_probe.ports import StoreError
 
 PATIENCE_S = 30.0
 TOKEN = "operator-0123456789"
@@ -232,10 +234,17 @@ CORRUPT = {
 
 
 @pytest.mark.parametrize("what", CORRUPT)
-def test_offline_note_that_cannot_be_read_is_refused_and_kept(made, what):
-    note = made.folder / "state.db.offline-epmm.json"
+def test_offline_note_that_cannot_be_read_is_no_note(place, what):
+    note = place.folder / "state.db.offline-epmm.json"
     content = CORRUPT[what]
     note.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(StoreError, match=f"{note} cannot be read"):
+        room._read_notes(load(place.config, as_="client"))
+
+
+def test_prober_with_an_offline_note_that_cannot_be_read_is_refused_and_keeps_it(made):
+    note = made.folder / "state.db.offline-epmm.json"
+    note.write_text(CORRUPT["half a file"])
     done = made.run("prober")
     assert done.returncode == 1
     assert str(note) in done.stderr
@@ -267,13 +276,13 @@ def test_good_offline_note_is_adopted_and_gone_afterwards(made):
     assert not note.exists()
 
 
-def test_note_that_cannot_be_left_is_told_with_the_line_to_say_again(made, monkeypatch):
-    shutil.rmtree(made.folder / "gone", ignore_errors=True)
-    made.config.write_text(made.config.read_text().replace("state.db", "gone/state.db"))
-    done = made.run("publish", "epmm", "--to", "b", "--offline", "--reason", "fire", "--yes")
+def test_note_that_cannot_be_left_is_told(place):
+    place.write(change=lambda text: text.replace("state.db", "gone/state.db"))
+    done = place.run("publish", "epmm", "--to", "b", "--offline", "--reason", "fire", "--yes")
     assert done.returncode == 1
-    assert "published, but cannot leave the note" in done.stderr
-    assert "lb-probe publish epmm --to b --offline" in done.stderr
+    assert "gone/state.db.offline-epmm.json" in done.stdout
+    assert "note" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 # ------------------------------------------------------------------ sockets
@@ -450,7 +459,7 @@ def test_break_glass_without_a_load_balancer_is_told_for_each_of_them(stand):
     done = cli(demo, "publish", "demo", "--to", B, "--offline", "--reason", "fire", "--yes")
     assert done.returncode == 1
     assert "not done on edge" in done.stderr
-    (result,) = publish_offline(demo.config, "demo", B, "fire")
+    (result,) = room.publish_offline(demo.config, "demo", B, "fire")
     assert (result["name"], result["ok"]) == ("edge", False)
     assert result["commands"]
     assert result["detail"]

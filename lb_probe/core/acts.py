@@ -217,6 +217,14 @@ def by_itself(
     )
 
 
+def drop_roles(saved: Saved, at_wall: float) -> Saved:
+    """Return the state after the file came to agree with the roles that swap-roles saved."""
+    change = Change(
+        "roles-agreed", saved.assigned, saved.assigned, at_wall, "lb-probe", "the file agrees"
+    )
+    return replace(saved, roles=None, generation=saved.generation + 1, last_change=change)
+
+
 def lapse_hold(saved: Saved, at_wall: float) -> Saved:
     """Return the state after a hold that was due ended in condition `normal`."""
     change = Change(

@@ -265,8 +265,8 @@ class Change:
     """The last change of the assignment, latch, hold, roles or ack, and why it was made.
 
     Attributes:
-        kind: failover, resume, switchover, hold, release, swap-roles, ack, accept, adopt,
-            assign or offline.
+        kind: failover, resume, switchover, hold, release, hold-lapsed, swap-roles, roles-agreed,
+            ack, accept, adopt, assign or offline.
         evidence: Sentences that supported it, for people.
         notes: Overrides and attestations by name, with their text.
     """

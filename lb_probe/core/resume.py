@@ -218,6 +218,13 @@ def _seen_agree(world: World) -> Gate:
     return Gate("seen-agree", passed, found or "no load balancers", wanted, "", line)
 
 
+def _held(world: World) -> Gate:
+    hold = world.saved.hold
+    found = f"hold by {hold.by}: {hold.reason}" if hold else "no hold is on; nothing to release"
+    line = f"lb-probe status {world.group.name}"
+    return Gate("held", hold is not None, found, "a hold", "", line)
+
+
 REQUIRABLE: Mapping[str, Callable[[World], Gate]] = {
     "primary-serving": _primary_serving,
     "single-primary": _single_primary,
@@ -235,7 +242,7 @@ GATES: Mapping[str, tuple[Callable[[World], Gate], ...]] = {
     "accept": (_seen_agree,),
     "republish": (_assigned, *_WRITES),
     "hold": (),
-    "release": (),
+    "release": (_held,),
     "ack": (),
 }
 

@@ -21,8 +21,8 @@ import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
-# A probe starts this much late now and then. Where one ends just as `confirm` does, it is open
-# whether that one makes the verdict or the next.
+# A probe starts or ends this much late now and then. Where one ends just as `confirm` does, it is
+# open whether that one makes the verdict or the next.
 _JITTER_S = 0.01
 _ROUNDING_S = 1e-9
 _LONG_CONFIRM_S = 60.0
@@ -143,18 +143,25 @@ def promotion_window(promotion: Promotion) -> Window:
 
 def _by_schedule(timing: Timing, took_s: float) -> Window:
     """Return the window where each failing probe lasts `took_s`, as if no reading grew old."""
-    fallen_s = (timing.fall - 1) * max(timing.recheck_s, took_s) + took_s
-    step_s = max(timing.interval_s, took_s)
+    fallen_s, step_s = _pace(timing, took_s)
+    # Slower probes need fewer of them to fill `confirm`, and so may be done sooner.
+    slower_s, slower_step_s = _pace(timing, took_s + _JITTER_S)
+    soonest = _steps(timing.confirm_s - slower_s, slower_step_s)
+    least_s = max(fallen_s + soonest * step_s, timing.confirm_s)
     # Probes on a plan come early or late to one another; those that wait for the last only late.
     is_planned = timing.confirm_s > took_s and took_s < max(timing.interval_s, timing.recheck_s)
-    slack_s = _JITTER_S if is_planned else 0.0
-    soonest = _steps(timing.confirm_s - slack_s - fallen_s, step_s)
-    latest = _steps(timing.confirm_s + slack_s - fallen_s, step_s)
+    latest = _steps(timing.confirm_s + (_JITTER_S if is_planned else 0.0) - fallen_s, step_s)
     # One failure was enough: the Secondary may have been asked just before, and is asked again.
     is_first = timing.fall == 1 and soonest == 0
     asked_s = max(0.0, timing.recheck_s - took_s) if is_first else 0.0
-    latest_s = max(latest * step_s, asked_s)
-    return Window(fallen_s + soonest * step_s, timing.interval_s + fallen_s + latest_s)
+    most_s = timing.interval_s + fallen_s + max(latest * step_s, asked_s)
+    return Window(least_s, most_s)
+
+
+def _pace(timing: Timing, took_s: float) -> tuple[float, float]:
+    """Return seconds from the first failure's start to the end of the last of `fall`, and on."""
+    fallen_s = (timing.fall - 1) * max(timing.recheck_s, took_s) + took_s
+    return fallen_s, max(timing.interval_s, took_s)
 
 
 def _steps(seconds: float, step_s: float) -> int:

@@ -272,9 +272,15 @@ def test_accept_while_nobody_has_the_traffic_names_failover():
     assert gate("accept", "seen-agree", here).found == "no load balancers"
 
 
-@pytest.mark.parametrize("verb", ["hold", "release", "ack"])
+@pytest.mark.parametrize("verb", ["hold", "ack"])
 def test_verbs_that_move_nothing_have_no_gate(verb):
     assert judge(verb, world()) == ()
+
+
+def test_release_without_a_hold_is_refused():
+    assert closed("release", world()) == ["held"]
+    held = replace(ON_A, hold=Hold("ops", "upgrade", 0.0))
+    assert closed("release", world(held)) == []
 
 
 def test_every_gate_a_group_may_require_carries_the_name_it_is_required_by():
