@@ -74,8 +74,8 @@ class Timing:
 class Window:
     """Shortest and longest seconds from the fault; both infinite for never.
 
-    >>> str(Window(10.5, 12.0)), str(Window(3.0, 3.0)), str(Window(math.inf, math.inf))
-    ('10.5s to 12s', '3s', 'never')
+    >>> str(Window(10.5, 12.0)), str(Window(math.inf, math.inf))
+    ('10.5s to 12s', 'never')
     """
 
     least_s: float
@@ -85,8 +85,6 @@ class Window:
         """Say it in words."""
         if math.isinf(self.least_s):
             return "never"
-        if _text(self.least_s) == _text(self.most_s):
-            return _text(self.least_s)
         return f"{_text(self.least_s)} to {_text(self.most_s)}"
 
 
