@@ -35,6 +35,7 @@ from lb_probe.core.model import (
 from lb_probe.core.resume import World, paste
 from lb_probe.core.start import begin, topology_faults
 from lb_probe.ports import (
+    WHOLE,
     Clock,
     Conflict,
     EventSink,
@@ -43,10 +44,13 @@ from lb_probe.ports import (
     Publisher,
     Record,
     Refused,
+    Span,
     Store,
     StoreError,
 )
 from lb_probe.reconcile import Reconciler, Wanted
+from lb_probe.recorder import Recorder
+from lb_probe.recorder import state as recorded
 
 TICK_S = 0.25
 STALL_S = 1.0  # a loop that was away this long has missed evidence
@@ -55,6 +59,7 @@ FIRST_LOOK_S = 3.0
 SETTLE_S = 3.0
 STORE_TEST_S = 60.0
 STORE_RETRY_S = 5.0
+RECORD_S = 1.0
 ISOLATION_GROUPS = 3  # without reference targets it takes this many groups to blame ourselves
 
 
@@ -163,6 +168,7 @@ class Controller:
         self._store_broke = asyncio.Event()
         self._ticked_at = clock.monotonic()
         self._wall_offset = clock.wall() - clock.monotonic()
+        self._recorder = Recorder(clock)
 
     # -------------------------------------------------------------- start
     async def start(
@@ -231,6 +237,9 @@ class Controller:
             if start.kind == "finish" and start.node != runtime.group.primary:
                 runtime.evidence = replace(runtime.evidence, moved_at=now)
         self._emit("group.started", name, how=start.kind, node=start.node, reason=start.reason)
+        fields = {"how": start.kind, "reason": start.reason, "to": runtime.saved.assigned}
+        generation, now_saved = runtime.saved.generation, recorded(runtime.saved)
+        self._recorder.note("began", name, generation, **fields, **now_saved)
         self._evaluate(runtime)
 
     def _reconciler(self, runtime: _Runtime, publisher: Publisher) -> Reconciler:
@@ -269,6 +278,7 @@ class Controller:
                 for reconciler in runtime.reconcilers:
                     tasks.create_task(reconciler.run())
             tasks.create_task(self._watch_store())
+            tasks.create_task(self._record())
             while True:
                 await self._clock.sleep(TICK_S)
                 self.tick()
@@ -281,6 +291,7 @@ class Controller:
         node = ev.watched(runtime.group, runtime.saved.assigned)
         runtime.evidence = ev.fold(runtime.evidence, observation, runtime.group, node)
         self._events.emit(Event("probe.done", name, {"observation": observation}))
+        self._recorder.observe(name, observation, runtime.saved.generation)
         self._evaluate(runtime)
 
     def references(self, answers: Mapping[str, bool]) -> None:
@@ -289,7 +300,9 @@ class Controller:
 
     def stalled(self, seconds: float) -> None:
         """Take note that probes started late: evidence was missed."""
-        self._discount(f"the loop was away for {seconds:.1f}s", "prober.stalled")
+        why = f"the loop was away for {seconds:.1f}s"
+        self._recorder.note("stalled", reason=why, away_s=round(seconds, 3))
+        self._discount(why, "prober.stalled")
 
     def is_hurried(self, name: str, node: str, page: Page) -> bool:
         """Tell whether this page should be probed at `recheck`, though it did not fail.
@@ -314,7 +327,9 @@ class Controller:
         if abs(offset - self._wall_offset) > CLOCK_JUMP_S:
             jumped = offset - self._wall_offset
             self._wall_offset = offset
-            self._discount(f"the wall clock jumped by {jumped:+.1f}s", "clock.jumped")
+            why = f"the wall clock jumped by {jumped:+.1f}s"
+            self._recorder.note("clock-jumped", reason=why)
+            self._discount(why, "clock.jumped")
         self._notice_isolation()
         for runtime in self._groups.values():
             self._evaluate(runtime)
@@ -334,8 +349,11 @@ class Controller:
                 ev.is_cut_off(r.evidence, r.group) for r in self._groups.values()
             )
         if self._isolated and not isolated:
-            self._discount("the prober reaches the network again", "prober.rejoined")
+            why = "the prober reaches the network again"
+            self._recorder.note("rejoined", reason=why)
+            self._discount(why, "prober.rejoined")
         elif isolated and not self._isolated:
+            self._recorder.note("isolated")
             self._emit("prober.isolated")
         self._isolated = isolated
 
@@ -356,12 +374,26 @@ class Controller:
             brakes = ",".join(decision.blocked)
             fields = {"condition": decision.condition, "rule": decision.rule, "brakes": brakes}
             self._emit("group.condition", runtime.group.name, **fields)
+            self._note_condition(runtime, before, decision)
         if decision.action is Action.FAIL_OVER:
             self._soon(runtime, self._fail_over)
         elif decision.action is Action.REPROBE or ev.is_doubtful(
             runtime.evidence, runtime.group, now
         ):
             self._quicken(runtime.group.name)
+
+    def _note_condition(
+        self, runtime: _Runtime, before: Decision | None, after: Decision
+    ) -> None:
+        self._recorder.note(
+            "condition",
+            runtime.group.name,
+            runtime.saved.generation,
+            **{"from": before.condition if before else None},
+            to=after.condition,
+            rule=after.rule,
+            blocked=list(after.blocked),
+        )
 
     def _decide(self, runtime: _Runtime) -> Decision:
         brakes = self._brakes(runtime)
@@ -476,6 +508,8 @@ class Controller:
                 "rule": change.rule,
                 "evidence": list(change.evidence),
                 "notes": dict(change.notes),
+                **recorded(state),
+                **self._recorder.stamp(),
             },
         )
         # Before traffic: a crash right after this line leaves us latched, not lost.
@@ -548,10 +582,38 @@ class Controller:
                 if not self.is_store_writable:
                     self.is_store_writable = True
                     self._store_broke.clear()
+                    self._recorder.note("store-recovered")
                     self._emit("store.recovered")
+
+    async def _record(self) -> None:
+        """Bring what happened to the store, at leisure: a change that is being made goes first."""
+        while True:
+            await self._clock.sleep(RECORD_S)
+            self._recorder.mark()
+            if self.is_store_writable and not any(r.is_moving for r in self._groups.values()):
+                await self._flush()
+
+    async def _flush(self) -> None:
+        """Save what waits; a store that does not take it is told, and what waits goes on waiting."""
+        while batch := self._recorder.take():
+            try:
+                await self._store.note_all(batch)
+            except StoreError as error:
+                self._recorder.give_back(batch)
+                self._store_failed(error)
+                return
+            except BaseException:
+                self._recorder.give_back(batch)
+                raise
+
+    async def close(self) -> None:
+        """Note that the prober stops, and save what still waits; after `run` has ended."""
+        self._recorder.note("stopped")
+        await self._flush()
 
     def _store_failed(self, error: StoreError) -> None:
         if self.is_store_writable:  # the same failure again is told once
+            self._recorder.note("store-failed", detail=str(error))
             self._emit("store.failed", detail=str(error))
         self.is_store_writable = False
         self._store_broke.set()
@@ -631,7 +693,8 @@ class Controller:
         """Keep in the history who asked for what changes nothing saved (R125)."""
         saved, name = runtime.saved, runtime.group.name
         fields: dict[str, object] = {"to": saved.assigned, "actor": ask.actor, "reason": ask.reason}
-        record = Record(name, ask.verb, self._clock.wall(), saved.generation, fields)
+        details = {**fields, **self._recorder.stamp()}
+        record = Record(name, ask.verb, self._clock.wall(), saved.generation, details)
         try:
             await self._store.note(record)
         except StoreError as error:
@@ -755,8 +818,8 @@ class Controller:
         plan = acts.plan(request, world)
         return replace(plan, paste=paste("resume", world, plan.gates))
 
-    async def history(self, name: str | None, limit: int) -> list[Record]:
-        """Return the newest records, newest last.
+    async def history(self, name: str | None, limit: int, span: Span = WHOLE) -> list[Record]:
+        """Return the newest records of a span, newest last.
 
         Raises:
             NotFound: No such group.
@@ -764,7 +827,7 @@ class Controller:
         """
         if name is not None:
             self._find(name)
-        return await self._store.history(name, limit)
+        return await self._store.history(name, limit, span)
 
     def _emit(self, name: str, group: str = "", **fields: object) -> None:
         self._events.emit(Event(name, group, fields))

@@ -120,8 +120,10 @@ class Record:
 
     Attributes:
         kind: A change's kind, or the name of something noteworthy that changed nothing saved.
+        group: The group it concerns; empty for the prober as a whole.
         generation: Generation that was in force after it.
         details: Plain JSON values.
+        number: Place in the store, growing; 0 before it is there.
     """
 
     group: str
@@ -129,6 +131,25 @@ class Record:
     at_wall: float
     generation: int
     details: Mapping[str, object] = field(default_factory=dict)
+    number: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """Which part of the history is asked for.
+
+    Attributes:
+        since: Nothing from before this moment, UTC seconds since 1970.
+        before: Only records with a smaller number: the page before one that is known.
+        everything: Also what is kept for replay only: observations and marks of life.
+    """
+
+    since: float | None = None
+    before: int | None = None
+    everything: bool = False
+
+
+WHOLE = Span(everything=True)
 
 
 class Store(Protocol):
@@ -173,8 +194,20 @@ class Store(Protocol):
             StoreError: Not saved.
         """
 
-    async def history(self, group: str | None = None, limit: int = 100) -> list[Record]:
-        """Return the newest records, newest last.
+    async def note_all(self, records: Sequence[Record]) -> None:
+        """Add many lines of history that change nothing saved: all of them or none.
+
+        Raises:
+            StoreError: Not saved.
+        """
+
+    async def history(
+        self, group: str | None = None, limit: int = 100, span: Span = WHOLE
+    ) -> list[Record]:
+        """Return the newest records of a span, newest last.
+
+        Args:
+            group: With a name, records of that group and of the prober as a whole.
 
         Raises:
             StoreError: It cannot be read.

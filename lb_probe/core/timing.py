@@ -186,8 +186,7 @@ def lints(timing: Timing) -> tuple[Lint, ...]:
     >>> [lint.id for lint in lints(Timing(promotion=epmm, serving_deadline_s=90, confirm_s=30))]
     ['promotion-race']
     """
-    found = [lint for judge in _JUDGES if (lint := judge(timing)) is not None]
-    return tuple(sorted(found, key=lambda lint: lint.severity != "warning"))
+    return tuple(lint for judge in _JUDGES if (lint := judge(timing)) is not None)
 
 
 def _promotion_race(timing: Timing) -> Lint | None:
@@ -323,6 +322,7 @@ def _ttl_long(timing: Timing) -> Lint | None:
     )
 
 
+# Warnings first.
 _JUDGES = (
     _promotion_race,
     _max_age_short,

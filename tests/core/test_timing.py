@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from lb_probe.core import evidence as ev
@@ -187,6 +187,7 @@ def by_id(timing):
         Timing(confirm_s=4.0, timeout_s=2.0, max_age_s=5.0),
         Timing(interval_s=2.0, recheck_s=0.5, fall=2, confirm_s=3.0, timeout_s=0.4),
         Timing(fall=1, confirm_s=0.0, timeout_s=0.1),
+        Timing(fall=1, confirm_s=0.0, timeout_s=0.1, recheck_s=0.8),
         Timing(fall=1, confirm_s=5.0),
         Timing(interval_s=0.5, recheck_s=1.0, confirm_s=3.7, timeout_s=0.7),
     ],
@@ -217,6 +218,16 @@ def test_the_real_schedule_and_core_detect_within_the_window_and_the_window_is_t
     hangs=st.booleans(),
     phase=st.floats(0.02, 0.999),
     seed=st.integers(0, 9),
+)
+@example(  # a probe outlasts its timeout by a little, and so one of them fills `confirm`
+    interval_s=0.3,
+    recheck_s=0.1,
+    timeout_s=0.5,
+    fall=1,
+    confirm_s=0.501,
+    hangs=True,
+    phase=0.5,
+    seed=0,
 )
 def test_whatever_the_times_the_real_schedule_and_core_detect_within_the_window(
     hangs, phase, seed, **times
@@ -251,10 +262,10 @@ def test_overlapping_windows_are_told_with_both_windows_and_both_knobs():
 
 
 def test_a_detection_that_ends_with_the_earliest_promotion_still_races():
-    least = promotion_window(EPMM).least_s
-    timing = Timing(promotion=EPMM, interval_s=least - 0.5, confirm_s=0.0)
-    assert detection(timing, hangs=False).most_s == least
+    timing = Timing(promotion=EPMM, interval_s=19.375, timeout_s=0.125, confirm_s=0.0, max_age_s=60)
+    assert detection(timing, hangs=True).most_s == promotion_window(EPMM).least_s
     assert "promotion-race" in by_id(timing)
+    assert "promotion-race" not in by_id(replace(timing, interval_s=19.25))
 
 
 def test_a_promotion_that_is_always_first_is_told_as_such():
@@ -338,6 +349,7 @@ def test_a_max_age_that_covers_interval_and_timeout_keeps_a_healthy_verdict():
 
 
 def test_max_age_covers_a_timeout_that_paces_the_probes():
+    assert str(detection(Timing(timeout_s=3.0, max_age_s=3.0), hangs=True)) == "never"
     assert "raise `max_age` to 4s" in by_id(Timing(timeout_s=2.0))["max-age-short"].text
     assert "max-age-short" not in by_id(Timing(timeout_s=2.0, max_age_s=4.0))
 
@@ -366,6 +378,7 @@ def test_a_serving_deadline_covers_rise_where_nothing_is_promoted():
 def test_a_promotion_that_is_over_before_the_failover_needs_no_time_of_its_own():
     late = Timing(confirm_s=600.0, promotion=EPMM, serving_deadline_s=2.0)
     assert "serving-deadline-short" not in by_id(late)
+    assert "serving-deadline-short" in by_id(replace(late, serving_deadline_s=1.9))
 
 
 def test_keep_in_standby_warns_where_a_failover_is_carried_out():
