@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import random
+import shlex
 import signal
 import socket
 import ssl
@@ -36,10 +37,20 @@ from lb_probe.config import (
     load,
 )
 from lb_probe.controller import Controller, OfflineNote, Setup
-from lb_probe.core.model import Event, Failed, Observation, Page
+from lb_probe.core.model import Event, Failed, Gate, Observation, Page
+from lb_probe.core.timing import lints
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.metrics import CONTENT_TYPE, Metrics, Snapshot
-from lb_probe.ports import Invalid, LbProbeError, NotFound, Publisher, PublishError, StoreError
+from lb_probe.ports import (
+    EventSink,
+    Invalid,
+    LbProbeError,
+    NotFound,
+    Publisher,
+    PublishError,
+    Refused,
+    StoreError,
+)
 from lb_probe.prober import http_probe
 from lb_probe.prober.http_probe import Target
 from lb_probe.prober.schedule import Pace, Schedule, watch_references
@@ -83,6 +94,8 @@ def check(path: Path, as_: str) -> list[str]:
     warnings = []
     if as_ in ("check", "prober") and not config.store_path.exists():
         warnings.append(f"{config.store_path} does not exist yet; make it with `lb-probe init`")
+    for group in config.groups:
+        warnings += [f"group {group.name}: {lint.text}" for lint in lints(group.times)]
     return warnings
 
 
@@ -145,12 +158,14 @@ def publish_offline(path: Path, group: str, node: str, reason: str) -> list[dict
     Raises:
         ConfigError: The file cannot be used.
         NotFound: No such group or node.
+        Refused: A prober runs on this store.
     """
     config = load(path, as_="client")
     found = _group(config, group)
     if node not in {n.name for n in found.nodes}:
         names = ", ".join(n.name for n in found.nodes)
         raise NotFound(f"group {group} has no node {node}; its nodes are {names}")
+    _refuse_beside_prober(config, group, node, reason)
     publishers = _publishers(found)
 
     async def all_of_them() -> list[dict[str, Any]]:
@@ -164,6 +179,22 @@ def publish_offline(path: Path, group: str, node: str, reason: str) -> list[dict
         detail = f"cannot write {file} ({error}): say this again before the prober starts"
         results.append({"name": "note", "ok": False, "detail": detail, "commands": []})
     return results
+
+
+def _refuse_beside_prober(config: Config, group: str, node: str, reason: str) -> None:
+    """Refuse while a prober runs on this store: it would undo the publication within a second.
+
+    Raises:
+        Refused: With the line that ends that prober first, even one that hangs.
+    """
+    pid = sqlite.holder(config.store_path)
+    if pid is None:
+        return
+    found = f"a prober runs here (pid {pid}) and would undo this"
+    wanted = f"no prober on this store; or ask it: lb-probe failover {group} --to {node}"
+    line = f"lb-probe publish {group} --to {node} --offline --reason {shlex.quote(reason)}"
+    gate = Gate("no-prober", False, found, wanted, open_with="")
+    raise Refused(f"publish of {group} refused by no-prober", [gate], f"kill -9 {pid}; {line}")
 
 
 async def _publish_once(publisher: Publisher, node: str) -> dict[str, Any]:
@@ -282,7 +313,8 @@ def _publishers(group: GroupConfig) -> tuple[Publisher, ...]:
 
 
 def _setup(group: GroupConfig) -> Setup:
-    return Setup(group.shape, _publishers(group), group.fingerprints, group.was)
+    publishers = _publishers(group)
+    return Setup(group.shape, publishers, group.fingerprints, group.was, group.times)
 
 
 def _operators(config: Config) -> list[Operator]:
@@ -351,7 +383,7 @@ class _Prober:
     async def run(self) -> int:
         """Run until told to stop; published state is left as it is."""
         stop = asyncio.Event()
-        _on_signals(stop)
+        _on_signals(stop, self._events)
         store = await SqliteStore.open(self._config.store_path)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(store.close)
@@ -389,6 +421,7 @@ class _Prober:
             await stop.wait()
             for part in parts:
                 part.cancel()
+        await controller.close()
         events.emit(Event("prober.stopped"))
 
     def _schedule(self, controller: Controller) -> Schedule:
@@ -547,7 +580,8 @@ def run_agent(path: Path, node: str) -> int:
 
     async def serve() -> int:
         stop = asyncio.Event()
-        _on_signals(stop)
+        log = Log()
+        _on_signals(stop, log)
         await agent_daemon.run(
             node,
             found.role,
@@ -558,7 +592,7 @@ def run_agent(path: Path, node: str) -> int:
             agent.drain_s,
             SystemClock(),
             stop,
-            Log(),
+            log,
         )
         return 0
 
@@ -607,7 +641,7 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     return uvloop.new_event_loop
 
 
-def _on_signals(stop: asyncio.Event) -> None:
+def _on_signals(stop: asyncio.Event, sink: EventSink) -> None:
     """Let SIGTERM and SIGINT end the process in order; a second one at once."""
     loop = asyncio.get_running_loop()
 
@@ -617,3 +651,6 @@ def _on_signals(stop: asyncio.Event) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, first, number)
+    # A file is read at start only; a habit from other daemons must not end this one.
+    told = Event("config.not-reloaded", fields={"detail": "restart to read the file anew"})
+    loop.add_signal_handler(signal.SIGHUP, sink.emit, told)

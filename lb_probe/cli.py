@@ -241,7 +241,7 @@ def _local_errors() -> Iterator[None]:
     click.Option(["--script"], is_flag=True, help="Play the whole story and check each step."),
 )
 def demo(script: bool) -> None:
-    """Two nodes, a real HAProxy, a prober and its page on this machine."""
+    """Two nodes, a real HAProxy and a prober on this machine."""
     from lb_probe import demo as room
 
     with _local_errors():

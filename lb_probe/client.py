@@ -36,6 +36,7 @@ READ_TIMEOUT_S = 10.0
 # An act saves, publishes to every load balancer and reads each one back before it answers.
 ACT_TIMEOUT_S = 90.0
 LARGEST_ANSWER = 16 * 1024 * 1024
+HISTORY_PAGE = 1000  # records: short enough that a change never waits long behind one
 BREAK_GLASS = "lb-probe publish GROUP --to NODE --offline --reason 'why'"
 
 
@@ -310,10 +311,43 @@ class Client:
             raise _not_ours(self.address, "an explanation without `text`")
         return answer
 
-    def history(self, group: str | None, limit: int) -> list[Json]:
-        """Return the newest records, newest last."""
-        query = {"limit": str(limit)} if group is None else {"group": group, "limit": str(limit)}
-        return _list_of(self._get(f"/history?{urlencode(query)}"), "history", self.address)
+    def history(
+        self, group: str | None, limit: int, *, since: str | None = None, everything: bool = False
+    ) -> list[Json]:
+        """Return the newest records, newest last.
+
+        Args:
+            since: Nothing older than `7d` or a time.
+            everything: Observations and marks of life as well.
+        """
+        return self._page(group, limit, since, 1 if everything else None)[0]
+
+    def whole_history(self, group: str | None = None, since: str | None = None) -> list[Json]:
+        """Return every record there is, newest last, fetched page by page."""
+        pages: list[list[Json]] = []
+        before: int | None = None
+        while True:
+            page, before = self._page(group, HISTORY_PAGE, since, 1, before)
+            pages.append(page)
+            if before is None:
+                return [record for page in reversed(pages) for record in page]
+
+    def _page(
+        self,
+        group: str | None,
+        limit: int,
+        since: str | None = None,
+        everything: int | None = None,
+        before: int | None = None,
+    ) -> tuple[list[Json], int | None]:
+        """Return a page, and what to give as `before` for the one before it; None at the first."""
+        asked = {"group": group, "limit": limit, "since": since, "all": everything}
+        query = {key: str(v) for key, v in {**asked, "before": before}.items() if v is not None}
+        answer = self._get(f"/history?{urlencode(query)}")
+        found, cursor = _list_of(answer, "history", self.address), answer.get("before")
+        if cursor is not None and (type(cursor) is not int or cursor >= (before or cursor + 1)):
+            raise _not_ours(self.address, "a page of history that leads nowhere")
+        return found, cursor
 
     def plan(self, verb: str, group: str, order: Json) -> Json:
         """Ask what an act would do; changes nothing."""

@@ -15,7 +15,6 @@ from dataclasses import dataclass, field, replace
 from lb_probe.core import acts
 from lb_probe.core import evidence as ev
 from lb_probe.core.evidence import Evidence
-from lb_probe.core.explain import AdapterStatus, View
 from lb_probe.core.failover import decide
 from lb_probe.core.model import (
     Action,
@@ -34,6 +33,8 @@ from lb_probe.core.model import (
 )
 from lb_probe.core.resume import World, paste
 from lb_probe.core.start import begin, topology_faults
+from lb_probe.core.timing import Timing
+from lb_probe.core.view import AdapterStatus, View
 from lb_probe.ports import (
     WHOLE,
     Clock,
@@ -70,12 +71,14 @@ class Setup:
     Attributes:
         fingerprints: For each node, where traffic for it really goes.
         was: The group's former name.
+        timing: Its times, for explanations.
     """
 
     group: Group
     publishers: tuple[Publisher, ...] = ()
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     was: str | None = None
+    timing: Timing | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -382,9 +385,7 @@ class Controller:
         ):
             self._quicken(runtime.group.name)
 
-    def _note_condition(
-        self, runtime: _Runtime, before: Decision | None, after: Decision
-    ) -> None:
+    def _note_condition(self, runtime: _Runtime, before: Decision | None, after: Decision) -> None:
         self._recorder.note(
             "condition",
             runtime.group.name,
@@ -517,7 +518,8 @@ class Controller:
             runtime.group.name, state, expect=runtime.saved.generation, record=record
         )
         state = replace(state, confirmed=runtime.saved.confirmed)
-        self._apply(runtime, state, decided_at)
+        is_move = state.assigned != runtime.saved.assigned  # a hold is no publication to be timed
+        self._apply(runtime, state, decided_at if is_move else 0.0)
         fields = {"from": change.source, "to": change.target, "actor": change.actor}
         self._emit(
             f"group.{change.kind}",
@@ -594,7 +596,7 @@ class Controller:
                 await self._flush()
 
     async def _flush(self) -> None:
-        """Save what waits; a store that does not take it is told, and what waits goes on waiting."""
+        """Save what waits; a store that does not take it is told, and it goes on waiting."""
         while batch := self._recorder.take():
             try:
                 await self._store.note_all(batch)
@@ -764,6 +766,11 @@ class Controller:
         """Names of all groups, in the order of the file."""
         return tuple(self._setups)
 
+    @property
+    def wall(self) -> float:
+        """UTC seconds since 1970, for times that are counted back from now."""
+        return self._clock.wall()
+
     def _find(self, name: str) -> _Runtime:
         try:
             return self._groups[name]
@@ -808,6 +815,7 @@ class Controller:
             adapters=adapters,
             roles_swapped=runtime.group.nodes != runtime.setup.group.nodes,
             now=self._clock.monotonic(),
+            timing=runtime.setup.timing,
         )
 
     def resume_gates(self, name: str) -> acts.Plan:

@@ -238,7 +238,7 @@ def _fault_of_kind(record: Mapping[str, Any]) -> str:
         return f"found the kind {_shown(kind)}, which this lb-probe does not know"
     if bool(record["group"]) != (kind in CHANGES or kind in ("observation", "condition", "began")):
         return f"found the group {_shown(record['group'])} with the kind {kind}"
-    known = {key.rstrip("!"): check for key, check in (_STAMP | DETAILS[kind]).items()}
+    known = {key.rstrip("!"): check for key, check in {**_STAMP, **DETAILS[kind]}.items()}
     if strange := sorted(details.keys() - known.keys()):
         return f"{kind}: found {_words(strange)}, which this lb-probe does not know"
     if missing := [key[:-1] for key in DETAILS[kind] if key[-1] == "!" and key[:-1] not in details]:
@@ -442,8 +442,8 @@ class _Reader:
 
     def _notice_step(self, kind: str, at: float, run: object, number: int) -> None:
         # A clock that was set is on record too, perhaps a second later; between two probers it may
-        # have been set by anybody.
-        if kind == "clock-jumped":
+        # have been set by anybody. What waited for a broken store comes late.
+        if kind in ("clock-jumped", "store-failed"):
             self._set.add(run)
         back = self._latest - at
         if run == self._run and back > LARGEST_STEP_BACK_S:

@@ -9,10 +9,9 @@ Source: DESIGN section 1; HAProxy management guide, "Unix Socket commands"; X2, 
 """
 
 import asyncio
+import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-
-from tenacity import AsyncRetrying, retry_if_exception_type, wait_random_exponential
 
 from lb_probe.core import drift
 from lb_probe.core.model import Event, Seen
@@ -20,6 +19,7 @@ from lb_probe.core.resume import AdapterView
 from lb_probe.ports import Clock, EventSink, Publisher, PublishError, Unreachable
 
 POLL_S = 0.4  # noticed and repaired within a second, with room for a slow answer
+SHORTEST_PAUSE_S = 0.1  # the longest pause after the first failure; it doubles with each one more
 LONGEST_PAUSE_S = 1.0
 
 
@@ -115,14 +115,18 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
-        retrying = AsyncRetrying(
-            retry=retry_if_exception_type(PublishError),
-            wait=wait_random_exponential(multiplier=0.1, max=LONGEST_PAUSE_S),
-            sleep=self._pause,
-        )
+        failures = 0
         while True:
-            await retrying(self._turn)
-            await self._pause(POLL_S)
+            try:
+                await self._turn()
+            except PublishError:
+                # Random, so that many groups do not come back to one device at the same moment.
+                longest_s = min(LONGEST_PAUSE_S, SHORTEST_PAUSE_S * 2 ** min(failures, 10))
+                pause_s = random.uniform(0.0, longest_s)  # noqa: S311  # no secret
+                failures += 1
+            else:
+                pause_s, failures = POLL_S, 0
+            await self._pause(pause_s)
 
     async def _pause(self, seconds: float) -> None:
         await self._clock.wait(self._wake, seconds)
@@ -178,9 +182,10 @@ class Reconciler:
 
     def _failed(self, error: PublishError, seen: Seen | None) -> None:
         text = str(error)
-        if text != self.detail:  # the same failure again is told once
-            result = "unreachable" if isinstance(error, Unreachable) else "refused"
-            self._emit("publish.failed", adapter=self.publisher.name, result=result, detail=text)
+        result = "unreachable" if isinstance(error, Unreachable) else "refused"
+        # The same failure again is told once, and counted each time.
+        name = "publish.failed" if text != self.detail else "publish.failing"
+        self._emit(name, adapter=self.publisher.name, result=result, detail=text)
         self.seen, self.detail = seen, text
         self._changed()
 

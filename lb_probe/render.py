@@ -146,6 +146,8 @@ def next_step(group: Json) -> str:
     if group.get("latched"):
         return f"awaiting manual resume: lb-probe explain {name}"
     if group["condition"] == "unassigned":
+        if not group.get("act", True):
+            return f"only observed; take what is seen: lb-probe accept {name} --reason 'why'"
         return f"nothing is published until: lb-probe failover {name} --to NODE --reason 'why'"
     if group["condition"] == "normal":
         return ""
@@ -221,6 +223,7 @@ def group_block(group: Json, look: Look) -> list[str]:
     """Return everything about one group."""
     hold = group.get("hold")
     held = f": {plain(hold.get('reason'))}" if isinstance(hold, dict) else ""
+    swapped = group.get("roles_swapped") is True
     facts = [
         ("condition", _condition(group, look)),
         ("why", f"{plain(group.get('reason'))} (rule {plain(group.get('rule'))})"),
@@ -228,6 +231,7 @@ def group_block(group: Json, look: Look) -> list[str]:
         ("traffic", _traffic(group, look)),
         ("latched", "yes" if group.get("latched") else "no"),
         ("hold", _hold(group, look) + held),
+        ("roles", "swapped by swap-roles; the file does not agree yet" if swapped else ""),
         ("policy", plain(group.get("policy"))),
         ("generation", plain(group.get("generation"))),
         *_change_facts(group.get("last_change"), look),

@@ -7,7 +7,7 @@ store keeps what was committed; time passes only in `advance`.
 
 import asyncio
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from itertools import count
@@ -27,7 +27,16 @@ from lb_probe.core.model import (
     Saved,
     Seen,
 )
-from lb_probe.ports import Conflict, PublishError, Record, StoreError, Unreachable
+from lb_probe.history import QUIET
+from lb_probe.ports import (
+    WHOLE,
+    Conflict,
+    PublishError,
+    Record,
+    Span,
+    StoreError,
+    Unreachable,
+)
 
 STEP_S = 0.05
 
@@ -208,8 +217,23 @@ class ModelStore:
         self._write()
         self.records.append(record)
 
-    async def history(self, group: str | None = None, limit: int = 100) -> list[Record]:
-        return [r for r in self.records if group in (None, r.group)][-limit:]
+    async def note_all(self, records: Sequence[Record]) -> None:
+        self._write()
+        self.records += records
+
+    async def history(
+        self, group: str | None = None, limit: int = 100, span: Span = WHOLE
+    ) -> list[Record]:
+        numbered = [replace(r, number=n) for n, r in enumerate(self.records, start=1)]
+        found = [
+            r
+            for r in numbered
+            if (group is None or r.group in (group, ""))
+            and (span.everything or r.kind not in QUIET)
+            and (span.before is None or r.number < span.before)
+            and (span.since is None or r.at_wall >= span.since)
+        ]
+        return found[-limit:]
 
     async def test_write(self) -> None:
         self._write()

@@ -1,32 +1,48 @@
-"""Random histories against the real core and controller, on a virtual clock.
+"""Random histories against the real core, controller and reconcilers, on a virtual clock.
 
-Each seed makes a world (nodes, load balancers, a store, one prober, one operator) and a plan of
-faults: nodes die, hang, come back, promote themselves too early; the prober's own link is cut; load
-balancers restart and forget, are changed by hand, answer late or with unknown outcome; the store
-fills up; the prober is killed between any two awaits; its loop stalls; the clock jumps; an operator
-acts at bad moments. `Judge` watches every effect from outside and knows nothing of the core.
+Each seed makes a world (two nodes, load balancers, a store, one prober, one operator) and a plan
+of faults, see `simulation_plan`. `simulation_judge` watches every effect from outside. In one seed
+of fifty the store is the real one, on disk, and must tell the same as the model beside it.
 
     python tests/simulation.py [SEEDS] [FIRST]      all cores; the first failure, made small
+    python tests/simulation.py --returns [SEEDS]    the prober's own link comes and goes
+    python tests/simulation.py --replay FILE        what happens under a plan that was kept
 """
 
+import argparse
 import asyncio
-import heapq
-import itertools
 import logging
 import multiprocessing
 import os
 import random
-import sys
+import tempfile
 import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
-from lb_probe.controller import Ask, Controller, Setup
+from simulation_clock import BEGIN, Clock
+from simulation_judge import BrokenError, Judge, home_of
+from simulation_plan import (
+    PAGES,
+    QUIET_S,
+    RETURNS,
+    A,
+    B,
+    Plan,
+    Step,
+    make_plan,
+    make_returns,
+    parse,
+)
+
+from lb_probe.controller import Ask, Controller, OfflineNote, Setup
 from lb_probe.core.model import (
     Event,
     Failed,
     Group,
+    Hold,
     Mode,
     Node,
     Observation,
@@ -38,159 +54,20 @@ from lb_probe.core.model import (
     Seen,
 )
 from lb_probe.ports import Conflict, LbProbeError, PublishError, Record, StoreError, Unreachable
+from lb_probe.store import sqlite
 
-A, B = "a", "b"
-FAULTS_FROM_S, FAULTS_TO_S, END_S = 4.0, 18.0, 25.0
-
-
-class BrokenError(AssertionError):
-    """An invariant does not hold; the text says which."""
-
-
-# ------------------------------------------------------------------ time
-class Clock:
-    """Clock port and the simulation's agenda in one."""
-
-    def __init__(self) -> None:
-        self.now = 1000.0
-        self.offset = 1_700_000_000.0
-        self._agenda: list[tuple[float, int, Callable[[], None]]] = []
-        self._order = itertools.count()
-
-    def monotonic(self) -> float:
-        return self.now
-
-    def wall(self) -> float:
-        return self.now + self.offset
-
-    def at(self, when: float, do: Callable[[], None]) -> None:
-        heapq.heappush(self._agenda, (when, next(self._order), do))
-
-    async def sleep(self, seconds: float) -> None:
-        future = asyncio.get_running_loop().create_future()
-        self.at(self.now + seconds, lambda: future.done() or future.set_result(None))
-        await future
-
-    async def wait(self, event: asyncio.Event, seconds: float) -> bool:
-        if event.is_set():
-            return True
-        future = asyncio.get_running_loop().create_future()
-        self.at(self.now + seconds, lambda: future.done() or future.set_result(None))
-        event._waiters.append(future)  # as Event.wait does, without a task for each
-        try:
-            await future
-        finally:
-            event._waiters.remove(future)
-        return event.is_set()
-
-    async def run_until(self, end: float) -> None:
-        await _settle()
-        while self._agenda and self._agenda[0][0] <= end:
-            when, _, do = heapq.heappop(self._agenda)
-            self.now = max(self.now, when)
-            do()
-            await _settle()
-        self.now = max(self.now, end)
-
-
-async def _settle() -> None:
-    """Let every task run until all of them wait."""
-    ready = asyncio.get_running_loop()._ready
-    await asyncio.sleep(0)
-    while ready:
-        await asyncio.sleep(0)
-
-
-# ------------------------------------------------------------------ what a plan says
-@dataclass(frozen=True)
-class Step:
-    """One thing that happens, at seconds after the beginning."""
-
-    at: float
-    what: str
-    args: tuple[object, ...] = ()
-
-    def __str__(self) -> str:
-        return f"{self.at:6.2f}  {self.what} {' '.join(str(a) for a in self.args)}".rstrip()
-
-
-@dataclass(frozen=True)
-class Plan:
-    """Everything that is not the core's choice."""
-
-    seed: int
-    confirm_s: float
-    fall: int
-    balancers: int
-    opens: bool  # a restarted load balancer sends traffic to `a` until told
-    steps: tuple[Step, ...]
-
-    def __str__(self) -> str:
-        head = (
-            f"# seed {self.seed}: confirm {self.confirm_s}s, fall {self.fall},"
-            f" {self.balancers} load balancers, {'open' if self.opens else 'closed'} until told"
-        )
-        return "\n".join([head, *(str(step) for step in self.steps)])
-
-
-NODE_STEPS = ("dies", "returns", "hangs", "breaks", "promotes", "stands-by", "says-odd")
-VERBS = ("resume", "failover", "switchover", "hold", "release", "swap-roles", "accept", "republish")
-
-
-def make_plan(seed: int) -> Plan:
-    rng = random.Random(seed)
-    steps = []
-    for _ in range(rng.randint(2, 8)):
-        at = rng.uniform(FAULTS_FROM_S, FAULTS_TO_S)
-        steps += _fault(rng, at)
-    return Plan(
-        seed,
-        confirm_s=rng.choice((0.01, 0.6, 1.5)),
-        fall=rng.choice((2, 3)),
-        balancers=rng.choice((1, 1, 2)),
-        opens=rng.random() < 0.2,
-        steps=tuple(sorted(steps, key=lambda step: step.at)),
-    )
-
-
-def _fault(rng: random.Random, at: float) -> list[Step]:
-    kind = rng.choices(
-        ("node", "primary", "link", "lb", "prober", "store", "time", "operator", "probe"),
-        (3, 5, 2, 3, 3, 1, 1, 3, 1),
-    )[0]
-    later = at + rng.uniform(0.1, 6.0)
-    if kind == "node":
-        return [Step(at, "node", (rng.choice((A, B)), rng.choice(NODE_STEPS)))]
-    if kind == "primary":
-        down = rng.choice(("dies", "hangs", "breaks"))
-        up = [Step(later, "node", (A, "returns"))] if rng.random() < 0.6 else []
-        return [Step(at, "node", (A, down)), *up]
-    if kind == "link":
-        return [Step(at, "link", ("cut",)), Step(later, "link", ("back",))]
-    if kind == "lb":
-        which = rng.randrange(2)
-        does = rng.choice(("restarts", "set", "down", "unknown", "slow", "refuses"))
-        undo = [] if does in ("restarts", "set") else [Step(later, "lb", (which, "up"))]
-        arg = rng.choice(((A,), (B,), (), (A, B)))
-        return [Step(at, "lb", (which, does, *arg)), *undo]
-    if kind == "prober":
-        if rng.random() < 0.5:
-            return [Step(at, "prober", ("kill",)), Step(later, "prober", ("start",))]
-        # Killed at one of the next effects, whatever it is.
-        return [
-            Step(at, "prober", ("die-at", rng.randint(1, 12))),
-            Step(later, "prober", ("start",)),
-        ]
-    if kind == "store":
-        return [Step(at, "store", ("full",)), Step(later, "store", ("works",))]
-    if kind == "time":
-        if rng.random() < 0.5:
-            return [Step(at, "jump", (rng.choice((-3600.0, -5.0, 5.0, 86400.0)),))]
-        return [Step(at, "stall", (rng.uniform(0.3, 5.0),))]
-    if kind == "operator":
-        verb = rng.choice(VERBS)
-        return [Step(at, "operator", (verb, rng.choice((A, B)), rng.random() < 0.5))]
-    return [Step(at, "lossy", (rng.uniform(0.1, 0.6),)), Step(later, "lossy", (0.0,))]
+HOLD_S, SLOW_S, HUNG_S = 3.0, 0.7, 4.0
+PASSED, ERROR = Passed(), Failed(Phase.STATUS, "503")
+REFUSED = Failed(Phase.CONNECT_REFUSED, "refused")
+HUNG = Failed(Phase.TIMEOUT, "timeout")
+LOST = Failed(Phase.CONNECT_TIMEOUT, "no connection")
+SAYS = {"primary": Passed(Mode.PRIMARY), "standby": Passed(Mode.STANDBY)}
+GATES = {
+    "resume": {"primary-serving", "single-primary", "adapters-reachable"},
+    "failover": {"target-ready"},
+    "switchover": {"primary-serving", "standby-ready", "adapters-reachable"},
+    "swap-roles": {"roles-observed"},
+}
 
 
 # ------------------------------------------------------------------ the modelled parts
@@ -198,19 +75,18 @@ def _fault(rng: random.Random, at: float) -> list[Step]:
 class ModelNode:
     name: str
     mode: str
-    state: str = "up"
+    state: str = "up"  # dead, hung, broken; dark: no status page; mute: no hastatus page
 
     def answer(self, page: Page) -> Passed | Failed:
         if self.state == "dead":
-            return Failed(Phase.CONNECT_REFUSED, "refused")
+            return REFUSED
         if self.state == "hung":
-            return Failed(Phase.TIMEOUT, "timeout")
+            return HUNG
         if self.state == "broken":
-            return Failed(Phase.STATUS, "503")
+            return ERROR
         if page is Page.HASTATUS:
-            words = {"primary": Mode.PRIMARY, "standby": Mode.STANDBY}
-            return Passed(mode=words.get(self.mode, Mode.UNKNOWN))
-        return Passed() if self.mode == "primary" else Failed(Phase.STATUS, "503")
+            return ERROR if self.state == "mute" else SAYS.get(self.mode, Passed(Mode.UNKNOWN))
+        return PASSED if self.mode == "primary" and self.state != "dark" else ERROR
 
 
 @dataclass
@@ -219,7 +95,8 @@ class ModelBalancer:
     configured: frozenset[str]
     chosen: set[str] = field(default_factory=set)
     run: int = 1
-    mood: str = "up"  # up, down, unknown (applies, then no answer), slow, refuses
+    # down; hangs; slow; refuses; unknown (applies, then no answer); deaf (agrees, does nothing)
+    mood: str = "up"
 
 
 class Disk:
@@ -227,9 +104,15 @@ class Disk:
 
     def __init__(self, world: "Simulation") -> None:
         self._world = world
+        self.mood = "works"
         self.saved: dict[str, Saved] = {}
         self.records: list[Record] = []
-        self.is_full = False
+
+    async def opened(self) -> None:
+        """A prober starts."""
+
+    def lose(self) -> None:
+        self.saved, self.records = {}, []
 
     async def load(self):
         await self._world.effect()
@@ -237,18 +120,22 @@ class Disk:
 
     async def commit(self, group, saved, *, expect, record):
         await self._world.effect()
-        self._refuse_when_full()
         before = self.saved.get(group, Saved())
-        if before.generation != expect:
+        if before.generation == expect:
+            self._world.judge.committing(before, saved, record)
+        await self._take()
+        if self.saved.get(group, Saved()).generation != expect:
             raise Conflict("changed", before.generation)
-        self._world.judge.committed(before, saved, record)
+        await self._write(group, saved, expect, record)
+        self._world.judge.committed(before, saved)
         self.saved[group] = replace(saved, confirmed=before.confirmed)
         self.records.append(record)
         await self._world.effect()  # durable, and the prober may die before it knows
 
     async def confirm(self, group, adapter, generation):
         await self._world.effect()
-        self._refuse_when_full()
+        self._world.judge.confirmed(adapter, generation)
+        await self._take()
         saved = self.saved[group]
         self.saved[group] = replace(saved, confirmed={**saved.confirmed, adapter: generation})
 
@@ -257,20 +144,70 @@ class Disk:
 
     async def note(self, record):
         await self._world.effect()
+        await self._take()
 
     async def note_all(self, records):
         await self._world.effect()
+        await self._take()
 
     async def history(self, group=None, limit=100):
         return self.records[-limit:]
 
     async def test_write(self):
         await self._world.effect()
-        self._refuse_when_full()
+        await self._take()
 
-    def _refuse_when_full(self) -> None:
-        if self.is_full:
+    async def _take(self) -> None:
+        if self.mood == "full":
             raise StoreError("the disk is full")
+        if self.mood == "slow":
+            await self._world.clock.sleep(self._world.rng.uniform(0.1, 1.5))
+
+    async def _write(self, group: str, saved: Saved, expect: int, record: Record) -> None:
+        """Where a real store would be asked."""
+
+    async def close(self) -> None:
+        """The world ends."""
+
+
+class RealDisk(Disk):
+    """The same with lb_probe's own store beside it, which must agree at every start."""
+
+    def __init__(self, world: "Simulation", folder: Path) -> None:
+        super().__init__(world)
+        self._folder = folder
+        self._lost = 0
+        self._store: sqlite.SqliteStore | None = None
+
+    async def opened(self) -> None:
+        await self.close()
+        path = self._folder / f"state-{self._lost}.db"
+        if not path.exists():
+            sqlite.init(path)
+        self._store = await self._world.clock.outside(sqlite.SqliteStore.open(path))
+
+    async def close(self) -> None:
+        if self._store is not None:
+            await self._world.clock.outside(self._store.close())
+        self._store = None
+
+    def lose(self) -> None:
+        super().lose()
+        self._lost += 1
+
+    async def load(self):
+        told, known = await self._world.clock.outside(self._store.load()), await super().load()
+        if told != known:
+            raise BrokenError(f"the store says {told}, saved was {known}")
+        return told
+
+    async def confirm(self, group, adapter, generation):
+        await super().confirm(group, adapter, generation)
+        await self._world.clock.outside(self._store.confirm(group, adapter, generation))
+
+    async def _write(self, group: str, saved: Saved, expect: int, record: Record) -> None:
+        commit = self._store.commit(group, saved, expect=expect, record=record)
+        await self._world.clock.outside(commit)
 
 
 class Wire:
@@ -285,150 +222,80 @@ class Wire:
 
     async def publish(self, node: str) -> None:
         await self._world.effect()
-        mood = self._balancer.mood
-        if mood == "down":
-            raise Unreachable("refused")
-        if mood == "refuses":
+        self._world.judge.published(self.name, node)
+        await self._reach()
+        balancer = self._balancer
+        if balancer.mood == "refuses":
             raise PublishError("no such server")
-        if mood == "slow":
-            await self._world.clock.sleep(0.7)
-            await self._world.effect()
-        self._world.judge.published(node)
-        self._balancer.chosen = {node}
         await self._world.effect()
-        if mood == "unknown":
+        if balancer.mood != "deaf":
+            balancer.chosen = {node}
+        await self._world.effect()
+        if balancer.mood == "unknown":
             raise PublishError("no answer; outcome unknown")
 
     async def read_back(self) -> Seen:
         await self._world.effect()
-        if self._balancer.mood == "down":
-            raise Unreachable("refused")
-        if self._balancer.mood == "slow":
-            await self._world.clock.sleep(0.7)
+        try:
+            await self._reach()
+        except Unreachable:
+            self._world.judge.read(self.name, None)
+            raise
         chosen = tuple(sorted(self._balancer.chosen))
         node = chosen[0] if len(chosen) == 1 else None
-        return Seen(node, chosen, node is not None, f"run-{self._balancer.run}")
+        seen = Seen(node, chosen, node is not None, f"run-{self._balancer.run}")
+        self._world.judge.read(self.name, seen)
+        return seen
+
+    async def _reach(self) -> None:
+        mood = self._balancer.mood
+        if mood == "down":
+            raise Unreachable("refused")
+        if mood in ("slow", "hangs"):
+            await self._world.clock.sleep(SLOW_S if mood == "slow" else HUNG_S)
+        if mood == "hangs":
+            raise Unreachable("no answer")
 
     def commands(self, node: str) -> list[str]:
         return []
 
 
-# ------------------------------------------------------------------ the judge
-class Judge:
-    """Watches every effect and knows the rules only from the guide.
-
-    Raises BrokenError where X1, X3, X4, X16, X19, X22, "save before publish" or "generations grow"
-    is broken.
-    """
-
-    def __init__(self, world: "Simulation") -> None:
-        self._world = world
-        self.seen: list[Observation] = []
-        self.floor = 0.0
-        self._assigned: list[tuple[float, str | None]] = []
-        self.automatic = 0
-        self._generations: set[int] = set()
-
-    def _broken(self, text: str) -> None:
-        raise BrokenError(f"{self._world.clock.now - 1000.0:.2f}: {text}")
-
-    def prober_started(self) -> None:
-        self.seen.clear()
-        self.floor = self._world.clock.now
-
-    def heard(self, event: Event) -> None:
-        if event.name in ("prober.stalled", "prober.rejoined", "clock.jumped"):
-            self.floor = self._world.clock.now
-
-    def published(self, node: str) -> None:
-        """Only what is saved may be published; one older word may still be on its way."""
-        now = self._world.clock.now
-        said = [n for at, n in self._assigned if now - at <= 2.0] + [
-            n for _, n in self._assigned[-1:]
-        ]
-        recent = [
-            n for (at, n), (ended, _) in itertools.pairwise(self._assigned) if now - ended <= 2.0
-        ]
-        if node not in said + recent:
-            self._broken(f"published {node}, which is not what is saved")
-
-    def committed(self, before: Saved, after: Saved, record: Record) -> None:
-        now, by_itself = self._world.clock.now, after.last_change.actor == "lb-probe"
-        kind = record.kind
-        if after.generation != before.generation + 1 or after.generation in self._generations:
-            self._broken(f"generation {before.generation} -> {after.generation}")
-        self._generations.add(after.generation)
-        if record.generation != after.generation:
-            self._broken("a change without its own history record")
-        moved = before.assigned is not None and after.assigned != before.assigned
-        home = self._world.home(before)
-        if by_itself and moved and after.assigned == home:
-            self._broken(f"X1: back to the Primary by {kind}")
-        if by_itself and before.latched and not after.latched:
-            self._broken(f"X1: the latch was dropped by {kind}")
-        if by_itself and before.hold is not None and after.hold is None and kind != "hold-lapsed":
-            self._broken(f"X4: the hold was dropped by {kind}")
-        if by_itself and kind == "failover":
-            self._automatic(before, after)
-        elif by_itself and moved and kind != "adopt":
-            self._broken(f"moved by itself by {kind}")
-        self._assigned.append((now, after.assigned))
-        if moved or before.roles != after.roles or (before.hold and not after.hold):
-            self.floor = now
-
-    def _automatic(self, before: Saved, after: Saved) -> None:
-        self.automatic += 1
-        world, now = self._world, self._world.clock.now
-        home = world.home(before)
-        if before.assigned != home or before.latched:
-            self._broken("X16: an automatic failover while one is latched")
-        if before.hold is not None:
-            self._broken("X4: an automatic failover under a hold")
-        plan, group = world.plan, world.group
-        other = B if home == A else A
-        begins, words = self.floor, []
-        for seen in self.seen:
-            if (seen.node, seen.page) == (other, Page.HASTATUS):
-                if isinstance(seen.outcome, Passed) and not (words and words[-1][1]):
-                    begins = max(begins, seen.ended_at)
-                words.append((seen, isinstance(seen.outcome, Passed)))
-        row: list[Observation] = []
-        for seen in self.seen:
-            if (seen.node, seen.page) == (home, Page.STATUS):
-                row = [*row, seen] if isinstance(seen.outcome, Failed) else []
-        row = [seen for seen in row if seen.started_at >= begins]
-        if len(row) < plan.fall:
-            self._broken(f"X19: {len(row)} failures count, {plan.fall} are needed")
-        if row[-1].ended_at - row[0].started_at < plan.confirm_s:
-            self._broken("confirm: the Primary failed for too short a time")
-        if now - row[-1].started_at > group.max_age_s:
-            self._broken("X19: the Primary's last reading is stale")
-        last = words[-1][0] if words else None
-        if last is None or not isinstance(last.outcome, Passed):
-            self._broken("X22: the Secondary's last probe failed")
-        elif last.outcome.mode is not Mode.STANDBY:
-            self._broken(f"X22: the Secondary said {last.outcome.mode}")
-        elif now - last.started_at > group.max_age_s or last.started_at < row[0].started_at:
-            self._broken("X19: the Secondary's reading is too old")
-
-
 # ------------------------------------------------------------------ the world
+NODE_STATES = {
+    "dies": "dead",
+    "returns": "up",
+    "hangs": "hung",
+    "breaks": "broken",
+    "goes-dark": "dark",
+    "goes-mute": "mute",
+}
+NODE_MODES = {"promotes": "primary", "stands-by": "standby", "says-odd": "odd"}
+
+
 class Simulation:
-    """One seed, from start to the quiet after the last fault."""
+    """One plan, from start to the quiet after the last fault.
+
+    Args:
+        folder: Where a real store may live.
+        tell: Takes each line of what happens.
+    """
 
     interval_s, recheck_s, timeout_s = 1.0, 0.25, 0.6
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(
+        self, plan: Plan, folder: Path | None = None, tell: Callable[[str], None] | None = None
+    ) -> None:
         self.plan = plan
         self.rng = random.Random(plan.seed ^ 0x5EED)
         self.clock = Clock()
         self.judge = Judge(self)
-        names = [f"lb{n}" for n in range(plan.balancers)]
-        nodes = (Node(A, Role.PRIMARY), Node(B, Role.SECONDARY, candidate=True))
+        self._tell = tell
+        names = tuple(f"lb{n}" for n in range(plan.balancers))
         self.group = Group(
             "g",
-            nodes,
-            adapters=tuple(names),
+            (Node(A, Role.PRIMARY), Node(B, Role.SECONDARY, candidate=True)),
+            act=plan.act,
+            adapters=names,
             fall=plan.fall,
             confirm_s=plan.confirm_s,
             max_age_s=2.2,
@@ -437,101 +304,156 @@ class Simulation:
         opens = frozenset({A} if plan.opens else ())
         self.balancers = [ModelBalancer(n, opens, {A}) for n in names]
         self.nodes = {A: ModelNode(A, "primary"), B: ModelNode(B, "standby")}
-        self.disk = Disk(self)
-        self.is_linked = True
-        self.loss = 0.0
+        self.disk = RealDisk(self, folder) if plan.sqlite and folder else Disk(self)
+        self.note: OfflineNote | None = None
         self.controller: Controller | None = None
+        self._cut: dict[str, Failed] = {}  # what the prober cannot reach, and how that looks
+        self._loss = 0.0
+        self._delays: dict[str, tuple[str, float]] = {}
         self._life = 0  # counts probers; an effect of a dead one goes nowhere
+        self._is_up = False
         self._die_in: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._lives: dict[object, int] = {}
         self._due: dict[tuple[str, Page], tuple[float, float]] = {}
         self._failing: dict[tuple[str, Page], int] = {}
-        self.acting: set[asyncio.Task[None]] = set()
+        self._generation_seen = 0
+        self._due_holds: dict[str, tuple[int, float]] = {}
+        self._due_by_wall = 0.0
 
+    # -------------------------------------------------------------- what the judge asks
     def home(self, saved: Saved) -> str:
-        roles = saved.roles or {}
-        return B if roles.get(B) is Role.PRIMARY else A
+        return home_of(saved, self.group.primary)
+
+    def due_at(self, hold: Hold) -> float:
+        """Return when a hold is due, monotonic; a prober that starts knows only wall time."""
+        life, due_at = self._due_holds[hold.by]
+        return due_at if life == self._life else hold.until_wall - self._due_by_wall
+
+    def is_failing(self, home: str) -> bool:
+        """Tell whether the rule should hold, by what the nodes really do since the last fault."""
+        if not self.plan.act or {s.what for s in self.plan.steps} & {"store", "late", "stuck"}:
+            return False
+        node, other = self.nodes[home], self.nodes[B if home == A else A]
+        is_down = node.state in ("dead", "hung", "broken", "dark")
+        return is_down and other.state in ("up", "dark") and other.mode == "standby"
 
     # -------------------------------------------------------------- effects and death
     async def effect(self) -> None:
         """A moment between two effects: here the prober may die."""
         life = self._life
         await asyncio.sleep(0)
-        if self._die_in is not None and self.controller is not None:
+        if self._die_in is not None and self._is_up:
             self._die_in -= 1
             if self._die_in <= 0:
                 self._kill()
         if life != self._life:
-            await asyncio.get_running_loop().create_future()  # dead: never goes on
+            await self.clock.create_future()  # dead: never goes on
 
     def _kill(self) -> None:
         self._life += 1
         self._die_in = None
+        self._is_up = False
         self.controller = None
         for task in self._tasks:
             task.cancel()
 
     def _start(self) -> None:
-        if self.controller is not None:
+        if self._is_up:
             return
-        life = self._life
-        controller = self.controller = Controller(
+        self._life += 1
+        self._is_up = True
+        self._due_by_wall = self.clock.offset
+        self.judge.prober_started()
+        self._tasks.append(self.clock.create_task(self._live(self._life)))
+
+    async def _live(self, life: int) -> None:
+        await self.disk.opened()
+        controller = Controller(
             [Setup(self.group, tuple(Wire(self, b) for b in self.balancers))],
             self.disk,
             self.clock,
             self,
             quicken=self._quicken,
         )
-        self.judge.prober_started()
-
-        async def live() -> None:
-            await controller.start()
-            if self._life == life:
-                for i, key in enumerate((n, p) for n in (A, B) for p in Page):
-                    self._plan_probe(key, self.clock.now + 0.05 + 0.17 * i, life)
-                await controller.run()
-
-        self._tasks.append(asyncio.ensure_future(live()))
+        try:
+            await controller.start({"g": self.note} if self.note else None)
+        except StoreError:  # it ends, and is started again
+            self._kill()
+            self.clock.at(self.clock.now + 1.0, self._start)
+            return
+        if life != self._life:
+            return
+        self.note = None
+        self.controller = controller
+        self.judge.believes(controller.view("g").saved)
+        for i, key in enumerate((n, p) for n in (A, B) for p in Page):
+            self._plan_probe(key, self.clock.now + 0.05 + 0.17 * i, life)
+        if self.plan.references:
+            self._refer(life)
+        await controller.run()
 
     def emit(self, event: Event) -> None:
-        self.judge.heard(event)
+        if self._tell is not None and event.name != "probe.done":
+            words = " ".join(f"{k}={v}" for k, v in event.fields.items() if v not in (None, ""))
+            self._say(f"  {event.name} {words}")
+
+    def _say(self, text: str) -> None:
+        if self._tell is not None:
+            self._tell(f"{self.clock.now - BEGIN:8.3f}  {text}".rstrip())
 
     # -------------------------------------------------------------- probes
     def _plan_probe(self, key: tuple[str, Page], at: float, life: int) -> None:
         started = self._due.get(key, (0.0, 0.0))[1]
         self._due[key] = (at, started)
-        self.clock.at(at, lambda: self._begin(key, at, life))
+        self.clock.at(at, self._begin, key, at, life)
 
     def _begin(self, key: tuple[str, Page], at: float, life: int) -> None:
         if life != self._life or self._due[key][0] != at:
             return
         started = self.clock.now
         self._due[key] = (float("inf"), started)  # in flight
-        outcome = self.nodes[key[0]].answer(key[1])
-        if not self.is_linked or self.rng.random() < self.loss:
-            outcome = Failed(Phase.CONNECT_TIMEOUT, "no connection")
-        hangs = isinstance(outcome, Failed) and outcome.phase in (
-            Phase.TIMEOUT,
-            Phase.CONNECT_TIMEOUT,
-        )
-        took = self.timeout_s if hangs else self.rng.uniform(0.002, 0.04)
-        self.clock.at(started + took, lambda: self._end(key, started, outcome, life))
+        outcome = self._cut and self._cut_off(f"{key[0]}/{key[1].value}")
+        if not outcome:
+            is_lost = self._loss and self.rng.random() < self._loss
+            outcome = LOST if is_lost else self.nodes[key[0]].answer(key[1])
+        hangs = outcome is LOST or outcome is HUNG
+        ended = started + (self.timeout_s if hangs else self.rng.uniform(0.002, 0.04))
+        delay = self._delays.pop(f"{key[0]}/{key[1].value}", None)
+        if delay is None:
+            self.clock.at(ended, self._end, key, Observation(*key, started, ended, outcome), life)
+        else:
+            self._delay(key, Observation(*key, started, ended, outcome), life, *delay)
 
-    def _end(self, key: tuple[str, Page], started: float, outcome: object, life: int) -> None:
+    def _delay(self, key, seen: Observation, life: int, how: str, seconds: float) -> None:
+        """Deliver it late; `stuck` probes the page no more until then."""
+        late = seen.ended_at + seconds
+        if how == "stuck":
+            self.clock.at(late, self._end, key, replace(seen, ended_at=late), life)
+            return
+        self.clock.at(late, self._deliver, seen, life)
+        self._plan_probe(key, seen.ended_at + self.recheck_s, life)
+
+    def _cut_off(self, name: str) -> Failed | None:
+        node = name.partition("/")[0]
+        return self._cut.get(name) or self._cut.get(node)
+
+    def _deliver(self, seen: Observation, life: int) -> None:
+        if life == self._life and self.controller is not None:
+            if seen.ended_at < self.clock.now:  # the loop was away, or it came late
+                seen = replace(seen, ended_at=self.clock.now)
+            self.judge.observed(seen)
+            self.controller.observe("g", seen)
+
+    def _end(self, key: tuple[str, Page], seen: Observation, life: int) -> None:
         if life != self._life or self.controller is None:
             return
-        node, page = key
-        seen = Observation(node, page, started, self.clock.now, outcome)
-        self._failing[key] = self._failing.get(key, 0) + 1 if isinstance(outcome, Failed) else 0
-        stalls_before = self.judge.floor
-        self.judge.seen.append(seen)
-        self.controller.observe("g", seen)
-        assert self.judge.floor >= stalls_before
+        failed = isinstance(seen.outcome, Failed)
+        self._failing[key] = self._failing.get(key, 0) + 1 if failed else 0
+        self._deliver(seen, life)
         quick = 0 < self._failing[key] < self.plan.fall
-        quick = quick or self.controller.is_hurried("g", node, page)
+        quick = quick or self.controller.is_hurried("g", *key)
         pause = self.recheck_s if quick else self.interval_s
-        self._plan_probe(key, max(started + pause, self.clock.now), life)
+        self._plan_probe(key, max(seen.started_at + pause, self.clock.now), life)
 
     def _quicken(self, name: str) -> None:
         for key, (at, started) in self._due.items():
@@ -539,126 +461,168 @@ class Simulation:
             if soon < at < float("inf") and self.controller.is_hurried(name, *key):
                 self._plan_probe(key, soon, self._life)
 
+    def _refer(self, life: int) -> None:
+        """Ask the reference targets, once a second."""
+        if life != self._life or self.controller is None:
+            return
+        answers = {"gateway": "references" not in self._cut}
+        self.judge.references(answers)
+        self.controller.references(answers)
+        self.clock.at(self.clock.now + 1.0, self._refer, life)
+
     # -------------------------------------------------------------- faults
     def do(self, step: Step) -> None:
+        self._say(f"{step.what} {' '.join(str(a) for a in step.args)}")
         getattr(self, f"_do_{step.what}")(*step.args)
 
     def _do_node(self, name: str, does: str) -> None:
         node = self.nodes[name]
-        states = {"dies": "dead", "returns": "up", "hangs": "hung", "breaks": "broken"}
-        modes = {"promotes": "primary", "stands-by": "standby", "says-odd": "odd"}
-        node.state = states.get(does, node.state)
-        node.mode = modes.get(does, node.mode)
+        node.state = NODE_STATES.get(does, node.state)
+        node.mode = NODE_MODES.get(does, node.mode)
 
-    def _do_link(self, word: str) -> None:
-        self.is_linked = word == "back"
+    def _do_link(self, word: str, what: str) -> None:
+        for name in (A, B, *PAGES, "references") if what == "all" else (what,):
+            if word == "back":
+                self._cut.pop(name, None)
+                self._cut.pop(name.partition("/")[0], None)
+            else:
+                self._cut[name] = LOST if word == "cut" else REFUSED
 
     def _do_lb(self, which: int, does: str, *chosen: str) -> None:
         balancer = self.balancers[which % len(self.balancers)]
         if does == "restarts":
             balancer.run += 1
             balancer.chosen = set(balancer.configured)
+            self.judge.balancer_restarted(balancer.name)
         elif does == "set":
             balancer.chosen = set(chosen)
+            self.judge.hand_moved(balancer.name)
         else:
             balancer.mood = does
 
-    def _do_prober(self, word: str, effects: int = 0) -> None:
-        if word == "kill" and self.controller is not None:
-            self._kill()
-        elif word == "die-at":
-            self._die_in = effects
-        elif word == "start":
+    def _do_prober(self, word: str, arg: object = None) -> None:
+        if word == "start":
             self._die_in = None
             self._start()
+        elif word == "die-at":
+            self._die_in = arg
+        elif word == "file-agrees":
+            self._rewrite_file()
+        else:
+            self._kill()
+            if word == "lose":
+                self.disk.lose()
+                self.judge.store_lost()
+            elif word == "offline":
+                self._break_glass(arg)
+
+    def _rewrite_file(self) -> None:
+        """The file comes to say what swap-roles saved; the prober reads it when it starts."""
+        self._kill()
+        home = self.home(self.disk.saved.get("g", Saved()))
+        roles = {A: Role.SECONDARY, B: Role.SECONDARY, home: Role.PRIMARY}
+        nodes = [Node(n, r, candidate=r is Role.SECONDARY) for n, r in roles.items()]
+        self.group = replace(self.group, nodes=tuple(nodes))
+
+    def _break_glass(self, node: str) -> None:
+        for balancer in self.balancers:
+            balancer.chosen = {node}
+        self.note = OfflineNote(node, "ops", "the prober is gone", self.clock.wall())
 
     def _do_store(self, word: str) -> None:
-        self.disk.is_full = word == "full"
+        self.disk.mood = word
 
     def _do_jump(self, seconds: float) -> None:
+        before = self.clock.offset
         self.clock.offset += seconds
+        self.judge.clock_jumped(before)
 
     def _do_stall(self, seconds: float) -> None:
         self.clock.now += seconds  # what was due meanwhile comes late, all at once
+        if seconds > 1.25:
+            self.judge.evidence_was_missed()
 
     def _do_lossy(self, share: float) -> None:
-        self.loss = share
+        self._loss = share
 
-    def _do_operator(self, verb: str, node: str, bold: bool) -> None:
-        if self.controller is None or not self.controller._groups:
+    def _do_late(self, page: str, seconds: float) -> None:
+        self._delays[page] = ("late", seconds)
+
+    def _do_stuck(self, page: str, seconds: float) -> None:
+        self._delays[page] = ("stuck", seconds)
+
+    def _do_operator(self, verb: str, node: str, *flags: str) -> None:
+        if self.controller is None:
             return
-        gates = {"resume": {"primary-serving", "single-primary", "adapters-reachable"}}
-        gates["failover"] = {"target-ready"}
-        gates["switchover"] = {"primary-serving", "standby-ready", "adapters-reachable"}
-        gates["swap-roles"] = {"roles-observed"}
+        now = self.controller.view("g").saved.generation
+        actor = f"ops-{len(self._tasks)}"
         ask = Ask(
             verb,
-            "ops",
+            actor,
             "because",
             to=node if verb == "failover" else None,
-            hold_s=3.0 if verb == "hold" else None,
-            override=frozenset(gates.get(verb, ())) if bold else frozenset(),
-            attest={"synced": "yes"} if verb == "resume" else {},
+            hold_s=HOLD_S if verb == "hold" else None,
+            hands_off=verb == "hold" and "hands-off" in flags,
+            override=frozenset(GATES.get(verb, ()) if "bold" in flags else ()),
+            attest={"synced": "yes"} if verb == "resume" and "unsynced" not in flags else {},
+            generation=max(now - 1, 0) if "stale" in flags else None,
         )
-        task = asyncio.ensure_future(self._act(self.controller, ask))
-        self.acting.add(task)
-        self._tasks.append(task)
-        task.add_done_callback(self.acting.discard)
+        self._due_holds[actor] = (self._life, self.clock.now + HOLD_S)
+        self.judge.asked(ask)
+        self._tasks.append(self.clock.create_task(self._act(self.controller, ask)))
 
     async def _act(self, controller: Controller, ask: Ask) -> None:
-        with suppress(LbProbeError):
+        try:
             await controller.act("g", ask)
+        except LbProbeError as error:
+            self._say(f"  {ask.verb}: {error}")
 
     # -------------------------------------------------------------- from start to quiet
-    async def run(self) -> int:
+    def run(self) -> int:
         """Play the plan; return the number of automatic failovers.
 
         Raises:
             BrokenError: An invariant does not hold.
         """
-        began = self.clock.now
         try:
             self._start()
             for step in self.plan.steps:
-                await self._until(began + step.at)
+                self._until(BEGIN + step.at)
                 self.do(step)
-            await self._until(began + FAULTS_TO_S + 6.1)
+            self._until(BEGIN + self.plan.heals_at)
             self._heal()
-            await self._until(began + FAULTS_TO_S + END_S - FAULTS_TO_S + 6.1)
-            self._judge_quiet()
+            self._until(self.clock.now + QUIET_S)
+            self.judge.at_rest()
         finally:
-            self._life += 1
-            for task in self._tasks:
-                task.cancel()
-            await asyncio.gather(*self._tasks, return_exceptions=True)
+            self._end_all()
         return self.judge.automatic
 
-    async def _until(self, end: float) -> None:
-        await self.clock.run_until(end)
+    def _end_all(self) -> None:
+        self._kill()
+        closing = self.clock.create_task(self.disk.close())
+        self.clock.go_on(self.clock.now)
+        for task in [*self._tasks, closing]:
+            if task.done() and not task.cancelled():
+                task.exception()  # looked at, so asyncio does not complain
+        self.clock.close()
+
+    def _until(self, end: float) -> None:
+        self.clock.go_on(end)
+        if self.judge.verdict is not None:
+            raise self.judge.verdict
         for task in self._tasks:
             if task.done() and not task.cancelled() and task.exception() is not None:
                 raise _innermost(task.exception())
 
     def _heal(self) -> None:
-        """End every fault; hands that moved a load balancer stay away."""
-        self.is_linked, self.loss, self.disk.is_full, self._die_in = True, 0.0, False, None
+        """End every fault of others; nodes stay as they are, hands stay away."""
+        self._say("all else is well again")
+        self._cut.clear()
+        self._delays.clear()
+        self._loss, self.disk.mood, self._die_in = 0.0, "works", None
         for balancer in self.balancers:
             balancer.mood = "up"
         self._start()
-
-    def _judge_quiet(self) -> None:
-        """After the last fault every load balancer equals what is wanted, or has yielded."""
-        view = self.controller.view("g")
-        saved = self.disk.saved.get("g", Saved())
-        if view.saved.generation != saved.generation:
-            raise BrokenError(f"runs on {view.saved.generation}, saved is {saved.generation}")
-        if len(self.disk.records) != saved.generation:
-            raise BrokenError(f"{len(self.disk.records)} records of {saved.generation} changes")
-        if saved.assigned is None or (saved.hold and saved.hold.hands_off):
-            return
-        for adapter, balancer in zip(view.adapters, self.balancers, strict=True):
-            if not adapter.yielded and balancer.chosen != {saved.assigned}:
-                raise BrokenError(f"{balancer.name} is on {balancer.chosen}, not {saved.assigned}")
 
 
 def _innermost(error: BaseException) -> BaseException:
@@ -668,67 +632,108 @@ def _innermost(error: BaseException) -> BaseException:
 
 
 # ------------------------------------------------------------------ many seeds
-def play(plan: Plan) -> str:
-    """Return what is broken under this plan, in words; empty when nothing is."""
-    try:
-        _loop().run_until_complete(Simulation(plan).run())
-    except BrokenError as error:
-        return str(error)
-    except Exception as error:
-        return f"{type(error).__name__}: {error}"
-    return ""
-
-
-_LOOPS: list[asyncio.AbstractEventLoop] = []
-
-
-def _loop() -> asyncio.AbstractEventLoop:
-    if not _LOOPS:
-        logging.disable(logging.CRITICAL)
-        _LOOPS.append(asyncio.new_event_loop())
-    return _LOOPS[0]
+def play(plan: Plan, tell: Callable[[str], None] | None = None) -> tuple[int, str]:
+    """Return the number of automatic failovers, and what is broken, in words; "" for nothing."""
+    logging.disable(logging.CRITICAL)
+    random.seed(plan.seed)  # the pauses between two tries
+    with tempfile.TemporaryDirectory() if plan.sqlite else suppress() as folder:
+        simulation = Simulation(plan, Path(folder) if folder else None, tell)
+        try:
+            return simulation.run(), ""
+        except BrokenError as error:
+            return simulation.judge.automatic, str(error)
+        except Exception as error:
+            return simulation.judge.automatic, f"{type(error).__name__}: {error}"
 
 
 def shrink(plan: Plan) -> Plan:
     """Drop steps for as long as something stays broken."""
-    changed = True
-    while changed:
-        changed = False
-        for i in range(len(plan.steps)):
-            smaller = replace(plan, steps=plan.steps[:i] + plan.steps[i + 1 :])
-            if play(smaller):
-                plan, changed = smaller, True
-                break
+    i = len(plan.steps) - 1
+    while i >= 0:
+        smaller = replace(plan, steps=plan.steps[:i] + plan.steps[i + 1 :])
+        if play(smaller)[1]:
+            plan, i = smaller, len(smaller.steps)
+        i -= 1
     return plan
 
 
-def check(seed: int) -> tuple[int, str]:
-    return seed, play(make_plan(seed))
+def check(seed: int) -> tuple[int, int, str]:
+    return seed, *play(make_plan(seed))
 
 
-def run_many(seeds: range) -> tuple[int, str]:
-    """Play many seeds on all cores; return the first broken one and why, or (-1, "")."""
+def check_returns(seed: int) -> tuple[int, int, str]:
+    """Play a link that comes and goes between healthy nodes; a failover is a fault here."""
+    failovers, broken = play(make_returns(seed))
+    return seed, failovers, broken or ("a false failover" if failovers else "")
+
+
+@dataclass(frozen=True)
+class Result:
+    """What many seeds came to.
+
+    Attributes:
+        seed: The first broken one; None when nothing is.
+        failovers: Automatic ones, up to there.
+    """
+
+    played: int
+    failovers: int
+    seconds: float
+    seed: int | None = None
+    broken: str = ""
+
+    @property
+    def rate(self) -> float:
+        return self.played / self.seconds
+
+
+def run_many(seeds: range, one: Callable[[int], tuple[int, int, str]] = check) -> Result:
+    """Play many seeds on all cores, until the first broken one."""
+    began, played, failovers = time.perf_counter(), 0, 0
     cores = len(os.sched_getaffinity(0))
+    chunk = max(1, min(100, len(seeds) // cores // 4))
     # Forked workers would share the parent's loop and plugins; a fresh start is worth its second.
     with multiprocessing.get_context("spawn").Pool(cores) as pool:
-        for seed, broken in pool.imap(check, seeds, chunksize=100):
+        for seed, made, broken in pool.imap(one, seeds, chunksize=chunk):
+            played, failovers = played + 1, failovers + made
             if broken:
                 pool.terminate()
-                return seed, broken
-    return -1, ""
+                return Result(played, failovers, time.perf_counter() - began, seed, broken)
+    return Result(played, failovers, time.perf_counter() - began)
+
+
+def report(plan: Plan, broken: str) -> str:
+    """Return a failing plan as small as it gets, and what happens under it."""
+    small, lines = shrink(plan), []
+    found = play(small, lines.append)[1]
+    told = "\n".join(f"# {line}" for line in lines)
+    return f"# {broken}\n# made small: {found}\n{small}\n#\n{told}"
 
 
 def main() -> int:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
-    first = int(sys.argv[2]) if len(sys.argv) > 2 else 0
-    began = time.perf_counter()
-    seed, broken = run_many(range(first, first + count))
-    took = time.perf_counter() - began
-    if seed < 0:
-        print(f"{count} seeds from {first}, nothing broken; {count / took:.0f} seeds a second")
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("seeds", nargs="?", type=int, default=10_000)
+    parser.add_argument("first", nargs="?", type=int, default=0)
+    parser.add_argument("--returns", action="store_true", help=f"{RETURNS} returns of a link each")
+    parser.add_argument("--no-report", action="store_true", help="name the seed and stop")
+    parser.add_argument("--replay", type=Path, help="a plan that was kept")
+    given = parser.parse_args()
+    if given.replay:
+        _, broken = play(parse(given.replay.read_text()), print)
+        print(broken or "nothing is broken")
+        return bool(broken)
+    make, one = (make_returns, check_returns) if given.returns else (make_plan, check)
+    result = run_many(range(given.first, given.first + given.seeds), one)
+    print(
+        f"{result.played} seeds from {given.first} in {result.seconds:.1f}s, {result.rate:.0f} a"
+        f" second, {result.failovers} automatic failovers"
+    )
+    if result.seed is None:
+        print("nothing is broken")
         return 0
-    plan = shrink(make_plan(seed))
-    print(f"seed {seed}: {broken}\nmade small: {play(plan)}\n{plan}")
+    print(f"BROKEN seed {result.seed}: {result.broken}")
+    if not given.no_report:
+        print(report(make(result.seed), result.broken))
     return 1
 
 

@@ -41,7 +41,7 @@ from lb_probe.core.model import Event, Group, Node, Role, Saved
 from lb_probe.ports import LbProbeError, Refused
 
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
-UNTOLD = {"publish.sent", "group.started"}
+UNTOLD = {"publish.sent", "publish.failing", "group.started"}
 NEIGHBOURS = ("core", "sentry")
 NODE_DOES = {
     "dies": ("state", "dead"),

@@ -373,7 +373,7 @@ async def test_history_is_newest_last_by_group_and_limited(store: SqliteStore) -
 
 
 async def test_history_beyond_the_newest_hundred_thousand_goes_now_and_then(path: Path) -> None:
-    line = "INSERT INTO history VALUES ({}, 1.5, 'g', 'note', 0, '{{}}')"
+    line = "INSERT INTO history VALUES ({}, 1767221000.5, 'g', 'note', 0, '{{}}')"
     sql(path, *(line.format(number) for number in (5, 101_000, 101_001, 200_998)))
     async with await SqliteStore.open(path) as store:
         await store.note(record(0, kind="note"))

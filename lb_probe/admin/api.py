@@ -13,21 +13,22 @@ import json
 import logging
 import re
 import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
-from lb_probe import __version__
+from lb_probe import __version__, history
 from lb_probe.admin.auth import Actor, Operator, Rank, by_peer, by_token
 from lb_probe.admin.openapi import document
 from lb_probe.controller import Ask, Controller
 from lb_probe.core import acts
-from lb_probe.core.explain import as_json, explain, gate_json, iso
+from lb_probe.core.explain import explain
 from lb_probe.core.model import Event
-from lb_probe.ports import Conflict, Invalid, LbProbeError, NotFound, Record, Refused
+from lb_probe.core.view import as_json, gate_json
+from lb_probe.ports import Conflict, Invalid, LbProbeError, NotFound, Refused, Span
 
 MAX_BODY = 64 * 1024
 MAX_STREAMS = 200
@@ -195,8 +196,11 @@ class Api:
         limit = request.query.get("limit", "100")
         if not re.fullmatch("[0-9]{1,5}", limit) or not 1 <= int(limit) <= 10_000:
             raise Invalid(f"found limit {limit[:20]!r}; use a number from 1 to 10000")
-        records = await self._controller.history(request.query.get("group"), int(limit))
-        return web.json_response({"history": [_record(record) for record in records]})
+        span = _span(request.query, self._controller.wall)
+        found = await self._controller.history(request.query.get("group"), int(limit), span)
+        # Give `before` back to get the page before this one; null where this one is the first.
+        before = found[0].number if len(found) == int(limit) else None
+        return web.json_response({"history": [history.as_json(r) for r in found], "before": before})
 
     async def _openapi(self, request: web.Request, actor: Actor) -> web.StreamResponse:
         return web.json_response(document(Body.model_json_schema(by_alias=True), __version__))
@@ -334,14 +338,17 @@ def _ask(verb: str, body: Body, actor: Actor) -> Ask:
     )
 
 
-def _record(record: Record) -> dict[str, object]:
-    return {
-        "group": record.group,
-        "kind": record.kind,
-        "at": iso(record.at_wall),
-        "generation": record.generation,
-        "details": dict(record.details),
-    }
+def _span(query: Mapping[str, str], now: float) -> Span:
+    since, before, everything = query.get("since"), query.get("before"), query.get("all", "0")
+    if before is not None and not re.fullmatch("[1-9][0-9]{0,17}", before):
+        raise Invalid(f"found before {before[:20]!r}; use the one of the page that you have")
+    if everything not in ("0", "1"):
+        raise Invalid(f"found all {everything[:20]!r}; use 0 or 1")
+    return Span(
+        since=None if since is None else history.since_of(since, now),
+        before=None if before is None else int(before),
+        everything=everything == "1",
+    )
 
 
 def _is_plain(value: object) -> bool:

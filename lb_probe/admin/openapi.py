@@ -30,6 +30,25 @@ def document(body: dict[str, Any], version: str) -> dict[str, Any]:
         "schema": {"type": "integer", "minimum": 1, "maximum": 10000, "default": 100},
     }
     of_group = {"name": "group", "in": "query", "schema": {"type": "string"}}
+    since = {
+        "name": "since",
+        "in": "query",
+        "description": "7d, 12h, 30m, or an ISO-8601 time with its offset",
+        "schema": {"type": "string"},
+    }
+    before = {
+        "name": "before",
+        "in": "query",
+        "description": "the `before` of an answer: the page before it",
+        "schema": {"type": "integer", "minimum": 1},
+    }
+    everything = {
+        "name": "all",
+        "in": "query",
+        "description": "1: observations and marks of life as well",
+        "schema": {"type": "integer", "enum": [0, 1], "default": 0},
+    }
+    history = (of_group, limit, since, before, everything)
     return {
         "openapi": "3.1.0",
         "info": {"title": "lb-probe operator API", "version": version},
@@ -39,7 +58,7 @@ def document(body: dict[str, Any], version: str) -> dict[str, Any]:
             "/api/v1/groups/{group}": {"get": _get("one group", group)},
             "/api/v1/groups/{group}/explain": {"get": _get("why it is as it is", group)},
             "/api/v1/groups/{group}/{verb}": {"post": act},
-            "/api/v1/history": {"get": _get("what happened, newest last", of_group, limit)},
+            "/api/v1/history": {"get": _get("what happened, newest last", *history)},
             "/api/v1/events": {"get": _get("server-sent events")},
             "/api/v1/openapi.json": {"get": _get("this document")},
         },

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
 
 from lb_probe.config import values as v
+from lb_probe.core import timing
 from lb_probe.core.model import Group, Node, Role
 
 
@@ -39,7 +40,7 @@ class Operator(_Frozen):
 
 
 class Api(_Frozen):
-    """Where the operator API and the web page listen."""
+    """Where the operator API listens."""
 
     socket: v.SocketPath | None = _key(
         "UNIX socket; root and the service's user need no token", None
@@ -86,6 +87,17 @@ class Promotion(_Frozen):
     recheck_s: v.Duration = _key('a duration, e.g. "10s"')
     timeout_s: v.Duration = _key('a duration, e.g. "5s"')
     on_failure: Literal["promote", "keep-in-standby"] = _key("what it then does", "promote")
+
+    @property
+    def times(self) -> timing.Promotion:
+        """The same as the lints take it."""
+        return timing.Promotion(
+            interval_s=self.interval_s,
+            failures=self.failures,
+            recheck_s=self.recheck_s,
+            timeout_s=self.timeout_s,
+            promotes=self.on_failure == "promote",
+        )
 
 
 Gate = Literal["primary-serving", "single-primary", "synced", "same-version", "adapters-reachable"]
@@ -221,6 +233,23 @@ class GroupConfig(_Frozen):
         return tuple(n.model_copy(update={"candidate": n is secondaries[0]}) for n in nodes)
 
     @property
+    def times(self) -> timing.Timing:
+        """The group's times, for lints and explanations."""
+        probe, promotion = self.probe, self.promotion
+        return timing.Timing(
+            interval_s=probe.interval_s,
+            recheck_s=probe.recheck_s,
+            timeout_s=probe.timeout_s,
+            fall=probe.fall,
+            rise=probe.rise,
+            max_age_s=probe.max_age_s,
+            confirm_s=self.confirm_s,
+            serving_deadline_s=self.serving_deadline_s,
+            promotion=promotion.times if promotion else None,
+            has_adapters=self.act and bool(self.adapters),
+        )
+
+    @property
     def shape(self) -> Group:
         """The group as the core knows it."""
         return Group(
@@ -255,7 +284,7 @@ class Config(_Frozen):
         "sqlite:/var/lib/lb-probe/state.db",
         alias="store",
     )
-    api: Api | None = _key("operator API and web page", None)
+    api: Api | None = _key("operator API", None)
     metrics: Metrics | None = _key("metrics and health of the prober", None)
     reference_targets: tuple[v.Target, ...] = _key(
         "should always answer: all silent means it is us", ()

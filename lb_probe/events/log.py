@@ -13,9 +13,8 @@ import structlog
 
 from lb_probe.core.model import Event
 
-QUIET = frozenset(
-    {"probe.done", "publish.sent", "publish.done"}
-)  # thousands a second: counted, not logged
+# Thousands a second, or the same again and again: counted, not logged.
+QUIET = frozenset({"probe.done", "publish.sent", "publish.done", "publish.failing"})
 LEVELS = {
     "group.failover": "warning",
     "group.condition": "info",
@@ -28,6 +27,8 @@ LEVELS = {
     "prober.stalled": "warning",
     "clock.jumped": "warning",
     "act.refused": "warning",
+    "part.crashed": "error",
+    "config.not-reloaded": "warning",
 }
 
 

@@ -21,9 +21,9 @@ from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lb_probe import __version__
-from lb_probe.core.explain import View, mode_word, serving_word
 from lb_probe.core.failover import CONDITIONS
 from lb_probe.core.model import Event, Failed, Mode, Observation, Page
+from lb_probe.core.view import View, mode_word, serving_word
 
 FAST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -91,6 +91,7 @@ class Metrics:
             "probe.done": self._probe_done,
             "publish.done": self._published,
             "publish.failed": self._published,
+            "publish.failing": self._published,
             "publish.confirmed": self._confirmed,
             "group.failover": self._failed_over,
             "group.resume": self._resumed,
@@ -149,7 +150,8 @@ class Metrics:
             self._publish_seconds.observe(seconds)
 
     def _failed_over(self, event: Event) -> None:
-        self._failovers.labels(event.group).inc()
+        if event.fields.get("actor") == "lb-probe":  # an operator's failover is none of ours
+            self._failovers.labels(event.group).inc()
 
     def _resumed(self, event: Event) -> None:
         self._resumes.labels(event.group).inc()

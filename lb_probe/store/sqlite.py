@@ -21,7 +21,7 @@ import re
 import secrets
 import sqlite3
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
@@ -32,15 +32,22 @@ from typing import Any, Self, TypeVar
 from pydantic import TypeAdapter
 
 from lb_probe.core.model import Saved
-from lb_probe.ports import Conflict, Record, StoreError
+from lb_probe.history import CHANGES, QUIET
+from lb_probe.ports import WHOLE, Conflict, Record, Span, StoreError
 
 T = TypeVar("T")
 Migration = Callable[[sqlite3.Connection], None]
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 1.0
-KEEP_RECORDS = 100_000  # lines of history, over all groups
-TRIM_EVERY = 1_000  # so history holds at most KEEP_RECORDS + TRIM_EVERY lines
+# What was seen (observations, conditions) goes by age and by size; what was done (`CHANGES`) only
+# when it is both old and many, so that a clock that is set wrongly cannot wipe it out.
+KEEP_SEEN_S = 30 * 86_400.0
+KEEP_RECORDS = 100_000  # of the newest lines, over all groups
+KEEP_CHANGES_S = 400 * 86_400.0
+KEEP_CHANGES = 10_000
+PRUNE_EVERY = 100  # lines between two looks at the oldest ones
+PRUNE_STEP = 1_000  # lines that one look may delete: no transaction takes long
 MOUNTINFO = Path("/proc/self/mountinfo")
 
 # From version N to N + 1, inside one transaction: never commit, never use `executescript`.
@@ -95,6 +102,17 @@ UPSERT = """INSERT INTO groups VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
         hold = excluded.hold, roles = excluded.roles, acked = excluded.acked,
         generation = excluded.generation, last_change = excluded.last_change,
         fingerprint = excluded.fingerprint, digest = excluded.digest"""
+
+# The list of kinds comes as one JSON value.
+OLDEST_SEEN = """SELECT id, at_wall FROM history
+    WHERE kind NOT IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?"""
+OLDEST_CHANGES = """SELECT id, at_wall FROM history
+    WHERE kind IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?"""
+COUNT_CHANGES = """SELECT count(*) FROM history
+    WHERE kind IN (SELECT value FROM json_each(?))"""
+SPAN_OF_HISTORY = """SELECT id, "group", kind, at_wall, generation, details FROM history
+    WHERE (? IS NULL OR "group" IN (?, '')) AND id < ? AND at_wall >= ?
+    AND kind NOT IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT ?"""
 
 RESTORE = (
     "keep it for study with its -wal and -shm files, and put a backup in place of all three;"
@@ -294,6 +312,19 @@ def _take_lock(path: Path) -> int:
     return lock
 
 
+def holder(path: Path) -> str | None:
+    """Return the pid of the prober that uses this store; None where none does, or no store is."""
+    try:
+        with Path(f"{path.resolve()}.lock").open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return lock.read(20).decode(errors="replace").strip() or "unknown"
+    except OSError:
+        pass  # break-glass must work without a store, and with one that cannot be read
+    return None
+
+
 def _give_to_owner(fd: int, model: Path) -> None:
     # What root makes (`sudo lb-probe init`) must be usable by the service's own user.
     if os.geteuid() == 0:
@@ -410,10 +441,7 @@ def _examine(path: Path, migrations: Mapping[int, Migration]) -> int:
     with closing(_connect(path, "ro")) as db:
         found = int(_meta(db, path, "schema_version"))
         if found > SCHEMA_VERSION:
-            raise StoreError(
-                f"store {path}: it has schema version {found} and was written by a newer lb-probe;"
-                f" this one reads up to {SCHEMA_VERSION}: upgrade lb-probe, or restore a backup"
-            )
+            raise _newer(path, found)
         if any(version not in migrations for version in range(found, SCHEMA_VERSION)):
             raise StoreError(
                 f"store {path}: it has schema version {found}, which this lb-probe cannot bring to"
@@ -421,6 +449,13 @@ def _examine(path: Path, migrations: Mapping[int, Migration]) -> int:
             )
         (_refuse_nonsense if found == SCHEMA_VERSION else _refuse_damage)(db, path)
     return found
+
+
+def _newer(path: Path, found: int) -> StoreError:
+    return StoreError(
+        f"store {path}: it has schema version {found} and was written by a newer lb-probe;"
+        f" this one reads up to {SCHEMA_VERSION}: upgrade lb-probe, or restore a backup"
+    )
 
 
 def _migrate(path: Path, found: int, migrations: Mapping[int, Migration]) -> None:
@@ -478,6 +513,25 @@ def backup(path: Path, target: Path) -> None:
         with closing(_connect(path, "ro")) as db:
             _meta(db, path, "store_id")
             _copy(db, path, target.absolute())
+
+
+def read_history(path: Path) -> list[Record]:
+    """Read the whole history of a store, or of a backup, without changing or locking anything.
+
+    Raises:
+        StoreError: No store there, it is newer than this program, or it cannot be read.
+    """
+    path = path.resolve()
+    with _in_words(f"store {path}"):
+        _refuse_not_a_file(path)
+        # Beside a store that nobody has open, SQLite would make a -wal and leave it there.
+        is_open = Path(f"{path}-wal").exists()
+        mode = "ro" if is_open else "ro&immutable=1"
+        with closing(_connect(path, mode)) as db:
+            found = int(_meta(db, path, "schema_version"))
+            if found > SCHEMA_VERSION:
+                raise _newer(path, found)
+            return _read_history(db, path, None, 2**62, WHOLE)
 
 
 class SqliteStore:
@@ -601,13 +655,27 @@ class SqliteStore:
         """
         await self._call(partial(self._note, _history_row(record)))
 
-    async def history(self, group: str | None = None, limit: int = 100) -> list[Record]:
-        """Return the newest records, newest last. Beyond the newest 100,000 they are deleted.
+    async def note_all(self, records: Sequence[Record]) -> None:
+        """Add many lines of history that change nothing saved: all of them or none.
+
+        Raises:
+            StoreError: Not saved.
+            ValueError, TypeError: Details are not plain JSON values.
+        """
+        await self._call(partial(self._note, *map(_history_row, records)))
+
+    async def history(
+        self, group: str | None = None, limit: int = 100, span: Span = WHOLE
+    ) -> list[Record]:
+        """Return the newest records of a span, newest last; the oldest are deleted now and then.
+
+        Args:
+            group: With a name, records of that group and of the prober as a whole.
 
         Raises:
             StoreError: It cannot be read.
         """
-        return await self._call(partial(self._history, group, limit))
+        return await self._call(lambda db: _read_history(db, self.path, group, limit, span))
 
     async def test_write(self) -> None:
         """Write and sync something small.
@@ -732,20 +800,11 @@ class SqliteStore:
                 (group, adapter, generation),
             )
 
-    def _note(self, history_row: tuple[object, ...], db: sqlite3.Connection) -> None:
+    def _note(self, *args: Any) -> None:
+        *history_rows, db = args
         with self._write(db):
-            _add_history(db, history_row)
-
-    def _history(self, group: str | None, limit: int, db: sqlite3.Connection) -> list[Record]:
-        rows = db.execute(
-            'SELECT "group", kind, at_wall, generation, details FROM history'
-            ' WHERE "group" = coalesce(?, "group") ORDER BY id DESC LIMIT ?',
-            (group, max(limit, 0)),
-        ).fetchall()
-        try:
-            return [Record(g, k, at, n, json.loads(d)) for g, k, at, n, d in reversed(rows)]
-        except ValueError as error:
-            raise _damaged(self.path, f"a line of history: {error}") from error
+            for row in history_rows:
+                _add_history(db, row)
 
     def _test_write(self, db: sqlite3.Connection) -> None:
         with self._write(db):
@@ -775,5 +834,45 @@ def _add_history(db: sqlite3.Connection, row: tuple[object, ...]) -> None:
         'INSERT INTO history (at_wall, "group", kind, generation, details) VALUES (?, ?, ?, ?, ?)',
         row,
     ).lastrowid
-    if newest is not None and newest % TRIM_EVERY == 0:
-        db.execute("DELETE FROM history WHERE id <= ?", (newest - KEEP_RECORDS,))
+    if newest is not None and newest % PRUNE_EVERY == 0:
+        _prune(db, newest, float(str(row[0])))
+
+
+def _prune(db: sqlite3.Connection, newest: int, now: float) -> None:
+    """Delete some of the oldest lines that need not be kept.
+
+    Args:
+        newest: Number of the newest line.
+        now: Its wall time.
+    """
+    done = json.dumps(sorted(CHANGES))
+    seen = db.execute(OLDEST_SEEN, (done, PRUNE_STEP)).fetchall()
+    gone = [
+        number for number, at in seen if number <= newest - KEEP_RECORDS or at < now - KEEP_SEEN_S
+    ]
+    (changes,) = db.execute(COUNT_CHANGES, (done,)).fetchone()
+    if changes > KEEP_CHANGES:
+        many = min(PRUNE_STEP, changes - KEEP_CHANGES)
+        made = db.execute(OLDEST_CHANGES, (done, many)).fetchall()
+        gone += [number for number, at in made if at < now - KEEP_CHANGES_S]
+    db.executemany("DELETE FROM history WHERE id = ?", [(number,) for number in gone])
+
+
+def _read_history(
+    db: sqlite3.Connection, path: Path, group: str | None, limit: int, span: Span
+) -> list[Record]:
+    rows = db.execute(
+        SPAN_OF_HISTORY,
+        (
+            group,
+            group,
+            2**63 - 1 if span.before is None else span.before,
+            -1e300 if span.since is None else span.since,
+            json.dumps([] if span.everything else sorted(QUIET)),
+            max(limit, 0),
+        ),
+    ).fetchall()
+    try:
+        return [Record(g, k, at, n, json.loads(d), id_) for id_, g, k, at, n, d in reversed(rows)]
+    except ValueError as error:
+        raise _damaged(path, f"a line of history: {error}") from error

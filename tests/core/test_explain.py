@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lb_probe.core.evidence import Evidence, fold, situation
-from lb_probe.core.explain import AdapterStatus, View, as_json, explain, gate_json, headline, reason
+from lb_probe.core.explain import explain, headline
 from lb_probe.core.failover import CONDITIONS, decide
 from lb_probe.core.model import (
     Automation,
@@ -25,6 +25,7 @@ from lb_probe.core.model import (
     Saved,
     Seen,
 )
+from lb_probe.core.view import AdapterStatus, View, as_json, gate_json, reason
 
 NODES = (Node("a", Role.PRIMARY), Node("b", Role.SECONDARY, candidate=True))
 GROUP = Group("epmm", NODES, confirm_s=2.0)

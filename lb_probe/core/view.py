@@ -1,0 +1,213 @@
+"""One group as people and programs see it, taken at one moment, and its JSON.
+
+Source: DESIGN sections 6 and 7; X5, X14.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from lb_probe.core import evidence as ev
+from lb_probe.core.evidence import Evidence, PageEvidence
+from lb_probe.core.model import (
+    Change,
+    Decision,
+    Failed,
+    Gate,
+    Group,
+    Hold,
+    Page,
+    Saved,
+    Seen,
+    Serving,
+)
+from lb_probe.core.timing import Timing
+
+
+@dataclass(frozen=True, slots=True)
+class AdapterStatus:
+    """One load balancer of one group, as shown.
+
+    Attributes:
+        seen: What it says; None where it cannot be read.
+        yielded: Somebody else writes there and we stopped.
+    """
+
+    name: str
+    type: str
+    wanted: str | None
+    seen: Seen | None
+    yielded: bool
+    in_sync: bool
+    detail: str
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """Everything that is shown of one group, taken at one moment.
+
+    Attributes:
+        group: With the roles that are in force.
+        roles_swapped: The roles differ from the file's.
+        now: Monotonic seconds of the moment.
+        timing: Its times, for what could happen next; None where nobody told them.
+    """
+
+    group: Group
+    saved: Saved
+    decision: Decision
+    evidence: Evidence
+    adapters: tuple[AdapterStatus, ...]
+    roles_swapped: bool
+    now: float
+    timing: Timing | None = None
+
+
+def iso(wall: float) -> str:
+    """Return UTC seconds since 1970 as ISO-8601.
+
+    >>> iso(0.0)
+    '1970-01-01T00:00:00Z'
+    """
+    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
+
+
+def as_json(view: View) -> dict[str, object]:
+    """Return the group as the API of DESIGN section 7 gives it."""
+    saved, group = view.saved, view.group
+    return {
+        "name": group.name,
+        "policy": "manual-resume",
+        "act": group.act,
+        "assigned": saved.assigned,
+        "latched": saved.latched,
+        "condition": view.decision.condition,
+        "rule": view.decision.rule,
+        "reason": reason(view),
+        "blocked": list(view.decision.blocked),
+        "hold": _hold(saved.hold),
+        "acked": saved.acked,
+        "generation": saved.generation,
+        "roles_swapped": view.roles_swapped,
+        "nodes": [_node(view, name) for name in group.names],
+        "adapters": [_adapter(adapter) for adapter in view.adapters],
+        "last_change": _change(saved.last_change),
+    }
+
+
+def _hold(hold: Hold | None) -> dict[str, object] | None:
+    if hold is None:
+        return None
+    return {
+        "by": hold.by,
+        "reason": hold.reason,
+        "until": iso(hold.until_wall),
+        "hands_off": hold.hands_off,
+    }
+
+
+_SERVING = {Serving.YES: "ok", Serving.NO: "fail"}
+
+
+def serving_word(view: View, name: str) -> str:
+    """Return ok, fail or unknown for a node's status page."""
+    return _SERVING.get(ev.served(view.evidence, view.group, name, view.now), "unknown")
+
+
+def mode_word(view: View, name: str) -> str:
+    """Return primary, standby or unknown for a node's hastatus page."""
+    return ev.mode(view.evidence, view.group, name, view.now).value
+
+
+def _node(view: View, name: str) -> dict[str, object]:
+    node = next(n for n in view.group.nodes if n.name == name)
+    probes = {page.value: _probe(view.evidence.page(name, page), view.now) for page in Page}
+    return {
+        "name": name,
+        "role": node.role.value,
+        "candidate": node.candidate,
+        "serving": serving_word(view, name),
+        "mode": mode_word(view, name),
+        "probes": probes,
+    }
+
+
+def _probe(page: PageEvidence, now: float) -> dict[str, object]:
+    last = page.last
+    if last is None:
+        return {}
+    failed = isinstance(last.outcome, Failed)
+    return {
+        "result": "failed" if failed else "ok",
+        "phase": last.outcome.phase.value if isinstance(last.outcome, Failed) else None,
+        "detail": last.outcome.detail,
+        "duration_s": round(last.ended_at - last.started_at, 6),
+        "age_s": round(now - last.started_at, 3),
+        "in_a_row": page.fails if failed else page.passes,
+    }
+
+
+def _adapter(adapter: AdapterStatus) -> dict[str, object]:
+    return {
+        "name": adapter.name,
+        "type": adapter.type,
+        "wanted": adapter.wanted,
+        "seen": adapter.seen.node if adapter.seen else None,
+        "usable": adapter.seen.usable if adapter.seen else None,
+        "in_sync": adapter.in_sync,
+        "foreign_writer": adapter.yielded,
+        "detail": adapter.detail,
+    }
+
+
+def _change(change: Change | None) -> dict[str, object] | None:
+    if change is None:
+        return None
+    return {
+        "kind": change.kind,
+        "from": change.source,
+        "to": change.target,
+        "at": iso(change.at_wall),
+        "actor": change.actor,
+        "reason": change.reason,
+        "rule": change.rule,
+        "evidence": list(change.evidence),
+        "notes": dict(change.notes),
+    }
+
+
+def gate_json(gate: Gate) -> dict[str, object]:
+    """Return one gate as refusals and plans show it."""
+    return {"id": gate.id, "passed": gate.passed, "found": gate.found, "wanted": gate.wanted}
+
+
+_REASONS: Mapping[str, str] = {
+    "normal": "{primary} serves and {secondary} stands by",
+    "confirming": "no verdict yet",
+    "unprotected": "{primary} serves; no standby behind it",
+    "dual-primary": "{primary} serves, and {secondary} says Primary too: nobody stands by",
+    "role-mismatch": "{primary} says Standby: roles were swapped without us",
+    "failing-over": "traffic goes to {secondary}",
+    "failover-blocked": "{primary} failed and {secondary} stands by; blocked by {blocked}",
+    "promoted-early": "{primary} failed and {secondary} already says Primary: an operator decides",
+    "no-standby": "{primary} failed, and {secondary} does not answer",
+    "unknown-mode": "{primary} failed, and {secondary} says a mode nobody documented",
+    "failed-over": "{traffic} serves; {primary} is not ok",
+    "primary-returned": "{traffic} serves; {primary} is back; resume is yours",
+    "not-serving": "{traffic} has the traffic, answers, and does not serve",
+    "secondary-down": "{traffic} has the traffic and is down; {primary} may serve: resume is yours",
+    "all-down": "neither {traffic} nor {primary} serves",
+    "prober-isolated": "nothing answers at all: it is us, nothing moves",
+    "unassigned": "nobody has said which node gets the traffic: failover --to NODE",
+}
+
+
+def reason(view: View) -> str:
+    """Return one sentence: what is the case and whose turn it is."""
+    group = view.group
+    return _REASONS[view.decision.condition].format(
+        primary=group.primary,
+        secondary=ev.watched(group, view.saved.assigned),
+        traffic=view.saved.assigned or "no node",
+        blocked=", ".join(view.decision.blocked) or "nothing",
+    )

@@ -1,0 +1,381 @@
+"""A prober that never was: one configuration, driven through what was recorded of the pages.
+
+It decides with the real core (`evidence`, `failover`, `acts`) and probes by the rules of
+`prober.schedule`: from start to start, never overlapping, at `recheck` while a verdict is open, the
+Secondary hurried while the Primary is doubtful. It differs where the real one hangs on chance or on
+the world: a page's first probe is at the first recorded one after a start, no probe starts late, a
+probe takes as long as the recorded one did (a timeout: this configuration's), saving takes no time.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+from lb_probe.core import acts
+from lb_probe.core import evidence as ev
+from lb_probe.core.evidence import Evidence
+from lb_probe.core.failover import decide
+from lb_probe.core.model import (
+    Action,
+    Automation,
+    Decision,
+    Failed,
+    Group,
+    Mode,
+    Observation,
+    Page,
+    Passed,
+    Phase,
+    Primary,
+    Saved,
+    Serving,
+    Traffic,
+)
+from lb_probe.replay.story import HOLDS, MOVES, Answer, Fault, Step, Story
+
+_HANGS = (Phase.TIMEOUT, Phase.CONNECT_TIMEOUT)
+_FLOORS = frozenset({"stalled", "clock-jumped", "rejoined", "lost"})
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One configuration of one group.
+
+    Attributes:
+        name: What the result calls it.
+    """
+
+    name: str
+    group: Group
+    interval_s: float
+    recheck_s: float
+    timeout_s: float
+
+
+@dataclass(slots=True)
+class Verdict:
+    """What became of one fault in one run.
+
+    Attributes:
+        to: Where traffic moved; empty where it did not.
+        after_s: Seconds from the fault's beginning to the move.
+        elsewhere: Where traffic was when the fault began; empty while on the Primary.
+        is_resumed: An operator is taken to have resumed before: this run had moved traffic when
+            really nothing had.
+        counted: Most failures in a row that could support a move.
+        span_s: Seconds from the start of the first of them to the end of the last.
+        reached: Conditions in which the Primary had failed for good, and brakes, each with the
+            seconds after which it was first reached.
+    """
+
+    to: str = ""
+    after_s: float = 0.0
+    elsewhere: str = ""
+    is_resumed: bool = False
+    counted: int = 0
+    span_s: float = 0.0
+    reached: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One page, and where it is in its plan."""
+
+    node: str
+    page: Page
+    planned: float
+    base: float = 0.0
+    started: float = -math.inf
+    ends: float = 0.0
+    fails: int = 0
+    under_way: Answer | None = None
+
+    @property
+    def due(self) -> float:
+        """When something happens to it next."""
+        return self.planned if self.under_way is None else self.ends
+
+    def shift(self, seconds: float) -> None:
+        """Put its whole plan later."""
+        self.planned += seconds
+        self.base += seconds
+        self.started += seconds
+        self.ends += seconds
+
+
+class Run:
+    """One pass of one configuration through one story."""
+
+    def __init__(self, setting: Setting, story: Story, *, may_skip: bool = True) -> None:
+        self._setting = setting
+        self._story = story
+        self._may_skip = may_skip
+        self._group = setting.group
+        self._saved = story.first or Saved()
+        self._evidence = Evidence(floor=0.0)
+        self._decision: Decision | None = None
+        self._now = 0.0
+        self._answers: dict[tuple[str, Page], Answer] = {}
+        self._slots: list[_Slot] = []
+        self._is_paused = self._is_isolated = self._is_store_broken = False
+        self._fault: Fault | None = None
+        self._verdict = Verdict()
+
+    def verdicts(self, faults: Sequence[Fault]) -> list[Verdict]:
+        """Return what becomes of each fault, in their order."""
+        begun: dict[int, list[Fault]] = {}
+        for fault in faults:
+            begun.setdefault(fault.step, []).append(fault)
+        found: Mapping[Fault, Verdict] = self._play(begun)
+        return [found[fault] for fault in faults]
+
+    def _play(self, begun: Mapping[int, Sequence[Fault]]) -> dict[Fault, Verdict]:
+        found: dict[Fault, Verdict] = {}
+        for number, step in enumerate(self._story.steps):
+            self._until(step.at)
+            for fault in begun.get(number, ()):
+                found[fault] = Verdict()
+                if fault.node == self._group.primary:
+                    self._fault, self._verdict = fault, found[fault]
+                    self._begin_fault(self._story.saved[number], step.at)
+                else:
+                    found[fault].elsewhere = "?"
+            self._apply(step)
+        self._until(self._story.end)
+        return found
+
+    def _begin_fault(self, really: Saved | None, at: float) -> None:
+        group = self._setting.group.with_roles(really.roles if really else None)
+        is_home = really is not None and really.assigned == group.primary and not really.latched
+        if really is not None and is_home and self._saved.assigned != group.primary:
+            # Nobody resumed what nobody moved: without this, the first move that only this
+            # configuration makes would hide all later ones.
+            self._take(really, at)
+            self._verdict.is_resumed = True
+        if ev.traffic(self._group, self._saved.assigned) is not Traffic.PRIMARY:
+            self._verdict.elsewhere = self._saved.assigned or "nobody"
+
+    # -------------------------------------------------------------- what happened
+    def _apply(self, step: Step) -> None:
+        self._now = max(self._now, step.at)
+        if step.what == "saw":
+            self._see(step)
+        elif step.what in ("stopped", "began", "lost"):
+            self._forget(step)
+        elif step.what == "paused":
+            self._is_paused = True
+        elif step.what == "stalled":
+            self._wake(step.at)
+        elif step.what in ("isolated", "rejoined"):
+            self._is_isolated = step.what == "isolated"
+        elif step.what in ("store-failed", "store-recovered"):
+            self._is_store_broken = step.what == "store-failed"
+        elif step.saved is not None:
+            self._change(step, step.saved)
+        if step.what in _FLOORS:
+            self._evidence = ev.raise_floor(self._evidence, step.at)
+        if self._slots:
+            self._evaluate()
+
+    def _see(self, step: Step) -> None:
+        key = (step.node, step.page)
+        if step.answer is None or step.node not in self._group.names:
+            return
+        if key not in self._answers:
+            self._slots.append(_Slot(*key, planned=step.at))
+            self._slots.sort(key=lambda slot: (slot.node, slot.page.value))
+        self._answers[key] = step.answer
+
+    def _forget(self, step: Step) -> None:
+        """Nothing is known of any page until it is seen again."""
+        self._answers.clear()
+        self._slots.clear()
+        self._is_paused = False
+        if step.what != "began":
+            return
+        self._evidence = Evidence(floor=step.at)
+        self._is_isolated = self._is_store_broken = False
+        if self._saved.generation == 0 and step.saved is not None:
+            self._take(step.saved, step.at)
+
+    def _wake(self, at: float) -> None:
+        self._is_paused = False
+        for slot in self._slots:
+            slot.planned = max(slot.planned, at)
+            slot.ends = max(slot.ends, at)
+
+    def _change(self, step: Step, saved: Saved) -> None:
+        if step.what in HOLDS:
+            self._take(replace(self._saved, hold=saved.hold), step.at)
+        elif step.what in MOVES and (step.by or self._saved.generation == 0):
+            self._take(saved, step.at)
+
+    def _take(self, saved: Saved, at: float) -> None:
+        """Take a saved state into force, as the controller does."""
+        before, self._saved = self._saved, replace(saved, generation=max(saved.generation, 1))
+        self._group = self._setting.group.with_roles(saved.roles)
+        if saved.assigned != before.assigned or saved.roles != before.roles:
+            is_moved = saved.assigned not in (None, self._group.primary)
+            waits = at if is_moved and saved.assigned != before.assigned else None
+            self._evidence = replace(ev.raise_floor(self._evidence, at), moved_at=waits)
+        ends_hold = before.hold is not None and saved.hold is None
+        if ends_hold or (before.latched and not saved.latched):
+            self._evidence = ev.raise_floor(self._evidence, at)
+
+    # -------------------------------------------------------------- probing
+    def _until(self, end: float) -> None:
+        while self._slots and not self._is_paused:
+            slot = min(self._slots, key=lambda slot: slot.due)
+            if slot.due >= end:
+                break
+            self._now = max(self._now, slot.due)
+            if slot.under_way is None:
+                self._start(slot)
+            else:
+                self._end(slot, slot.under_way)
+                self._skip(end)
+
+    def _start(self, slot: _Slot) -> None:
+        answer = self._answers[slot.node, slot.page]
+        slot.base, slot.planned = slot.planned, math.inf
+        slot.started = self._now
+        slot.under_way = answer
+        slot.ends = self._now + self._took(answer)
+
+    def _took(self, answer: Answer) -> float:
+        if isinstance(answer.outcome, Failed) and answer.outcome.phase in _HANGS:
+            return self._setting.timeout_s
+        return min(answer.took_s, self._setting.timeout_s)
+
+    def _end(self, slot: _Slot, answer: Answer) -> None:
+        slot.under_way = None
+        slot.fails = slot.fails + 1 if isinstance(answer.outcome, Failed) else 0
+        seen = Observation(slot.node, slot.page, slot.started, self._now, answer.outcome)
+        watched = ev.watched(self._group, self._saved.assigned)
+        self._evidence = ev.fold(self._evidence, seen, self._group, watched)
+        self._evaluate()
+        is_urgent = 0 < slot.fails < self._group.fall or self._is_hurried(slot)
+        delay = self._setting.recheck_s if is_urgent else self._setting.interval_s
+        slot.planned = min(slot.planned, max(slot.base + delay, self._now))
+
+    def _is_hurried(self, slot: _Slot) -> bool:
+        node = ev.watched(self._group, self._saved.assigned)
+        if (slot.node, slot.page) != (node, Page.HASTATUS):
+            return False
+        if ev.traffic(self._group, self._saved.assigned) is not Traffic.PRIMARY:
+            return False
+        is_asked = self._decision is not None and self._decision.action is Action.REPROBE
+        return is_asked or ev.is_doubtful(self._evidence, self._group, self._now)
+
+    def _quicken(self) -> None:
+        for slot in self._slots:
+            if slot.under_way is None and slot.started >= 0 and self._is_hurried(slot):
+                soon = max(slot.started + self._setting.recheck_s, self._now)
+                slot.planned = min(slot.planned, soon)
+
+    # -------------------------------------------------------------- deciding
+    def _brakes(self) -> tuple[str, ...]:
+        brakes = {
+            "hold": self._saved.hold is not None,
+            "act": not self._group.act,
+            "one-shot": self._saved.latched,
+            "store-not-writable": self._is_store_broken,
+        }
+        return tuple(name for name, is_on in brakes.items() if is_on)
+
+    def _evaluate(self) -> None:
+        brakes = self._brakes()
+        automation = Automation.BLOCKED if brakes else Automation.ARMED
+        if self._is_isolated:
+            automation = Automation.ISOLATED
+        situation = ev.situation(
+            self._evidence, self._group, self._saved.assigned, automation, self._now
+        )
+        decision = self._decision = decide(situation, brakes)
+        if situation.serving is Serving.YES:
+            self._evidence = ev.arrived(self._evidence)
+        self._note(decision)
+        if decision.action is Action.FAIL_OVER:
+            self._move(decision)
+        elif decision.action is Action.REPROBE or ev.is_doubtful(
+            self._evidence, self._group, self._now
+        ):
+            self._quicken()
+
+    def _move(self, decision: Decision) -> None:
+        target = self._group.candidate
+        state = acts.fail_over(
+            self._saved,
+            target,
+            at_wall=self._now,
+            rule=decision.rule,
+            condition=decision.condition,
+            why=(),
+        )
+        self._take(state, self._now)
+        if self._fault is not None:
+            self._verdict.to, self._verdict.after_s = target, self._now - self._fault.at
+
+    def _note(self, decision: Decision) -> None:
+        """Keep how far this fault came, for the reason why it moved nothing."""
+        if self._fault is None or decision.situation.traffic is not Traffic.PRIMARY:
+            return
+        verdict, page = self._verdict, self._evidence.page(self._fault.node, Page.STATUS)
+        after_s = self._now - self._fault.at
+        if page.counted > verdict.counted and page.last is not None:
+            verdict.counted = page.counted
+            verdict.span_s = page.last.ended_at - page.counted_since
+        if decision.situation.automation is Automation.ISOLATED and page.fails:
+            verdict.reached.setdefault(decision.condition, after_s)
+        elif decision.situation.primary is Primary.FAIL:
+            brakes = f" ({', '.join(decision.blocked)})" if decision.blocked else ""
+            verdict.reached.setdefault(f"{decision.condition}{brakes}", after_s)
+
+    # -------------------------------------------------------------- leaving out what repeats
+    def _skip(self, end: float) -> None:
+        """Leave out rounds of probes that cannot change anything, each page in step with itself."""
+        step_s = self._setting.interval_s + self._setting.timeout_s
+        target = end - 3 * step_s
+        if not self._may_skip or target - self._now < 3 * step_s or not self._is_settled():
+            return
+        pages = dict(self._evidence.pages)
+        for slot in self._slots:
+            key = (slot.node, slot.page)
+            period = max(self._setting.interval_s, self._took(self._answers[key]))
+            seconds = math.floor((target - self._now) / period) * period
+            slot.shift(seconds)
+            pages[key] = _shifted(pages[key], seconds)
+        self._evidence = replace(self._evidence, pages=pages)
+        self._now = max(self._now, min(slot.due for slot in self._slots))
+
+    def _is_settled(self) -> bool:
+        """Tell whether every further probe says what the last ones said, and moves nothing."""
+        decision, group = self._decision, self._group
+        if decision is None or decision.action is not Action.NONE:
+            return False
+        if self._evidence.moved_at is not None or not all(map(self._is_steady, self._slots)):
+            return False
+        if decision.situation.traffic is not Traffic.PRIMARY:
+            return True
+        status = self._answers.get((group.primary, Page.STATUS))
+        if status is None or isinstance(status.outcome, Passed):
+            return True
+        says = self._answers.get((group.candidate, Page.HASTATUS))
+        may_move = says is not None and says.outcome == Passed(Mode.STANDBY, says.outcome.detail)
+        return not may_move and decision.situation.primary is Primary.FAIL
+
+    def _is_steady(self, slot: _Slot) -> bool:
+        page = self._evidence.page(slot.node, slot.page)
+        outcome = self._answers[slot.node, slot.page].outcome
+        if page.last is None or page.last.outcome != outcome:
+            return False
+        if isinstance(outcome, Failed):
+            return page.fails > self._group.fall
+        return page.passes > self._group.rise
+
+
+def _shifted(page: ev.PageEvidence, seconds: float) -> ev.PageEvidence:
+    last = page.last
+    assert last is not None
+    later = replace(last, started_at=last.started_at + seconds, ended_at=last.ended_at + seconds)
+    return replace(page, last=later, answered=later if page.answered is last else page.answered)
