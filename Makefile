@@ -5,12 +5,14 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format lock bench clean
+.PHONY: help demo test lint format simulate prove lock bench clean
 
 help:
 	@echo "make demo    two nodes, a real HAProxy and a prober on this machine (SCRIPT=1 plays the story)"
 	@echo "make test    everything: lint, types, contracts, tests"
 	@echo "make lint    lint, types, contracts"
+	@echo "make simulate   random histories, SEEDS=1000000 FIRST=0; the first failure made small"
+	@echo "make prove      seed bugs one at a time; every one must be found by a check"
 	@echo "make bench   the measurements of tests/bench"
 	@echo "make lock    renew requirements/*.txt from pyproject.toml"
 
@@ -44,6 +46,13 @@ test: lint
 format: $(VENV)/.dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+
+# Ten thousand of these are part of `make test`; this is for a night.
+simulate: $(VENV)/.dev
+	$(BIN)/python tests/simulation.py $(or $(SEEDS),1000000) $(or $(FIRST),0)
+
+prove: $(VENV)/.dev
+	$(BIN)/python tests/prove_checks.py
 
 bench: $(VENV)/.dev
 	for script in tests/bench/*.py; do $(BIN)/python $$script || exit 1; done

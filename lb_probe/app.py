@@ -14,7 +14,7 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import Any, TypeVar
 
 from aiohttp import web
 
-from lb_probe import __version__
+from lb_probe import __version__, replay
 from lb_probe.adapters.haproxy import HaproxyServers
 from lb_probe.admin.api import Api
 from lb_probe.admin.auth import Operator, Rank
@@ -48,7 +48,9 @@ from lb_probe.ports import (
     NotFound,
     Publisher,
     PublishError,
+    Record,
     Refused,
+    Span,
     StoreError,
 )
 from lb_probe.prober import http_probe
@@ -82,6 +84,45 @@ def init_store(path: Path) -> str:
     config = load(path, as_="client")
     sqlite.init(config.store_path)
     return f"made {config.store_path}; the first start adopts what the load balancers do"
+
+
+def backup_store(path: Path, target: Path) -> str:
+    """Copy the store of this file, also while a prober uses it; say how to use the copy.
+
+    Raises:
+        ConfigError: The file cannot be used.
+        StoreError: There is no store, the target exists, or the copy failed.
+    """
+    store = load(path, as_="client").store_path
+    sqlite.backup(store, target)
+    size = target.stat().st_size
+    return (
+        f"copied {store} to {target} ({size} bytes)\n"
+        f"to restore it: stop the prober, move {store}, {store.name}-wal and {store.name}-shm away,"
+        f" copy {target} to {store} with the same owner, start the prober"
+    )
+
+
+def stored_history(store: Path, group: str | None, limit: int | None, span: Span) -> list[Record]:
+    """Read the history from a store's file or a backup, without a prober; changes nothing.
+
+    Raises:
+        StoreError: It cannot be read.
+    """
+    return sqlite.read_history(store, group, 2**62 if limit is None else limit, span)
+
+
+def replay_history(
+    records: Sequence[Record], files: Sequence[Path], group: str | None, since_s: float | None
+) -> dict[str, Any]:
+    """Put a history to the configurations in these files, side by side.
+
+    Raises:
+        ConfigError: A file cannot be used.
+        NotFound: A file has no such group.
+    """
+    configs = [(str(file), load(file, as_="client")) for file in files]
+    return replay.replay(records, configs, group=group, since_s=since_s)
 
 
 def check(path: Path, as_: str) -> list[str]:

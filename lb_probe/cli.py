@@ -215,12 +215,15 @@ def main() -> NoReturn:
 def _local_errors() -> Iterator[None]:
     """Turn what app raises into messages and exit codes."""
     from lb_probe.config import ConfigError
+    from lb_probe.history import HistoryError
     from lb_probe.ports import Conflict, Invalid, LbProbeError, NotFound, Refused
 
     try:
         yield
     except ConfigError as error:
         raise Faults(error.faults) from error
+    except HistoryError as error:
+        raise Stop(str(error), 1) from error  # begins with the line, as the configuration's do
     except (NotFound, Invalid) as error:
         raise client.Unusable(str(error)) from error
     except Conflict as error:
@@ -277,6 +280,20 @@ def prober(init: bool, override: tuple[str, ...]) -> None:
     with _local_errors():
         code = app.run_prober(_config_file(), init=init, allowed=frozenset(override))
     raise click.exceptions.Exit(code)
+
+
+@_verb(
+    "Run",
+    "lb-probe backup /var/backups/lb-probe.db",
+    click.Argument(["target"], type=click.Path(path_type=Path), metavar="FILE"),
+)
+def backup(target: Path) -> None:
+    """Copy the store into a new file, also while the prober runs."""
+    from lb_probe import app
+
+    with _local_errors():
+        sentence = app.backup_store(_config_file(), target)
+    _say(sentence.splitlines())
 
 
 def _node_option() -> click.Option:
@@ -544,17 +561,148 @@ def explain(group: str, form: str) -> None:
     _answer(form, answer, lambda: render.lines_of(answer["text"]))
 
 
+def _store_option() -> click.Option:
+    return click.Option(
+        ["--store", "store"],
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Read a store's file or a backup instead of asking the prober.",
+    )
+
+
 @_verb(
     "Read",
-    "lb-probe history epmm --limit 20",
+    "lb-probe history epmm --since 7d",
     click.Argument(["group"], required=False),
     click.Option(["--limit"], type=click.IntRange(1, 10_000), default=50, show_default=True),
+    click.Option(["--since"], metavar="TIME", help="Nothing older: 7d, 12h, 2026-01-31T08:00Z."),
+    click.Option(["--all", "everything"], is_flag=True, help="What was seen of each page as well."),
+    click.Option(
+        ["--export", "target"],
+        metavar="FILE",
+        help="Write all of it to a new FILE, or - for stdout, as JSON Lines for replay.",
+    ),
+    _store_option(),
     _format_option(),
 )
-def history(group: str | None, limit: int, form: str) -> None:
+def history(
+    group: str | None,
+    limit: int,
+    since: str | None,
+    everything: bool,
+    target: str | None,
+    store: Path | None,
+    form: str,
+) -> None:
     """Show what happened, newest last."""
-    records = _connect().history(group, limit)
+    if target is not None:
+        _export(_whole_history(group, since, store), target)
+        return
+    if store is None:
+        records = _connect().history(group, limit, since=since, everything=everything)
+    else:
+        records = _stored(store, group, limit, since, everything=everything)
     _answer(form, {"history": records}, lambda: render.history_table(records, _look()))
+
+
+def _whole_history(group: str | None, since: str | None, store: Path | None) -> list[Json]:
+    if store is None:
+        return _connect().whole_history(group, since)
+    return _stored(store, group, None, since, everything=True)
+
+
+def _stored(
+    store: Path, group: str | None, limit: int | None, since: str | None, *, everything: bool
+) -> list[Json]:
+    from lb_probe import app
+    from lb_probe import history as room
+    from lb_probe.clock import SystemClock
+    from lb_probe.ports import Span
+
+    with _local_errors():
+        moment = None if since is None else room.since_of(since, SystemClock().wall())
+        span = Span(since=moment, everything=everything)
+        return [room.as_json(r) for r in app.stored_history(store, group, limit, span)]
+
+
+def _export(records: list[Json], target: str) -> None:
+    from lb_probe import history as room
+
+    lines = room.lines_of(records, __version__)
+    if target == "-":
+        click.echo("".join(lines), nl=False)
+        return
+    try:
+        with Path(target).open("x", encoding="utf-8") as file:
+            file.writelines(lines)
+    except FileExistsError:
+        raise client.ClientError(f"{target} already exists; name a new file") from None
+    except OSError as error:
+        raise client.ClientError(f"{target}: cannot be written: {error.strerror}") from None
+    _say([f"wrote {len(records)} records to {target}; lb-probe replay --import {target}"])
+
+
+@_verb(
+    "Read",
+    "lb-probe replay epmm --since 7d -c new.yaml",
+    click.Argument(["group"], required=False),
+    click.Option(["--since"], metavar="SPAN", help="Only faults of so long before its end: 7d."),
+    click.Option(
+        ["--against"],
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="The other configuration (else LB_PROBE_CONFIG, or the one in the usual places).",
+    ),
+    click.Option(
+        ["--import", "source"],
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        help="Read what `history --export` wrote instead of asking the prober.",
+    ),
+    _store_option(),
+    _format_option(),
+)
+def replay(
+    group: str | None,
+    since: str | None,
+    against: Path | None,
+    source: Path | None,
+    store: Path | None,
+    form: str,
+) -> None:
+    """Run what was recorded through another configuration; writes nothing.
+
+    Shows for each fault of the Primary whether, and after how long, each configuration would have
+    moved traffic, beside what really happened. -c names the new configuration.
+    """
+    from lb_probe import app
+    from lb_probe import history as room
+
+    if source is not None and store is not None:
+        raise click.UsageError("--import and --store: give one of them")
+    files = _configurations(against)
+    with _local_errors():
+        since_s = None if since is None else room.seconds_of(since)
+        if source is not None:
+            records = room.read_file(source)
+        elif store is not None:
+            records = room.checked(str(store), _stored(store, None, None, None, everything=True))
+        else:
+            api = client.connect(files[0])
+            records = room.checked(str(api.address), api.whole_history(group))
+        answer = app.replay_history(records, files, group, since_s)
+    _answer(form, answer, lambda: render.replay_block(answer, _look()))
+
+
+def _configurations(against: Path | None) -> list[Path]:
+    """Return the configuration that runs, as far as it is known, and the one given by -c."""
+    given, ours = _given_config(), os.environ.get("LB_PROBE_CONFIG")
+    new = given if given is not None and str(given) != ours else None
+    old = client.find_config(against or (Path(ours) if ours else None))
+    files = [file for file in (old, new and client.find_config(new)) if file is not None]
+    if not files:
+        raise client.Unusable("found no configuration; give -c FILE or set LB_PROBE_CONFIG")
+    return files[:1] if len(files) == 2 and files[0] == files[1] else files
 
 
 # ------------------------------------------------------------------ Act

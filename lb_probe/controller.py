@@ -32,7 +32,7 @@ from lb_probe.core.model import (
     Traffic,
 )
 from lb_probe.core.resume import World, paste
-from lb_probe.core.start import begin, topology_faults
+from lb_probe.core.start import Beginning, begin, points_elsewhere, topology_faults
 from lb_probe.core.timing import Timing
 from lb_probe.core.view import AdapterStatus, View
 from lb_probe.ports import (
@@ -205,6 +205,7 @@ class Controller:
         ]
         if faults:
             raise Invalid("; ".join(faults))
+        self._recorder.note("started")
         try:
             async with asyncio.TaskGroup() as tasks:
                 for name, setup in self._setups.items():
@@ -220,20 +221,10 @@ class Controller:
         looks = await asyncio.gather(*(r.first_look(FIRST_LOOK_S) for r in runtime.reconcilers))
         seen = {r.publisher.name: s for r, s in zip(runtime.reconcilers, looks, strict=True)}
         start = begin(runtime.group, saved, seen)
-        wall = self._clock.wall()
-        if note is not None and note.node in runtime.group.names:
-            latched = runtime.saved.latched or note.node != runtime.group.primary
-            reason = f"published offline by {note.actor}: {note.reason}"
-            state = acts.by_itself(
-                runtime.saved, "offline", note.node, latched, note.at_wall, reason
-            )
-            await self._save(runtime, state)
-        elif runtime.saved.roles and runtime.group.nodes == setup.group.nodes:
-            await self._save(runtime, acts.drop_roles(runtime.saved, wall))
-        elif start.kind in ("adopt", "assign"):
-            state = acts.by_itself(
-                runtime.saved, start.kind, start.node, start.latched, wall, start.reason
-            )
+        if runtime.saved.roles and runtime.group.nodes == setup.group.nodes:
+            await self._save(runtime, acts.drop_roles(runtime.saved, self._clock.wall()))
+        state = self._begun(runtime, start, note)
+        if state is not None:
             await self._save(runtime, state)
         else:
             self._apply(runtime, runtime.saved, decided_at=0.0)
@@ -244,6 +235,23 @@ class Controller:
         generation, now_saved = runtime.saved.generation, recorded(runtime.saved)
         self._recorder.note("began", name, generation, **fields, **now_saved)
         self._evaluate(runtime)
+
+    def _begun(self, runtime: _Runtime, start: Beginning, note: OfflineNote | None) -> Saved | None:
+        """Return what this start has to save; None where the saved word stands as it is."""
+        saved, group, wall = runtime.saved, runtime.group, self._clock.wall()
+        if note is not None and note.node in group.names:
+            latched = saved.latched or note.node != group.primary
+            reason = f"published offline by {note.actor}: {note.reason}"
+            return acts.by_itself(saved, "offline", note.node, latched, note.at_wall, reason)
+        if start.kind in ("adopt", "assign"):
+            return acts.by_itself(saved, start.kind, start.node, start.latched, wall, start.reason)
+        if start.node != saved.assigned:  # overridden by name: its node is gone from the file
+            return acts.by_itself(saved, "adopt", start.node, start.latched, wall, start.reason)
+        place = runtime.setup.fingerprints.get(saved.assigned or "", "")
+        if points_elsewhere(saved.fingerprint, place):  # overridden by name: asked only once
+            reason = f"{saved.assigned} is now where the file says, as was overridden by name"
+            return acts.by_itself(saved, "adopt", saved.assigned, saved.latched, wall, reason)
+        return None
 
     def _reconciler(self, runtime: _Runtime, publisher: Publisher) -> Reconciler:
         name = runtime.setup.group.name
@@ -300,6 +308,7 @@ class Controller:
     def references(self, answers: Mapping[str, bool]) -> None:
         """Take what the reference targets answered: all silent means it is us."""
         self._references = answers
+        self._notice_isolation()  # now, not at the next tick: the rule may hold before that
 
     def stalled(self, seconds: float) -> None:
         """Take note that probes started late: evidence was missed."""
@@ -540,8 +549,10 @@ class Controller:
         is_armed_again = before.latched and not state.latched
         if is_armed_again or (before.hold is not None and state.hold is None):
             runtime.evidence = ev.raise_floor(runtime.evidence, now)  # fresh failures only (R109)
-        runtime.hold_due_at = None
-        if state.hold is not None:
+        if state.hold is None:
+            runtime.hold_due_at = None
+        elif runtime.hold_due_at is None or state.hold != before.hold:
+            # Once for each hold: the wall clock may have jumped since (X20).
             runtime.hold_due_at = now + state.hold.until_wall - self._clock.wall()
             runtime.is_overdue_told = False
         may_write = runtime.group.act and not (state.hold is not None and state.hold.hands_off)
@@ -550,8 +561,14 @@ class Controller:
 
     async def _reload(self, runtime: _Runtime) -> None:
         """Take over what is on disk: somebody saved there, or our own outcome was unknown."""
-        saved = (await self._store.load()).get(runtime.group.name)
-        if saved is not None and saved.generation > runtime.saved.generation:
+        name, ours = runtime.group.name, runtime.saved.generation
+        saved = (await self._store.load()).get(name, Saved())
+        if saved.generation < ours:
+            raise StoreError(
+                f"the store holds generation {saved.generation} of group {name}, older than"
+                f" {ours}, which is in force: an older copy took its place; restart the prober"
+            )
+        if saved.generation > ours:
             self._apply(runtime, saved, decided_at=0.0)
 
     # -------------------------------------------------------------- holds and the store
@@ -684,11 +701,8 @@ class Controller:
     async def _save_by_hand(self, runtime: _Runtime, state: Saved) -> None:
         try:
             await self._save(runtime, state, self._clock.monotonic())
-        except Conflict:
-            await self._reload(runtime)
-            raise
         except StoreError as error:
-            self._store_failed(error)
+            await self._not_saved(runtime, error)
             raise
 
     async def _note_by_hand(self, runtime: _Runtime, ask: Ask) -> None:

@@ -30,7 +30,7 @@ LARGEST_STEP_BACK_S = 3600.0
 LARGEST_LINE = 1024 * 1024
 LARGEST_NUMBER = 2**63 - 1
 # What changed something saved, or was asked for by an operator; kept longest.
-CHANGES = frozenset({*VERBS, "hold-lapsed", "adopt", "assign", "offline"})
+CHANGES = frozenset({*VERBS, "hold-lapsed", "roles-agreed", "adopt", "assign", "offline"})
 # For replay; a timeline for people leaves them out.
 QUIET = frozenset({"observation", "watching", "began"})
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|d)")

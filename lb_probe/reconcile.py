@@ -183,9 +183,11 @@ class Reconciler:
     def _failed(self, error: PublishError, seen: Seen | None) -> None:
         text = str(error)
         result = "unreachable" if isinstance(error, Unreachable) else "refused"
-        # The same failure again is told once, and counted each time.
-        name = "publish.failed" if text != self.detail else "publish.failing"
-        self._emit(name, adapter=self.publisher.name, result=result, detail=text)
+        fields = {"adapter": self.publisher.name, "result": result, "detail": text}
+        if text != self.detail:
+            self._emit("publish.failed", **fields)
+        else:  # the same again: counted each time, told once
+            self._emit("publish.failing", **fields)
         self.seen, self.detail = seen, text
         self._changed()
 

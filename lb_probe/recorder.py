@@ -18,7 +18,7 @@ ROOM = 10_000  # records that wait for a store that does not take them
 BATCH = 500  # records of one transaction: a change that waits in line behind it waits for no more
 DETAIL_CHARS = 200
 KEEP_AGAIN_S = 86_400.0
-FIRST_MARK_S = 60.0
+FIRST_MARK_S = 10.0
 
 
 class Recorder:

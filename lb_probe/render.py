@@ -305,27 +305,134 @@ def _mapping(value: object) -> Json:
 
 
 def history_table(records: Sequence[Json], look: Look) -> list[str]:
-    """Return one row for each record, in the order given."""
+    """Return one row for each record, in the order in which it all happened."""
     if not records:
         return ["nothing has happened yet"]
-    rows = [
-        (
-            look.time(r.get("at")),
-            plain(r.get("group")),
-            plain(r.get("kind")),
-            plain(r.get("generation")),
-            _details(r.get("details")),
+    rows = []
+    for record in _in_order(records):
+        details = _mapping(record.get("details"))
+        rows.append(
+            (
+                look.time(record.get("at")),
+                plain(record.get("group"), none="(prober)"),
+                plain(record.get("kind")),
+                _what(record, details),
+                plain(details.get("actor") or details.get("rule")),
+                _told_why(details),
+            )
         )
-        for r in records
+    return table(("AT", "GROUP", "KIND", "WHAT", "BY", "WHY"), rows)
+
+
+def _in_order(records: Sequence[Json]) -> list[Json]:
+    """Put records of one prober into its own order: some are saved a second after others."""
+    runs: dict[object, int] = {}
+    keyed = []
+    key = (0, 0.0)
+    for record in records:
+        details = _mapping(record.get("details"))
+        run, up = details.get("run"), details.get("up")
+        if isinstance(run, int) and isinstance(up, int | float):
+            key = (runs.setdefault(run, len(runs)), float(up))
+        keyed.append((key, record))
+    return [record for _, record in sorted(keyed, key=lambda pair: pair[0])]
+
+
+def _what(record: Json, details: Json) -> str:
+    kind = record.get("kind")
+    if kind == "observation":
+        how = plain(details.get("phase") or details.get("mode"), none="")
+        words = [details.get("node"), details.get("page"), details.get("result"), how]
+        return " ".join(plain(word) for word in words if word)
+    if kind == "condition":
+        return f"{plain(details.get('from'), none='(start)')} -> {plain(details.get('to'))}"
+    return _way(details.get("from", details.get("to")), details.get("to")) if details else "-"
+
+
+_WHY = ("reason", "how", "detail", "notes", "blocked", "evidence", "records")
+
+
+def _told_why(details: Json) -> str:
+    found = [(key, details[key]) for key in _WHY if details.get(key) not in (None, "", [], {})]
+    words = [plain(v) if key in _WHY[:3] else f"{key}: {_joined(v)}" for key, v in found]
+    return "; ".join(words) or "-"
+
+
+def _joined(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{plain(k)}: {plain(v)}" for k, v in value.items())
+    return ", ".join(map(plain, value)) if isinstance(value, list) else plain(value)
+
+
+# ------------------------------------------------------------------ replay
+_SETTINGS = (
+    ("primary", ""),
+    ("candidate", ""),
+    ("act", ""),
+    ("confirm_s", "s"),
+    ("fall", ""),
+    ("rise", ""),
+    ("interval_s", "s"),
+    ("recheck_s", "s"),
+    ("timeout_s", "s"),
+    ("max_age_s", "s"),
+    ("serving_deadline_s", "s"),
+)
+
+
+def replay_block(answer: Json, look: Look) -> list[str]:
+    """Return what each configuration would have done with each fault, side by side."""
+    titles = [f"WITH {plain(title)}" for title in _strings(answer.get("configurations"))]
+    lines: list[str] = []
+    for group in _dicts(answer.get("groups")):
+        lines += ([""] if lines else []) + _replayed_group(group, titles, look)
+    return lines or ["no group is in every configuration"]
+
+
+def _replayed_group(group: Json, titles: list[str], look: Look) -> list[str]:
+    faults = _dicts(group.get("faults"))
+    count = f"{len(faults)} fault{'' if len(faults) == 1 else 's'} of the Primary on record"
+    lines = [f"{plain(group.get('name'))}: {count}"]
+    for title, unseen in zip(titles, group["unseen"], strict=True):
+        if unseen:
+            names = ", ".join(map(plain, unseen))
+            lines.append(f"warning: {title}: the history knows no page of {names}")
+    settings = group["settings"]
+    rows = [
+        (name.removesuffix("_s"), *(f"{plain(each.get(name))}{unit}" for each in settings))
+        for name, unit in _SETTINGS
+        if len(settings) == 1 or settings[0].get(name) != settings[1].get(name)
     ]
-    return table(("AT", "GROUP", "KIND", "GENERATION", "DETAILS"), rows)
+    lines += ["", *table(("SETTING", *titles), rows)] if rows else ["", "no setting differs"]
+    if not faults:
+        return lines
+    head = ("FAULT BEGAN", "NODE", "HOW", "LASTED", *titles, "REALLY")
+    return [*lines, "", *table(head, [_fault_row(fault, look) for fault in faults])]
 
 
-def _details(details: object) -> str:
-    found = _mapping(details)
-    return ", ".join(
-        f"{plain(k)}={plain(v)}" for k, v in found.items() if v not in (None, "", [], {})
+def _fault_row(fault: Json, look: Look) -> tuple[str, ...]:
+    lasted = fault.get("lasted_s")
+    ended = fault.get("ended")
+    how_long = "goes on" if lasted is None else f"{lasted:.1f}s"
+    more = f" ({plain(ended)})" if ended not in ("good", "open") else ""
+    return (
+        look.time(fault.get("at")),
+        plain(fault.get("node")),
+        plain(fault.get("how")),
+        how_long + more,
+        *(_move(would) for would in _dicts(fault.get("would"))),
+        _move(_mapping(fault.get("really"))),
     )
+
+
+def _move(found: Json) -> str:
+    if found.get("to") is None:
+        text = f"no move: {plain(found.get('why'))}" if found.get("why") != "no move" else "no move"
+    else:
+        by = found.get("by")
+        who = f" by {plain(by)}" if by not in (None, "the rule") else ""
+        text = f"-> {plain(found['to'])} after {found['after_s']:.1f}s{who}"
+    return f"{text} (a resume before is assumed)" if found.get("resume_assumed") else text
 
 
 # ------------------------------------------------------------------ plans, gates, results

@@ -70,7 +70,8 @@ class BrokenError(AssertionError):
 class Bounds:
     """How large one world is.
 
-    `slow` pages may answer a tick late. `shows` limits what a page is seen to answer.
+    `slow` pages may answer a tick late. `shows` limits what a page is seen to answer. With `rounds`
+    a tick passes and all pages in turn answer one of these, where that much is enough.
     """
 
     name: str
@@ -85,6 +86,7 @@ class Bounds:
     opens: frozenset[str] = frozenset()  # what a restarted load balancer does until told
     slow: frozenset[tuple[str, Page]] = frozenset()
     shows: dict[tuple[str, Page], tuple[str, ...]] = field(default_factory=dict, hash=False)
+    rounds: tuple[tuple[str, ...], ...] = ()
 
     @property
     def group(self) -> Group:
@@ -354,20 +356,38 @@ class Knowledge:
         return self.number(self.evidence[known], self.story[known].interrupted())
 
     def _probed(self, known: int, word: Word) -> list[tuple[str, int]]:
-        """Return what may be known after each probe that can end now."""
-        group = self._groups[word.swapped]
-        watched = ev.watched(group, word.assigned)
+        """Return what may be known after each probe, or round of probes, that can end now."""
+        if self._bounds.rounds:
+            return [self._round(known, word, answers) for answers in self._bounds.rounds]
         evidence, story = self.evidence[known], self.story[known]
         after = []
         for key, says, age in self._possible(evidence):
-            seen = _seen(key, _began(age), NOW, says)
-            then = ev.fold(evidence, seen, group, watched)
-            told = story
-            if self._bounds.swaps or key != (A, Page.HASTATUS):
-                told = story.saw(key, says, age, home(word), self._bounds.fall)
             label = f"{key[0]} {key[1].value}: {says}{', slow' if age else ''}"
-            after.append((label, self.number(then, told)))
+            after.append((label, self.number(*self._fold(evidence, story, word, key, says, age))))
         return after
+
+    def _fold(
+        self,
+        evidence: Evidence,
+        story: Story,
+        word: Word,
+        key: tuple[str, Page],
+        says: str,
+        age: int = 0,
+    ) -> tuple[Evidence, Story]:
+        group = self._groups[word.swapped]
+        seen = _seen(key, _began(age), NOW, says)
+        evidence = ev.fold(evidence, seen, group, ev.watched(group, word.assigned))
+        if self._bounds.swaps or key != (A, Page.HASTATUS):
+            story = story.saw(key, says, age, home(word), self._bounds.fall)
+        return evidence, story
+
+    def _round(self, known: int, word: Word, answers: tuple[str, ...]) -> tuple[str, int]:
+        older = self.older(known)
+        evidence, story = self.evidence[older], self.story[older]
+        for key, says in zip(KEYS, answers, strict=True):
+            evidence, story = self._fold(evidence, story, word, key, says)
+        return f"round: {', '.join(answers)}", self.number(evidence, story)
 
     def _possible(self, evidence: Evidence) -> Iterator[tuple[tuple[str, Page], str, int]]:
         for key in KEYS:
@@ -553,7 +573,7 @@ class Book:
         return self._after(word, runtime, paper, watch if reconciler._force else None)
 
     def _started(self, word: Word, chosen: str | None, note: str | None) -> After:
-        """Start a prober that finds this saved, and the load balancer saying this; None: nothing."""
+        """Start a prober that finds this saved and reads `chosen`; None: nothing can be read."""
         paper = Paper({} if word == NO_WORD else {"g": self.saved(word)})
         silent = Silent(chosen)
         setup = Setup(self.bounds.group, (silent,))
@@ -730,6 +750,7 @@ class Wire:
             generation = GENERATION if line.is_present else GENERATION - 1
             reconciler._wanted = Wanted(line.node, generation, may_write=True)
             reconciler.confirmed, reconciler._force = generation - 1, True
+            reconciler._watch = drift.Watch("run-1")
         turn.send(None)
         replies = (look("", "run-1"), None, look(line.node, "run-1"))
         for reply in replies[: STEPS.index(line.step)]:
@@ -822,7 +843,12 @@ State = tuple[int, Word, bool, Line | None]
 
 @dataclass
 class Found:
-    """What one world held."""
+    """What one world held.
+
+    Attributes:
+        knowledge: Different sets of evidence. words: Different saved words.
+        moves: How many of them together let the rule move traffic.
+    """
 
     states: int = 0
     edges: int = 0
@@ -879,13 +905,15 @@ class Search:
             yield "prober killed", (DOWN, word, False, line and line.forgotten())
             for label, then, is_cut in self.learnt(known, word, isolated):
                 yield label, (then, word, is_cut, line)
-            for label, then, after_word, is_forced in self.said(known, word, isolated):
+            for label, then, after in self.said(known, word, isolated):
                 there = line
-                if is_forced and line is not None:
-                    there = self.wire.taken_back(after_word, line)
-                if there is not None and then_is_new(word, after_word):
-                    there = there._replace(is_present=False)
-                yield label, (then, after_word, isolated, there)
+                if there is not None and after.kind:
+                    there = there._replace(is_present=False)  # what it confirms is older now
+                if there is not None and after.watch is not None:
+                    there = self.wire.taken_back(word, there)
+                yield label, (then, after.word, isolated, there)
+            if line is None and word.behind and word.assigned:
+                yield "load balancer follows", (known, word._replace(behind=False), isolated, None)
             if line is not None:
                 for label, after_word, there in self.wire.steps(word, line):
                     yield label, (known, after_word, isolated, there)
@@ -929,9 +957,10 @@ class Search:
         """Return what may be known next while nothing is saved."""
         knowledge, raises = self.knowledge, self.book.interruptions
         after = [(label, then, isolated) for label, then in knowledge.probed(known, word)]
-        after.append(("tick", knowledge.older(known), isolated))
-        stalled = knowledge.changed(known, raises["loop stalled"], "kept")
-        after.append(("loop stalled", knowledge.told(stalled), isolated))
+        if not self.bounds.rounds:
+            after.append(("tick", knowledge.older(known), isolated))
+            stalled = knowledge.changed(known, raises["loop stalled"], "kept")
+            after.append(("loop stalled", knowledge.told(stalled), isolated))
         if self.bounds.links and not isolated:
             after.append(("link cut", known, True))
         elif isolated:
@@ -939,7 +968,7 @@ class Search:
             after.append(("link back", knowledge.told(back), False))
         return [(label, self._settled(then, word, cut), cut) for label, then, cut in after]
 
-    def _said(self, known: int, word: Word, isolated: bool) -> list[tuple[str, int, Word, bool]]:
+    def _said(self, known: int, word: Word, isolated: bool) -> list[tuple[str, int, After]]:
         """Return every step that saves, and what is known after it."""
         afters: list[tuple[str, After]] = []
         decision = self.decision(known, _plain(word), isolated)
@@ -953,12 +982,10 @@ class Search:
         steps = []
         for label, after in afters:
             then = self.knowledge.changed(known, after.is_floor_raised, after.moved_at)
-            if then_ends_an_incident(word, after.word):
+            if counts_anew(word, after.word):
                 then = self.knowledge.told(then)
             then = self._settled(then, after.word, isolated)
-            steps.append((label, then, after.word, after.watch is not None))
-        if word.behind and word.assigned and not self.bounds.balancer:
-            steps.append(("load balancer follows", known, word._replace(behind=False), False))
+            steps.append((label, then, after))
         return steps
 
     def _commands(self, word: Word) -> Iterator[tuple[str, After]]:
@@ -995,12 +1022,7 @@ def _plain(word: Word) -> Word:
     return word._replace(behind=False)
 
 
-def then_is_new(word: Word, after: Word) -> bool:
-    """Tell whether something was saved: what is confirmed is older from then on."""
-    return after.behind
-
-
-def then_ends_an_incident(word: Word, after: Word) -> bool:
+def counts_anew(word: Word, after: Word) -> bool:
     """Tell whether the Primary's failures count anew: moved, swapped, or a brake was let go."""
     return (
         word.assigned != after.assigned

@@ -27,6 +27,7 @@ from lb_probe.core.model import (
     Saved,
     Seen,
 )
+from lb_probe.core.timing import Timing
 from lb_probe.history import QUIET
 from lb_probe.ports import (
     WHOLE,
@@ -271,6 +272,8 @@ class World:
         self.neighbours = neighbours
         self.limit: int | None = None
         self.was: str | None = None
+        self.timing: Timing | None = None  # of this group, for explanations
+        self.servers: dict[str, str] = {}  # by node: where it moved, in the file
         self.balancers = balancers
         self.nodes = {
             n.name: ModelNode(n.name, "primary" if n.role is Role.PRIMARY else "standby")
@@ -290,13 +293,14 @@ class World:
         if event.name != "probe.done" and event.group in ("", self.group.name):
             self._events(event)
 
-    async def start_prober(self) -> None:
+    async def start_prober(self, allowed: frozenset[str] = frozenset()) -> None:
         self.store.trap = Trap()
         publishers = tuple(ModelPublisher(b, self.store.trap) for b in self.balancers.values())
-        prints = {name: f"url=server-{name}" for name in self.group.names}
+        servers = {name: f"server-{name}" for name in self.group.names} | self.servers
+        prints = {name: f"url={server}" for name, server in servers.items()}
         self.setups = [
             *(Setup(replace(self.group, name=name, adapters=())) for name in self.neighbours),
-            Setup(self.group, publishers, prints, self.was),
+            Setup(self.group, publishers, prints, self.was, self.timing),
         ]
         controller = Controller(
             self.setups,
@@ -306,7 +310,7 @@ class World:
             failovers_per_minute=self.limit,
             quicken=self._quicken,
         )
-        start = asyncio.ensure_future(controller.start(self.notes))
+        start = asyncio.ensure_future(controller.start(self.notes, allowed))
         while not start.done():
             await self.clock.advance(STEP_S)
         start.result()

@@ -17,7 +17,7 @@ from lb_probe.core.model import Failed, Mode, Observation, Page, Passed, Role, S
 from lb_probe.ports import Record
 
 if TYPE_CHECKING:
-    from simulation import Simulation
+    from simulation_world import Simulation
 
 PATIENCE, WINDOW_S = 3, 60.0
 NOTICED_S = 0.3  # a jump of the wall clock is noticed within this time
@@ -55,6 +55,7 @@ class Judge:
         self._readings: dict[str, list[tuple[float, Seen | None]]] = {}
         self._agreed: set[str] = set()
         self._touched: set[str] = set()
+        self._to_force: set[str] = set()  # an operator said to write, whoever was there
         self._corrected: dict[str, list[float]] = {}
         self._is_isolated = False
 
@@ -147,12 +148,17 @@ class Judge:
     def _correct(self, name: str) -> None:
         self._touched.discard(name)
         self._agreed.discard(name)
-        if self._saved.confirmed.get(name, -1) < self._saved.generation:
-            return  # a change of our own
+        is_own_change = self._saved.confirmed.get(name, -1) < self._saved.generation
+        if is_own_change or name in self._to_force:
+            return
         times = self._corrected.setdefault(name, [])
         times.append(self._now)
         often = sum(self._now - at < WINDOW_S for at in times)
         self.demand(often < PATIENCE, f"X21: {name} was taken from another writer a third time")
+
+    def landed(self, name: str) -> None:
+        """A publication was carried out."""
+        self._to_force.discard(name)
 
     def confirmed(self, name: str, generation: int) -> None:
         self.demand(generation in self._generations, f"{name} confirms unknown {generation}")
@@ -170,6 +176,7 @@ class Judge:
             self._corrected.clear()
             self._touched.clear()
             self._agreed.clear()
+            self._to_force = {balancer.name for balancer in self._world.balancers}
 
     # -------------------------------------------------------------- what is saved
     def committing(self, before: Saved, after: Saved, record: Record) -> None:

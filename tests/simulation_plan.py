@@ -96,7 +96,7 @@ def make_plan(seed: int) -> Plan:
     for _ in range(rng.randint(2, 9)):
         at = round(rng.uniform(FAULTS_FROM_S, FAULTS_TO_S - 3.0), 3)
         later = round(min(at + rng.uniform(0.1, INCIDENT_S), FAULTS_TO_S), 3)
-        fault = rng.choices(list(_FAULTS), [weight for weight in _FAULTS.values()])[0]
+        fault = rng.choices(list(_FAULTS), list(_FAULTS.values()))[0]
         steps += fault(rng, at, later)
     return Plan(
         seed,

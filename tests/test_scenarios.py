@@ -15,11 +15,13 @@ Commands:
     link cut|back             the prober's own
     lb [NAME] restarts|goes-down|comes-up|set NODE|deaf|hears
     store full|works
+    store kept|goes-back      a copy is made; the copy takes its place
     clock jumps SECONDS       the wall clock alone
     loop stalls SECONDS       the prober is stopped and goes on
-    prober killed|starts
+    prober killed|starts|starts-overruled         overruled: with --override epmm
     prober stops-before save|publish|confirm      and hangs there until it is killed
-    offline NODE              break-glass while the prober is down
+    file primary NODE|moves NODE|acts             probes.yaml, read at the next start
+    offline NODE [LB]         break-glass while the prober is down
     operator VERB [--to N] [--for D] [--hands-off] [--override G] [--attest G=TEXT] [--generation N]
 """
 
@@ -38,6 +40,7 @@ from lb_probe.controller import Ask, OfflineNote
 from lb_probe.core.acts import VERBS
 from lb_probe.core.failover import RULES
 from lb_probe.core.model import Event, Group, Node, Role, Saved
+from lb_probe.core.timing import Timing
 from lb_probe.ports import LbProbeError, Refused
 
 SCENARIOS = sorted((Path(__file__).parent / "scenarios").glob("*.txt"))
@@ -66,6 +69,13 @@ class Story:
         self.world: World | None = None
         self.told: list[str] = []
         self.began = 0.0
+        self.kept: dict[str, Saved] = {}
+
+    async def play(self, commands: str) -> None:
+        for line in commands.splitlines():
+            if not line.startswith("#"):
+                verb, *words = shlex.split(line)
+                await getattr(self, verb)(*words)
 
     def hear(self, event: Event) -> None:
         if event.name in UNTOLD or self.world is None:
@@ -89,6 +99,9 @@ class Story:
         neighbours = NEIGHBOURS[: int(given.get("neighbours", "0"))]
         world = self.world = World(group, balancers, self.hear, neighbours)
         self.began = world.clock.now
+        world.timing = Timing(
+            confirm_s=group.confirm_s, serving_deadline_s=group.serving_deadline_s
+        )
         world.references = True if "references" in given else None
         world.limit = int(given["limit"]) if "limit" in given else None
         world.was = given.get("was")
@@ -123,7 +136,23 @@ class Story:
             balancer.is_up = {"goes-down": False, "comes-up": True}[does]
 
     async def store(self, word: str) -> None:
-        self.world.store.is_full = {"full": True, "works": False}[word]
+        store = self.world.store
+        if word == "kept":
+            self.kept = dict(store.saved)
+        elif word == "goes-back":
+            store.saved = dict(self.kept)
+        else:
+            store.is_full = {"full": True, "works": False}[word]
+
+    async def file(self, word: str, node: str = "") -> None:
+        world = self.world
+        if word == "moves":
+            world.servers[node] = f"another-{node}"
+        elif word == "acts":
+            world.group = replace(world.group, act=True)
+        else:
+            roles = {n.name: Role.SECONDARY for n in world.group.nodes} | {node: Role.PRIMARY}
+            world.group = world.group.with_roles(roles)
 
     async def clock(self, word: str, seconds: str) -> None:
         assert word == "jumps"
@@ -141,13 +170,14 @@ class Story:
             self.world.store.trap.before = step
             return
         try:
-            await self.world.start_prober()
+            allowed = frozenset({"epmm"}) if word == "starts-overruled" else frozenset()
+            await self.world.start_prober(allowed)
         except LbProbeError as error:
             self.told.append(f"refuses to start: {error}")
 
-    async def offline(self, node: str) -> None:
-        for balancer in self.world.balancers.values():
-            balancer.chosen = {node}
+    async def offline(self, node: str, reached: str = "") -> None:
+        for name, balancer in self.world.balancers.items():
+            balancer.chosen = {node} if reached in ("", name) else balancer.chosen
         wall = self.world.clock.wall()
         self.world.notes["epmm"] = OfflineNote(node, "ops", "the prober is gone", wall)
 
@@ -242,10 +272,7 @@ async def replay(script: str) -> str:
     try:
         for block in script.strip().split("\n\n"):
             command = block.split("\n----")[0]
-            for line in command.splitlines():
-                if not line.startswith("#"):
-                    verb, *words = shlex.split(line)
-                    await getattr(story, verb)(*words)
+            await story.play(command)
             told, story.told = story.told, []
             blocks.append("\n".join([command, "----", *told, story.standing()]))
     finally:

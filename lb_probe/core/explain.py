@@ -1,12 +1,16 @@
 """Why a group is as it is, in words for someone woken at night.
 
-First who has the traffic and why; then what each column of the table rests on; then what would have
-to happen for an automatic failover, and when at the earliest; then the way back.
+First who has the traffic, why, and what to do next; then what each column of the table rests on;
+then what is missing for an automatic failover, and when at the earliest; then the way back.
 
 Source: DESIGN section 6; X5, X14.
 """
 
+import math
+from collections.abc import Mapping
+
 from lb_probe.core import evidence as ev
+from lb_probe.core.evidence import PageEvidence
 from lb_probe.core.model import (
     Automation,
     Failed,
@@ -18,15 +22,23 @@ from lb_probe.core.model import (
     Secondary,
     Traffic,
 )
-from lb_probe.core.timing import detection, lints
+from lb_probe.core.timing import Timing, Window, detection, lints
 from lb_probe.core.view import View, iso, reason
+
+_ROUNDING_S = 1e-6
 
 
 def headline(view: View) -> str:
     """Return the first line of an explanation."""
     at = view.saved.assigned or "no node"
     latch = ", latched: awaiting manual resume" if view.saved.latched else ""
-    return f"{view.group.name}: {view.decision.condition}. Traffic is on {at}{latch}."
+    elsewhere = "; ".join(
+        f"{a.name} sends it to {a.seen.node or 'no one node'}"
+        for a in view.adapters
+        if view.saved.assigned and a.seen is not None and a.seen.node != view.saved.assigned
+    )
+    but = f", but {elsewhere}" if elsewhere else ""
+    return f"{view.group.name}: {view.decision.condition}. Traffic is on {at}{latch}{but}."
 
 
 def explain(view: View, gates: tuple[Gate, ...] = (), line: str = "") -> str:
@@ -37,7 +49,8 @@ def explain(view: View, gates: tuple[Gate, ...] = (), line: str = "") -> str:
         line: The line that would resume it.
     """
     situation = view.decision.situation
-    parts = [headline(view), f"Why: {reason(view)} (rule {view.decision.rule}).", "", "Columns:"]
+    parts = [headline(view), f"Why: {reason(view)} (rule {view.decision.rule})."]
+    parts += [f"Next: {next_step(view)}.", "", "Columns:"]
     columns = (
         ("traffic", situation.traffic.value, f"saved generation {view.saved.generation}"),
         ("primary", situation.primary.value, _told(view, view.group.primary, Page.STATUS)),
@@ -52,16 +65,35 @@ def explain(view: View, gates: tuple[Gate, ...] = (), line: str = "") -> str:
         parts += ["", "Roles: as swap-roles saved them; probes.yaml does not agree yet."]
     if view.saved.hold:
         hold = view.saved.hold
-        parts += ["", f"Hold by {hold.by} until {iso(hold.until_wall)}: {hold.reason}"]
+        hands = ", hands off: nothing is written" if hold.hands_off else ""
+        parts += ["", f"Hold by {hold.by} until {iso(hold.until_wall)}{hands}: {hold.reason}"]
     parts += ["", "An automatic failover:", *(f"  {text}" for text in outlook(view))]
     warnings = [lint.text for lint in lints(view.timing)] if view.timing else []
     if warnings:
         parts += ["", "Times:", *(f"  {text}" for text in warnings)]
     if gates:
         parts += ["", "To resume:"]
-        parts += [f"  [{'ok' if g.passed else 'no'}] {g.id}: {g.found}" for g in gates]
-        parts += [f"  {line}"] if line else []
+        parts += [_gate(gate) for gate in gates]
+        parts += [f"  {_before(gates)}", f"    {line}"] if line else []
     return "\n".join(parts) + "\n"
+
+
+def _gate(gate: Gate) -> str:
+    if gate.passed:
+        return f"  [ok] {gate.id}: {gate.found}"
+    return f"  [no] {gate.id}: {gate.found}; wanted: {gate.wanted}"
+
+
+def _before(gates: tuple[Gate, ...]) -> str:
+    """Say how the line to paste is meant: opening a gate by hand is nobody's first step."""
+    closed = [gate for gate in gates if not gate.passed]
+    if not closed:
+        return "Every gate is open:"
+    if any(not gate.open_with for gate in closed):
+        return "A gate that nothing opens is closed; this helps:"
+    if all(gate.open_with == "attest" for gate in closed):
+        return "Once it is so, say it:"
+    return "See to what is missing first. At your own risk, this opens every closed gate:"
 
 
 def _watched(view: View) -> str:
@@ -98,6 +130,8 @@ def _balancers(view: View) -> list[str]:
         state = "in sync" if adapter.in_sync else "NOT in sync"
         if adapter.yielded:
             state = "foreign-writer: accept or republish"
+        elif adapter.wanted is None:
+            state = "nothing is written"
         lines.append(
             f"  {adapter.name}: wanted {adapter.wanted or 'none'}, seen {seen}, {state}."
             f" {adapter.detail}".rstrip()
@@ -105,10 +139,92 @@ def _balancers(view: View) -> list[str]:
     return lines
 
 
-# ------------------------------------------------------------------ what could happen next
-BRAKES = {
-    "hold": "a hold is on; end it with release",
-    "act": "`act: false`: this group is only observed",
+# ------------------------------------------------------------------ whose turn it is
+# The words of the runbook in docs/operations.md, short.
+_NEXT: Mapping[str, str] = {
+    "confirming": "wait some seconds; if it stays, the ages below tell who is not reached; what"
+    " could follow by itself stands there too",
+    "unprotected": "repair {secondary}: if {primary} fails now, it is an outage",
+    "dual-primary": "do not move traffic; make {secondary} a Standby again",
+    "role-mismatch": "undo the swap on the nodes, or make it ours: {verb} swap-roles {name} {why}",
+    "failing-over": "see that {target} is promoted and serves",
+    "promoted-early": "make sure that {primary} is down, then: {verb} failover {name} {why}",
+    "no-standby": "repair {primary} or {secondary}, what comes back sooner",
+    "unknown-mode": "read what {secondary} says: {verb} probe {name}/{secondary}; then decide on:"
+    " {verb} failover {name} {why}",
+    "failed-over": "{verb} ack {name} {why}; repair {primary}, in daylight; then resume",
+    "primary-returned": "sync {primary} from {traffic}, then resume, as below",
+    "not-serving": "promote {traffic} and see to its application; or resume if {primary} is well",
+    "secondary-down": "repair {traffic}; or resume, if what was not synced may be lost",
+    "all-down": "repair {traffic} first, its data is newer; or {primary}, then resume",
+    "prober-isolated": "repair the network of this prober",
+    "unassigned": "see below where the load balancers send traffic, then: {verb} failover {name}"
+    " --to {primary} {why}",
+}
+_WATCHFUL: Mapping[str, str] = {  # all is normal, and a failover would not be made by itself
+    "hold": "end the hold when the work is done: {verb} release {name} {why}",
+    "act": "nothing to do; it is only observed",
+    "one-shot": "resume, as below: until then nothing moves by itself if {primary} fails",
+    "limit": "nothing to do, it eases within a minute",
+    "store-not-writable": "make room for the store: until then nothing moves by itself",
+}
+_BLOCKED: Mapping[str, str] = {
+    "store-not-writable": "make room for the store, it goes on by itself; or, with the prober"
+    " stopped: {verb} publish {name} --to {secondary} --offline {why}",
+    "act": "repair {primary}; or, with the prober stopped: {verb} publish {name} --to {secondary}"
+    " --offline {why}",
+    "hands-off": "repair {primary}; or end the hold: {verb} release {name} {why}",
+    "": "repair {primary}, or move by hand: {verb} failover {name} {why}",
+}
+
+
+def next_step(view: View) -> str:
+    """Say what a person does now, with the line to type where there is one."""
+    group, condition = view.group, view.decision.condition
+    texts = _balancers_step(view)
+    if condition == "failover-blocked":
+        texts.append(_BLOCKED[_obstacle(view)])
+    elif condition == "normal":
+        texts += [_WATCHFUL[name] for name in view.decision.blocked]
+    else:
+        texts.append(_NEXT[condition])
+    return "; ".join(texts or ["nothing to do"]).format(
+        name=group.name,
+        primary=group.primary,
+        secondary=group.candidate,
+        traffic=view.saved.assigned or "no node",
+        target=_watched(view),
+        verb="lb-probe",
+        why="--reason '...'",
+    )
+
+
+def _obstacle(view: View) -> str:
+    """Return the brake that stops an operator's failover as well; empty where none does."""
+    hold = view.saved.hold
+    for name in ("store-not-writable", "act"):
+        if name in view.decision.blocked:
+            return name
+    return "hands-off" if hold is not None and hold.hands_off else ""
+
+
+def _balancers_step(view: View) -> list[str]:
+    foreign = ", ".join(a.name for a in view.adapters if a.yielded)
+    unread = ", ".join(a.name for a in view.adapters if a.seen is None)
+    steps = []
+    if foreign:
+        steps.append(
+            f"find who else writes to {foreign}, then: {{verb}} accept or republish {{name}}"
+        )
+    if unread:
+        steps.append(f"see why {unread} cannot be read")
+    return steps
+
+
+# ------------------------------------------------------------------ what could happen by itself
+_BRAKES: Mapping[str, str] = {
+    "hold": "a hold is on; release ends it, and only failures after that count",
+    "act": "`act: false` in probes.yaml: this group is only observed",
     "one-shot": "latched: one automatic failover per incident; resume or swap-roles arms it again",
     "limit": "failovers_per_minute is reached; it eases within a minute",
     "store-not-writable": "the store takes no writes, and what cannot be saved is not made",
@@ -117,40 +233,90 @@ BRAKES = {
 
 def outlook(view: View) -> list[str]:
     """Say what is missing for an automatic failover, and when it could happen at the earliest."""
-    situation, group = view.decision.situation, view.group
+    situation = view.decision.situation
     if situation.traffic is Traffic.UNASSIGNED:
         return ["not before an operator has said who gets the traffic"]
     if situation.traffic is Traffic.MOVED:
         return ["none: traffic is off the Primary already, and nothing moves it back by itself"]
-    lines = [BRAKES.get(name, name) for name in view.decision.blocked]
+    lines = [_BRAKES[name] for name in view.decision.blocked]
     if situation.automation is Automation.ISOLATED:
-        lines.append("the prober is cut off from everything: it takes that for its own fault")
-    if situation.secondary is not Secondary.STANDBY:
-        lines.append(
-            f"{group.candidate} does not say Mode: Standby ({situation.secondary.value});"
-            f" failures of {group.primary} count only from when it answers"
-        )
+        lines.append("the prober is cut off; only failures after that count")
+    lines += _no_standby(view)
     if lines:
         return [f"cannot happen now: {line}" for line in lines]
     if situation.primary is Primary.FAIL:
-        return ["the rule holds: it is being made"]
+        return [_imminent(view)]
     return [_earliest(view)]
 
 
+def _no_standby(view: View) -> list[str]:
+    secondary, group = view.decision.situation.secondary, view.group
+    if secondary is Secondary.STANDBY:
+        return []
+    page = view.evidence.page(group.candidate, Page.HASTATUS)
+    if secondary is Secondary.STALE and page.passes:
+        return []  # it answers; the next answer is newer than the failures
+    return [
+        f"{group.candidate} does not say Mode: Standby ({secondary.value}); once it answers, only"
+        f" failures of {group.primary} after that count"
+        if page.fails or page.last is None
+        else f"{group.candidate} does not say Mode: Standby ({secondary.value})"
+    ]
+
+
+def _imminent(view: View) -> str:
+    if view.decision.situation.secondary is Secondary.STANDBY:
+        return "the rule holds: it is being made"
+    return f"as soon as {view.group.candidate} says Mode: Standby once more; it is being asked"
+
+
 def _earliest(view: View) -> str:
-    group = view.group
+    group, timing = view.group, view.timing
     page = view.evidence.page(group.primary, Page.STATUS)
+    if timing is None:
+        return f"when {group.primary} fails {group.fall} times over {group.confirm_s:g}s"
     if not page.fails:
-        if view.timing is None:
-            return f"when {group.primary} fails {group.fall} times over {group.confirm_s:g}s"
-        window = detection(view.timing, hangs=False)
-        return f"{window} after {group.primary} began to fail, for as long as it fails"
-    left = max(0, group.fall - page.counted)
-    ran = view.now - page.counted_since if page.counted else 0.0
-    confirm = max(0.0, group.confirm_s - ran)
-    recheck = view.timing.recheck_s if view.timing else 0.0
+        either = [detection(timing, hangs) for hangs in (False, True)]
+        least_s = min(window.least_s for window in either)
+        most_s = max((w.most_s for w in either if w.most_s < math.inf), default=math.inf)
+        window = Window(least_s, most_s)
+        return f"{window} after {group.primary} begins to fail, if it goes on failing"
+    soonest_s, as_now_s = _verdict_in(view, timing)
+    later = f"; failing as it does now, in {as_now_s:.1f}s" if as_now_s > soonest_s + 0.1 else ""
+    ran_s = min(view.now - page.counted_since, group.confirm_s) if page.counted else 0.0
     return (
-        f"{group.primary} must go on failing: {page.counted} of {group.fall} failures count,"
-        f" {min(ran, group.confirm_s):.1f}s of confirm {group.confirm_s:g}s have passed;"
-        f" at the earliest in {max(confirm, left * recheck):.1f}s"
+        f"at the earliest in {soonest_s:.1f}s, if {group.primary} goes on failing{later}"
+        f" (failures that count: {page.counted}, needed {group.fall};"
+        f" `confirm`: {ran_s:.1f}s of {group.confirm_s:g}s)"
     )
+
+
+def _verdict_in(view: View, timing: Timing) -> tuple[float, float]:
+    """Return seconds until the Primary can count as failed, if every probe of it fails.
+
+    At the earliest, however long a probe takes; and where each takes as long as the last one did.
+    """
+    group, page = view.group, view.evidence.page(view.group.primary, Page.STATUS)
+    assert page.last is not None
+    ended, since = _fallen(page, group.fall, timing, took_s=0.0)
+    soonest = max(ended, since + group.confirm_s)
+    took_s = page.last.ended_at - page.last.started_at
+    ended, since = _fallen(page, group.fall, timing, took_s)
+    step_s = max(timing.interval_s, took_s)
+    steps = max(0, math.ceil((since + group.confirm_s - ended - _ROUNDING_S) / step_s))
+    return max(0.0, soonest - view.now), max(0.0, ended + steps * step_s - view.now)
+
+
+def _fallen(page: PageEvidence, fall: int, timing: Timing, took_s: float) -> tuple[float, float]:
+    """Return when the last needed failure will have ended, and when the first that counts began.
+
+    Follows `prober.schedule`: a probe every `recheck` until `fall` failures, then every `interval`.
+    """
+    assert page.last is not None
+    started, ended, since = page.last.started_at, page.last.ended_at, page.counted_since
+    for fails in range(page.fails, page.fails + fall - page.counted):
+        pause_s = timing.recheck_s if fails < fall else timing.interval_s
+        started = max(started + pause_s, ended)
+        ended = started + took_s
+        since = since or started
+    return ended, since

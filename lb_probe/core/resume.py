@@ -115,20 +115,21 @@ def _single_primary(world: World) -> Gate:
 
 def _vouched(gate: str, what: str) -> Callable[[World], Gate]:
     def judge(world: World) -> Gate:
-        word = world.agents.get(gate, "")
+        word, primary, at = world.agents.get(gate, ""), world.group.primary, world.saved.assigned
+        other = world.group.candidate if at in (None, primary) else at
         return Gate(
             gate,
             bool(word),
-            word or f"no agent vouches for {what}",
-            f"evidence of {what}, or your word for it",
+            word or "no agent vouches for it",
+            f"{what.format(primary=primary, other=other)}: an agent's evidence, or your word",
             open_with="attest",
         )
 
     return judge
 
 
-_synced = _vouched("synced", "a sync of the Primary from the node with the traffic, after the move")
-_same_version = _vouched("same-version", "equal software versions on both nodes")
+_synced = _vouched("synced", "a sync of {primary} from {other} after the move")
+_same_version = _vouched("same-version", "the same software version on {primary} and {other}")
 
 
 def _adapters_reachable(world: World) -> Gate:
@@ -207,10 +208,12 @@ def _assigned(world: World) -> Gate:
 
 
 def _seen_agree(world: World) -> Gate:
-    said = {a.name: a.seen.node if a.seen else None for a in world.adapters}
-    nodes = set(said.values())
+    nodes = {a.seen.node if a.seen else None for a in world.adapters}
     passed = len(nodes) == 1 and None not in nodes
-    found = ", ".join(f"{name}: {node or 'no one node'}" for name, node in said.items())
+    found = ", ".join(
+        f"{a.name}: {(a.seen.node or 'no one node') if a.seen else 'cannot be read'}"
+        for a in world.adapters
+    )
     line = f"lb-probe republish {world.group.name} --reason '...'"
     if world.saved.assigned is None:
         line = f"lb-probe failover {world.group.name} --to {world.group.primary} --reason '...'"

@@ -8,7 +8,7 @@ Source: DESIGN section 1, "Start"; X1, X18.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lb_probe.core.model import Group, Saved, Seen
 
@@ -41,6 +41,10 @@ def begin(group: Group, saved: Saved | None, seen: Mapping[str, Seen | None]) ->
     """
     if saved is None or saved.assigned is None:
         return _nothing_saved(group, seen)
+    if saved.assigned not in group.names:  # refused by `topology_faults`, unless overridden
+        found = _nothing_saved(group, seen)
+        why = f"{saved.assigned}, which had the traffic, is gone from the file; {found.reason}"
+        return replace(found, latched=found.latched or saved.latched, reason=why)
     behind = [name for name in group.adapters if saved.confirmed.get(name, -1) < saved.generation]
     if behind:
         reason = f"generation {saved.generation} is not confirmed by {', '.join(behind)}"
@@ -68,7 +72,7 @@ def _nothing_saved(group: Group, seen: Mapping[str, Seen | None]) -> Beginning:
 
 
 def _unassigned(why: str) -> Beginning:
-    return Beginning("unassigned", None, False, f"nothing saved, and {why}")
+    return Beginning("unassigned", None, False, f"nobody is known to have it: {why}")
 
 
 def _agreed(seen: list[Seen]) -> str | None:
@@ -111,7 +115,7 @@ def topology_faults(
                 f"group {name}: node {state.assigned} has the traffic and is gone from the file;"
                 f" put it back, or {_override(name)}"
             )
-        elif _points_elsewhere(state.fingerprint, fingerprints[name].get(state.assigned, "")):
+        elif points_elsewhere(state.fingerprint, fingerprints[name].get(state.assigned, "")):
             faults.append(
                 f"group {name}: node {state.assigned} has the traffic and now points to another"
                 f" server; put the old address and mapping back, or {_override(name)}"
@@ -123,14 +127,14 @@ def _override(name: str) -> str:
     return f"say that it is meant: lb-probe prober --override {name}"
 
 
-def _points_elsewhere(before: str, after: str) -> bool:
+def points_elsewhere(before: str, after: str) -> bool:
     r"""Tell whether a place named in both now stands for another server.
 
     A load balancer that came or went does not count: traffic for the node goes where it went.
 
-    >>> _points_elsewhere("url=192.0.2.1:443\nedge=a", "url=192.0.2.1:443\nedge-2=b")
+    >>> points_elsewhere("url=192.0.2.1:443\nedge=a", "url=192.0.2.1:443\nedge-2=b")
     False
-    >>> _points_elsewhere("url=192.0.2.1:443", "url=192.0.2.9:443")
+    >>> points_elsewhere("url=192.0.2.1:443", "url=192.0.2.9:443")
     True
     """
     old, new = _places(before), _places(after)

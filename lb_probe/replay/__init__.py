@@ -168,6 +168,8 @@ def _why(verdict: Verdict, fault: Fault, setting: Setting) -> str:
         return f"{fault.node} is not the Primary there"
     if verdict.elsewhere:
         return f"traffic was on {verdict.elsewhere}"
+    if verdict.by_hand:
+        return f"{verdict.by_hand} moved traffic after {verdict.by_hand_s:.1f}s"
     if verdict.reached:
         condition, after_s = list(verdict.reached.items())[-1]
         return f"{condition} after {after_s:.1f}s"

@@ -62,6 +62,7 @@ class Verdict:
         elsewhere: Where traffic was when the fault began; empty while on the Primary.
         is_resumed: An operator is taken to have resumed before: this run had moved traffic when
             really nothing had.
+        by_hand: Who moved traffic before this run did, and after how many seconds.
         counted: Most failures in a row that could support a move.
         span_s: Seconds from the start of the first of them to the end of the last.
         reached: Conditions in which the Primary had failed for good, and brakes, each with the
@@ -72,6 +73,8 @@ class Verdict:
     after_s: float = 0.0
     elsewhere: str = ""
     is_resumed: bool = False
+    by_hand: str = ""
+    by_hand_s: float = 0.0
     counted: int = 0
     span_s: float = 0.0
     reached: dict[str, float] = field(default_factory=dict)
@@ -140,9 +143,18 @@ class Run:
                     self._begin_fault(self._story.saved[number], step.at)
                 else:
                     found[fault].elsewhere = "?"
+            if step.what == "died":
+                self._linger(number)
             self._apply(step)
-        self._until(self._story.end)
+        self._linger(len(self._story.steps))
         return found
+
+    def _linger(self, number: int) -> None:
+        """Let the last word hold for one round: this run's probes come a little later than ours."""
+        setting, steps = self._setting, self._story.steps
+        end = steps[number].at if number < len(steps) else self._story.end
+        end += setting.interval_s + setting.timeout_s
+        self._until(min([end, *(step.at for step in steps[number + 1 : number + 2])]))
 
     def _begin_fault(self, really: Saved | None, at: float) -> None:
         group = self._setting.group.with_roles(really.roles if really else None)
@@ -160,7 +172,7 @@ class Run:
         self._now = max(self._now, step.at)
         if step.what == "saw":
             self._see(step)
-        elif step.what in ("stopped", "began", "lost"):
+        elif step.what in ("stopped", "died", "began", "lost"):
             self._forget(step)
         elif step.what == "paused":
             self._is_paused = True
@@ -205,10 +217,17 @@ class Run:
             slot.ends = max(slot.ends, at)
 
     def _change(self, step: Step, saved: Saved) -> None:
-        if step.what in HOLDS:
+        if step.what == "roles-agreed":
+            self._take(replace(self._saved, roles=None), step.at)
+        elif step.what in HOLDS:
             self._take(replace(self._saved, hold=saved.hold), step.at)
         elif step.what in MOVES and (step.by or self._saved.generation == 0):
+            was_home = ev.traffic(self._group, self._saved.assigned) is Traffic.PRIMARY
             self._take(saved, step.at)
+            fault = self._fault
+            is_meanwhile = fault is not None and (fault.end is None or step.at <= fault.end)
+            if fault and is_meanwhile and was_home and saved.assigned != self._group.primary:
+                self._verdict.by_hand, self._verdict.by_hand_s = step.by, step.at - fault.at
 
     def _take(self, saved: Saved, at: float) -> None:
         """Take a saved state into force, as the controller does."""

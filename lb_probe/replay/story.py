@@ -28,6 +28,7 @@ MOVES = frozenset(
     {"resume", "failover", "switchover", "swap-roles", "accept", "adopt", "assign", "offline"}
 )
 HOLDS = frozenset({"hold", "release", "hold-lapsed"})
+GAP_S = 0.001  # so that one prober's last moment is not the next one's first
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +47,7 @@ class Step:
         at: Seconds on the story's time line.
         wall: The same moment as UTC seconds since 1970, for people.
         what: `saw`, `began`, a kind of change, or another kind of record; also `paused`, the
-            beginning of what ends with `stalled`.
+            beginning of what ends with `stalled`, and `died`, where a killed prober was last heard.
         saved: What was saved after it, for `began` and changes.
         by: Who made a change; empty for the rule.
     """
@@ -121,7 +122,7 @@ def _on_one_line(records: Iterable[Record]) -> Iterator[tuple[float, int, Record
         if isinstance(found, int) and isinstance(up, int | float):
             run = found
             # A clock that was set back while no prober ran must not mix two of them.
-            base = bases.setdefault(run, max(run / 1000, latest))
+            base = bases.setdefault(run, max(run / 1000, latest + GAP_S))
             at = base + up
         else:
             at = bases.get(run, 0.0) + record.at_wall - (run / 1000 if run in bases else 0.0)
@@ -149,7 +150,7 @@ def _deaths(placed: Sequence[tuple[float, int, Record]]) -> Iterator[Step]:
             ended.add(run)
     for run in list(heard)[:-1]:
         if run not in ended:
-            yield Step(*heard[run], "stopped")
+            yield Step(*heard[run], "died")
 
 
 # ------------------------------------------------------------------ from records to steps
@@ -259,7 +260,7 @@ def faults(story: Story, groups: Sequence[Group]) -> list[Fault]:
 
 def _follow(failing: dict[str, str], step: Step) -> None:
     """Keep which nodes' status pages fail, and how."""
-    if step.what in ("stopped", "began", "lost"):
+    if step.what in ("stopped", "died", "began", "lost"):
         failing.clear()
     if step.answer is None or step.page is not Page.STATUS:
         return

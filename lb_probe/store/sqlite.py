@@ -515,8 +515,10 @@ def backup(path: Path, target: Path) -> None:
             _copy(db, path, target.absolute())
 
 
-def read_history(path: Path) -> list[Record]:
-    """Read the whole history of a store, or of a backup, without changing or locking anything.
+def read_history(
+    path: Path, group: str | None = None, limit: int = 2**62, span: Span = WHOLE
+) -> list[Record]:
+    """Read the history of a store, or of a backup, without changing anything, newest last.
 
     Raises:
         StoreError: No store there, it is newer than this program, or it cannot be read.
@@ -531,7 +533,7 @@ def read_history(path: Path) -> list[Record]:
             found = int(_meta(db, path, "schema_version"))
             if found > SCHEMA_VERSION:
                 raise _newer(path, found)
-            return _read_history(db, path, None, 2**62, WHOLE)
+            return _read_history(db, path, group, limit, span)
 
 
 class SqliteStore:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from lb_probe.core.evidence import Evidence, fold, situation
-from lb_probe.core.explain import explain, headline
+from lb_probe.core.explain import explain, headline, outlook
 from lb_probe.core.failover import CONDITIONS, decide
 from lb_probe.core.model import (
     Automation,
@@ -21,8 +21,10 @@ from lb_probe.core.model import (
     Page,
     Passed,
     Phase,
+    Primary,
     Role,
     Saved,
+    Secondary,
     Seen,
 )
 from lb_probe.core.view import AdapterStatus, View, as_json, gate_json, reason
@@ -214,13 +216,54 @@ def test_the_explanation_of_a_group_without_load_balancers_says_so():
 
 def test_the_explanation_shows_the_hold_and_the_way_back():
     held = replace(ON_B, hold=Hold("ops", "upgrade", 0.0))
-    gates = (Gate("synced", False, "no word", ""), Gate("moved", True, "on b", ""))
+    gates = (Gate("synced", False, "no word", "a word"), Gate("moved", True, "on b", ""))
     text = explain(view(held), gates, "lb-probe resume epmm")
     assert "Hold by ops until 1970-01-01T00:00:00Z: upgrade" in text
     assert text.endswith(
-        "To resume:\n  [no] synced: no word\n  [ok] moved: on b\n  lb-probe resume epmm\n"
+        "To resume:\n  [no] synced: no word; wanted: a word\n  [ok] moved: on b\n"
+        "  See to what is missing first. At your own risk, this opens every closed gate:\n"
+        "    lb-probe resume epmm\n"
     )
     assert explain(view(), gates).endswith("  [ok] moved: on b\n")
+
+
+@pytest.mark.parametrize(
+    ("opened_with", "said"),
+    [
+        ((), "Every gate is open:"),
+        (("attest",), "Once it is so, say it:"),
+        (("attest", "override"), "At your own risk, this opens every closed gate:"),
+        (("override", ""), "A gate that nothing opens is closed; this helps:"),
+    ],
+)
+def test_the_line_to_paste_is_introduced_by_what_it_risks(opened_with, said):
+    gates = tuple(Gate("synced", False, "", "", open_with=word) for word in opened_with)
+    lines = explain(view(), gates or (Gate("moved", True, "", ""),), "a line").splitlines()
+    assert lines[-1] == "    a line"
+    assert lines[-2].endswith(said)
+
+
+def test_without_times_the_outlook_still_names_what_must_happen():
+    shown = view(Saved("a"))
+    quiet = replace(shown.decision.situation, primary=Primary.OK, secondary=Secondary.STANDBY)
+    decision = replace(shown.decision, situation=quiet)
+    assert outlook(replace(shown, decision=decision)) == ["when a fails 3 times over 2s"]
+
+
+def test_a_primary_that_failed_waits_for_one_more_word_of_the_secondary():
+    shown = view(Saved("a"))
+    stale = replace(shown.decision.situation, secondary=Secondary.STALE)
+    said = outlook(replace(shown, decision=replace(shown.decision, situation=stale)))
+    assert said == ["as soon as b says Mode: Standby once more; it is being asked"]
+
+
+def test_the_headline_tells_where_traffic_really_goes():
+    nowhere = replace(UNREADABLE, seen=Seen(None))
+    to_a = replace(IN_SYNC, seen=Seen("a"))
+    assert headline(view(adapters=(IN_SYNC, nowhere, to_a))).endswith(
+        "Traffic is on b, latched: awaiting manual resume, but edge-2 sends it to no one node;"
+        " edge sends it to a."
+    )
 
 
 def test_a_documented_mode_is_told_as_it_was_said():
