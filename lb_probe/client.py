@@ -345,7 +345,9 @@ class Client:
         query = {key: str(v) for key, v in {**asked, "before": before}.items() if v is not None}
         answer = self._get(f"/history?{urlencode(query)}")
         found, cursor = _list_of(answer, "history", self.address), answer.get("before")
-        if cursor is not None and (type(cursor) is not int or cursor >= (before or cursor + 1)):
+        if cursor is None:
+            return found, None
+        if type(cursor) is not int or not 1 <= cursor < (before or cursor + 1):
             raise _not_ours(self.address, "a page of history that leads nowhere")
         return found, cursor
 

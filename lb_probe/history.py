@@ -29,6 +29,8 @@ KEY = "lb_probe_history"
 LARGEST_STEP_BACK_S = 3600.0
 LARGEST_LINE = 1024 * 1024
 LARGEST_NUMBER = 2**63 - 1
+LATEST_S = 10_000_000_000.0  # the year 2286: later than that is a mistake
+LONGEST_S = 1e9  # 31 years
 # What changed something saved, or was asked for by an operator; kept longest.
 CHANGES = frozenset({*VERBS, "hold-lapsed", "roles-agreed", "adopt", "assign", "offline"})
 # For replay; a timeline for people leaves them out.
@@ -118,12 +120,16 @@ def _count(value: object) -> bool:
 
 
 def _seconds(value: object) -> bool:
-    return type(value) in (int, float) and 0 <= float(str(value)) <= 1e12
+    return type(value) in (int, float) and 0 <= float(str(value)) <= LONGEST_S
+
+
+def _moment(value: object) -> bool:
+    return type(value) is int and 0 <= value < LATEST_S * 1000
 
 
 def _time(value: object) -> bool:
     try:
-        return isinstance(value, str) and 0 <= wall_of(value) < 1e11
+        return isinstance(value, str) and 0 <= wall_of(value) < LATEST_S
     except (ValueError, OverflowError):
         return False
 
@@ -169,7 +175,7 @@ def _hold(value: object) -> bool:
 
 
 # A key that must be there ends in `!`.
-_STAMP: Mapping[str, Check] = {"run": _count, "up": _seconds}
+_STAMP: Mapping[str, Check] = {"run": _moment, "up": _seconds}
 _STATE: Mapping[str, Check] = {"latched": _yes_no, "roles": _roles, "hold": _hold}
 _CHANGE: Mapping[str, Check] = {
     "from": _or_null(_name),

@@ -346,7 +346,9 @@ def _what(record: Json, details: Json) -> str:
         return " ".join(plain(word) for word in words if word)
     if kind == "condition":
         return f"{plain(details.get('from'), none='(start)')} -> {plain(details.get('to'))}"
-    return _way(details.get("from", details.get("to")), details.get("to")) if details else "-"
+    if "to" not in details:
+        return "-"
+    return _way(details.get("from", details.get("to")), details.get("to"))
 
 
 _WHY = ("reason", "how", "detail", "notes", "blocked", "evidence", "records")
@@ -399,7 +401,7 @@ def _replayed_group(group: Json, titles: list[str], look: Look) -> list[str]:
             lines.append(f"warning: {title}: the history knows no page of {names}")
     settings = group["settings"]
     rows = [
-        (name.removesuffix("_s"), *(f"{plain(each.get(name))}{unit}" for each in settings))
+        (name.removesuffix("_s"), *(_setting(each.get(name), unit) for each in settings))
         for name, unit in _SETTINGS
         if len(settings) == 1 or settings[0].get(name) != settings[1].get(name)
     ]
@@ -408,6 +410,10 @@ def _replayed_group(group: Json, titles: list[str], look: Look) -> list[str]:
         return lines
     head = ("FAULT BEGAN", "NODE", "HOW", "LASTED", *titles, "REALLY")
     return [*lines, "", *table(head, [_fault_row(fault, look) for fault in faults])]
+
+
+def _setting(value: object, unit: str) -> str:
+    return f"{value:g}{unit}" if unit and isinstance(value, int | float) else plain(value)
 
 
 def _fault_row(fault: Json, look: Look) -> tuple[str, ...]:

@@ -3,7 +3,8 @@
 The search is exhaustive: from nothing saved it takes every event in every state until no new state
 appears. Nothing here decides. Evidence is folded and judged by `core`; what is saved is changed by
 the controller's own code and what is written by the reconciler's, run by hand, one step at a time,
-without an event loop. `Judge` watches from outside and knows the rules only from the guide.
+without an event loop (one start at a time aside). `Story`, `judge_saved` and `Wire` hold it against
+rules that they know from the guide alone. The search itself is in `test_every_state.py`.
 
 Time is counted in ticks of two seconds. A probe starts on an even second and ends on the odd one
 after it, or (a slow one) started a tick earlier. All else happens on the odd second, now. So no two
@@ -24,7 +25,6 @@ generation only matters whether the load balancer is known to carry out the pres
 """
 
 import asyncio
-from collections import deque
 from collections.abc import Coroutine, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cache
@@ -35,7 +35,6 @@ from lb_probe.core import drift
 from lb_probe.core import evidence as ev
 from lb_probe.core.evidence import Evidence, PageEvidence
 from lb_probe.core.model import (
-    Action,
     Decision,
     Event,
     Failed,
@@ -50,7 +49,6 @@ from lb_probe.core.model import (
     Role,
     Saved,
     Seen,
-    Serving,
 )
 from lb_probe.ports import PublishError, Record, Refused, Unreachable
 from lb_probe.reconcile import Reconciler, Wanted
@@ -145,10 +143,16 @@ def _reading(key: tuple[str, Page], age: int, word: str) -> Observation:
 
 
 class Shape:
-    """Turns `Evidence` into a small tuple and back; what nothing reads any more is left out."""
+    """Turns `Evidence` into a small tuple and back; what nothing reads any more is left out.
+
+    A stale word of the Secondary is kept: nothing but the core's own look at its age may keep it
+    from being read.
+    """
 
     def __init__(self, bounds: Bounds) -> None:
         self._bounds = bounds
+        self._made: dict[object, PageEvidence] = {}
+        self._known: dict[int, object] = {}  # by id: what is made stays, and is met again
 
     def tuple_of(self, evidence: Evidence, now: int) -> tuple[object, ...]:
         moved = None if evidence.moved_at is None else _age(evidence.moved_at, now)
@@ -162,6 +166,8 @@ class Shape:
         page = evidence.page(*key)
         if page.last is None:
             return None
+        if now == NOW and id(page) in self._known:
+            return self._known[id(page)]
         may_be_home = self._bounds.swaps or key[0] == A
         if key[1] is Page.STATUS:
             return self._status(page, evidence.moved_at, now, may_be_home)
@@ -196,21 +202,28 @@ class Shape:
         assert page.last is not None
         age = _age(page.last.started_at, now)
         if page.passes:
-            return ("ok", age, _mode(page.last) if age < OLD else "unknown")
+            return ("ok", age, _mode(page.last))
         answered = None
         if page.answered is not None and page.fails < self._bounds.fall:
-            at = _age(page.answered.started_at, now)
-            answered = (at, _mode(page.answered)) if at < OLD else None
+            answered = (_age(page.answered.started_at, now), _mode(page.answered))
         return ("fail", age, min(page.fails, self._bounds.fall), answered)
 
     def evidence_of(self, shape: tuple[object, ...]) -> Evidence:
         floor, moved, *pages = shape
-        made = {k: self._rebuilt(k, p) for k, p in zip(KEYS, pages, strict=True) if p is not None}
+        made = {k: self._one(k, p) for k, p in zip(KEYS, pages, strict=True) if p is not None}
         return Evidence(
             floor=NOW - TICK_S * floor,
             pages=made,
             moved_at=None if moved is None else NOW - TICK_S * moved,
         )
+
+    def _one(self, key: tuple[str, Page], shape: tuple) -> PageEvidence:
+        if (key, shape) not in self._made:
+            page = self._made[key, shape] = self._rebuilt(key, shape)
+            is_of_a_move = key[1] is Page.STATUS and shape[0] == "fail" and shape[4] is not None
+            if not is_of_a_move:  # else its shape depends on more than the page
+                self._known[id(page)] = shape
+        return self._made[key, shape]
 
     def _rebuilt(self, key: tuple[str, Page], page: tuple) -> PageEvidence:
         if page[0] == "ok":
@@ -835,207 +848,3 @@ class Wire:
 
 
 STEPS = ("idle", "publish", "read back", "confirm")
-
-
-# ------------------------------------------------------------------ the search
-State = tuple[int, Word, bool, Line | None]
-
-
-@dataclass
-class Found:
-    """What one world held.
-
-    Attributes:
-        knowledge: Different sets of evidence. words: Different saved words.
-        moves: How many of them together let the rule move traffic.
-    """
-
-    states: int = 0
-    edges: int = 0
-    knowledge: int = 0
-    words: int = 0
-    rows: set[str] = field(default_factory=set)
-    moves: int = 0
-
-
-class Search:
-    """Breadth first through one world.
-
-    Raises BrokenError with the shortest story that breaks a rule.
-    """
-
-    def __init__(self, bounds: Bounds) -> None:
-        self.bounds = bounds
-        self.knowledge = Knowledge(bounds)
-        self.book = Book(bounds)
-        self.wire = Wire(self.book)
-        self.decision = cache(self._decision)
-        self.learnt = cache(self._learnt)
-        self.said = cache(self._said)
-        self.settles = cache(self._settles)
-        self.found = Found()
-
-    def run(self) -> Found:
-        line = Line("a") if self.bounds.balancer else None
-        first: State = (DOWN, NO_WORD, False, line)
-        came: dict[State, tuple[State, str] | None] = {first: None}
-        queue = deque([first])
-        edges = 0
-        while queue:
-            state = queue.popleft()
-            try:
-                for label, then in self._next(state):
-                    edges += 1
-                    if then not in came:
-                        came[then] = (state, label)
-                        queue.append(then)
-                self.settles(state[1], state[3])
-            except BrokenError as error:
-                raise BrokenError(f"{error}\n{_story(came, state)}") from None
-        self.found.states, self.found.edges = len(came), edges
-        self.found.knowledge = len(self.knowledge.evidence)
-        self.found.words = len({state[1] for state in came})
-        return self.found
-
-    def _next(self, state: State) -> Iterator[tuple[str, State]]:
-        known, word, isolated, line = state
-        if known == DOWN:
-            yield from self._starts(word, line)
-        else:
-            yield "prober killed", (DOWN, word, False, line and line.forgotten())
-            for label, then, is_cut in self.learnt(known, word, isolated):
-                yield label, (then, word, is_cut, line)
-            for label, then, after in self.said(known, word, isolated):
-                there = line
-                if there is not None and after.kind:
-                    there = there._replace(is_present=False)  # what it confirms is older now
-                if there is not None and after.watch is not None:
-                    there = self.wire.taken_back(word, there)
-                yield label, (then, after.word, isolated, there)
-            if line is None and word.behind and word.assigned:
-                yield "load balancer follows", (known, word._replace(behind=False), isolated, None)
-            if line is not None:
-                for label, after_word, there in self.wire.steps(word, line):
-                    yield label, (known, after_word, isolated, there)
-        if line is not None:
-            for label, there in self.wire.elsewhere(line):
-                yield label, (known, word, isolated, there)
-
-    def _starts(self, word: Word, line: Line | None) -> Iterator[tuple[str, State]]:
-        answers = ("", A, B, A + B, None)
-        if line is not None:
-            answers = (line.chosen if line.is_up else None,)
-        for chosen in answers:
-            for note in (None, A, B):
-                after = self.book.started(word, chosen, note)
-                moved_at = float(NOW) if after.moved_at == "now" else None
-                known = self.knowledge.number(Evidence(float(NOW), moved_at=moved_at), Story())
-                there = line and line._replace(is_new=False).remembering(*after.watch)
-                label = f"prober starts, sees {chosen}, note {note}"
-                yield label, (known, after.word, False, there)
-
-    def _decision(self, known: int, word: Word, isolated: bool) -> Decision:
-        decision = self.book.decision(self.knowledge.evidence[known], word, isolated)
-        self.found.rows.add(decision.rule)
-        forbids = self.knowledge.story[known].forbids(word, self.bounds)
-        if isolated:
-            forbids += "isolated"
-        if decision.action is Action.FAIL_OVER and forbids:
-            raise BrokenError(f"moves by itself: {forbids}; {word}, {self.knowledge.story[known]}")
-        if decision.action is not Action.FAIL_OVER and not forbids:
-            raise BrokenError(f"the rule holds, and {decision.rule} does nothing: {word}")
-        return decision
-
-    def _settled(self, known: int, word: Word, isolated: bool) -> int:
-        """Look as the controller does after every change: a node that serves has arrived."""
-        if self.knowledge.evidence[known].moved_at is None:
-            return known
-        serving = self.decision(known, _plain(word), isolated).situation.serving
-        return self.knowledge.changed(known, False, "none") if serving is Serving.YES else known
-
-    def _learnt(self, known: int, word: Word, isolated: bool) -> list[tuple[str, int, bool]]:
-        """Return what may be known next while nothing is saved."""
-        knowledge, raises = self.knowledge, self.book.interruptions
-        after = [(label, then, isolated) for label, then in knowledge.probed(known, word)]
-        if not self.bounds.rounds:
-            after.append(("tick", knowledge.older(known), isolated))
-            stalled = knowledge.changed(known, raises["loop stalled"], "kept")
-            after.append(("loop stalled", knowledge.told(stalled), isolated))
-        if self.bounds.links and not isolated:
-            after.append(("link cut", known, True))
-        elif isolated:
-            back = knowledge.changed(known, raises["link back"], "kept")
-            after.append(("link back", knowledge.told(back), False))
-        return [(label, self._settled(then, word, cut), cut) for label, then, cut in after]
-
-    def _said(self, known: int, word: Word, isolated: bool) -> list[tuple[str, int, After]]:
-        """Return every step that saves, and what is known after it."""
-        afters: list[tuple[str, After]] = []
-        decision = self.decision(known, _plain(word), isolated)
-        evidence = self.knowledge.evidence[known]
-        if decision.action is Action.FAIL_OVER:
-            self.found.moves += 1
-            afters.append(("fails over", self.book.by_itself("fails over", evidence, word)))
-        if decision.condition == "normal" and word.hold:
-            afters.append(("hold lapses", self.book.by_itself("hold lapses", evidence, word)))
-        afters += self._commands(word)
-        steps = []
-        for label, after in afters:
-            then = self.knowledge.changed(known, after.is_floor_raised, after.moved_at)
-            if counts_anew(word, after.word):
-                then = self.knowledge.told(then)
-            then = self._settled(then, after.word, isolated)
-            steps.append((label, then, after))
-        return steps
-
-    def _commands(self, word: Word) -> Iterator[tuple[str, After]]:
-        asks: list[tuple[str, str | None, str]] = [("failover", A, A), ("failover", B, A)]
-        asks += [(verb, None, A) for verb in ("resume", "switchover", "release", "ack")]
-        asks += [("accept", None, said) for said in ("?", "", A, B)] + [("republish", None, A)]
-        asks += [
-            ("hold", "hands-off" if how == "hands-off" else None, A) for how in self.bounds.holds
-        ]
-        if self.bounds.swaps:
-            asks.append(("swap-roles", None, A))
-        for verb, to, said in asks:
-            after = self.book.commanded(word, verb, to, said)
-            if after is not None:
-                yield f"operator: {verb} {to or ''} {said if verb == 'accept' else ''}", after
-
-    # -------------------------------------------------------------- it always comes to rest
-    def _settles(self, word: Word, line: Line | None) -> None:
-        """From here, with the load balancer up and left alone, it does what was saved."""
-        may_stay = word.assigned is None or word.hold == "hands-off" or not self.bounds.act
-        if line is None or may_stay:
-            return
-        line = line._replace(is_up=True)
-        for _ in range(12):
-            if line.yielded:  # somebody else wrote there: until an operator takes it back
-                line = self.wire.taken_back(word, line)
-            _, word, line = self.wire.steps(word, line)[0]
-            if line.step == "idle" and line.chosen == word.assigned and not word.behind:
-                return
-        raise BrokenError(f"the load balancer never does what was saved: {word}, {line}")
-
-
-def _plain(word: Word) -> Word:
-    return word._replace(behind=False)
-
-
-def counts_anew(word: Word, after: Word) -> bool:
-    """Tell whether the Primary's failures count anew: moved, swapped, or a brake was let go."""
-    return (
-        word.assigned != after.assigned
-        or word.swapped != after.swapped
-        or bool(word.hold and not after.hold)
-        or (word.latched and not after.latched)
-    )
-
-
-def _story(came: dict[State, tuple[State, str] | None], state: State) -> str:
-    steps = []
-    at: State = state
-    while (before := came[at]) is not None:
-        at, label = before
-        steps.append(label)
-    return "\n".join(f"{n:3}. {label}" for n, label in enumerate(reversed(steps), 1))

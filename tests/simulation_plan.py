@@ -208,10 +208,16 @@ def _act(rng: random.Random, at: float, verb: str) -> Step:
 
 
 def _held(rng: random.Random, at: float, later: float) -> list[Step]:
-    """A hold while the Primary fails, released or due."""
-    away = Step(round(at + 0.2, 3), "node", (A, rng.choice(("dies", "hangs", "goes-dark"))))
+    """A hold while the Primary fails, or while the clock jumps; released or due."""
+    steps = [_act(rng, at, "hold")]
+    if rng.random() < 0.6:
+        down = rng.choice(("dies", "hangs", "goes-dark"))
+        steps.append(Step(round(at + 0.2, 3), "node", (A, down)))
+    else:
+        steps.append(Step(round(at + 0.2, 3), "jump", (rng.choice((-3600.0, 86400.0)),)))
+        steps.append(_act(rng, round(at + 0.5, 3), rng.choice(("ack", "failover"))))
     off = [_act(rng, later, "release")] if rng.random() < 0.6 else []
-    return [_act(rng, at, "hold"), away, *off]
+    return [*steps, *off]
 
 
 def _probe(rng: random.Random, at: float, later: float) -> list[Step]:

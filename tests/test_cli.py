@@ -364,6 +364,8 @@ def test_the_keys_of_a_document_come_in_the_same_order_whatever_the_api_sends(ap
 def test_history_passes_group_and_limit_on(api):
     run(api, "history", "epmm", "--limit", "5")
     assert api.asked[-1][1] == "/api/v1/history?group=epmm&limit=5"
+    run(api, "history", "--since", "7d", "--all")
+    assert api.asked[-1][1] == "/api/v1/history?limit=50&since=7d&all=1"
 
 
 def test_status_shows_traffic_condition_change_balancers_and_hold(api):

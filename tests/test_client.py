@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lb_probe import client
-from lb_probe.client import Address, Client
+from lb_probe.client import Address, BadAnswer, Client
 
 GROUP = {"name": "epmm", "condition": "normal", "nodes": [], "adapters": []}
 
@@ -243,9 +243,28 @@ def test_every_call_asks_for_the_documented_path(tmp_path):
     with raw(http({"history": []})) as server:
         client_of(server).history("epmm", 5)
         assert server.sent.startswith(b"GET /api/v1/history?group=epmm&limit=5 ")
+        client_of(server).history(None, 5, since="7d", everything=True)
+        assert server.sent.startswith(b"GET /api/v1/history?limit=5&since=7d&all=1 ")
     with raw(http({"group": "epmm", "text": "why"})) as server:
         client_of(server).explain("epmm")
         assert server.sent.startswith(b"GET /api/v1/groups/epmm/explain ")
+
+
+@pytest.mark.parametrize("before", [0, "3", True, 2.5, -1])
+def test_a_page_of_history_that_leads_nowhere_ends_the_reading(before):
+    with (
+        raw(http({"history": [], "before": before})) as server,
+        pytest.raises(BadAnswer, match="leads nowhere"),
+    ):
+        client_of(server).whole_history()
+
+
+def test_a_page_of_history_that_leads_to_itself_ends_the_reading():
+    with (
+        raw(http({"history": [{}], "before": 9})) as server,
+        pytest.raises(BadAnswer, match="leads nowhere"),
+    ):
+        client_of(server).whole_history()
 
 
 def test_a_prefix_of_the_address_goes_before_every_path():

@@ -34,6 +34,7 @@ from lb_probe.core.model import (
 from lb_probe.replay.story import HOLDS, MOVES, Answer, Fault, Step, Story
 
 _HANGS = (Phase.TIMEOUT, Phase.CONNECT_TIMEOUT)
+LONGEST_ROUNDS = 100
 _FLOORS = frozenset({"stalled", "clock-jumped", "rejoined", "lost"})
 
 
@@ -117,7 +118,7 @@ class Run:
         self._saved = story.first or Saved()
         self._evidence = Evidence(floor=0.0)
         self._decision: Decision | None = None
-        self._now = 0.0
+        self._now = self._stepped_at = 0.0
         self._answers: dict[tuple[str, Page], Answer] = {}
         self._slots: list[_Slot] = []
         self._is_paused = self._is_isolated = self._is_store_broken = False
@@ -169,7 +170,7 @@ class Run:
 
     # -------------------------------------------------------------- what happened
     def _apply(self, step: Step) -> None:
-        self._now = max(self._now, step.at)
+        self._now = self._stepped_at = max(self._now, step.at)
         if step.what == "saw":
             self._see(step)
         elif step.what in ("stopped", "died", "began", "lost"):
@@ -369,19 +370,29 @@ class Run:
 
     def _is_settled(self) -> bool:
         """Tell whether every further probe says what the last ones said, and moves nothing."""
-        decision, group = self._decision, self._group
-        if decision is None or decision.action is not Action.NONE:
+        group, decision, quiet_s = self._group, self._decision, self._now - self._stepped_at
+        if decision is None or any(slot.started < 0 for slot in self._slots):
             return False
-        if self._evidence.moved_at is not None or not all(map(self._is_steady, self._slots)):
-            return False
-        if decision.situation.traffic is not Traffic.PRIMARY:
+        # A configuration whose readings are too old before the next ones come never settles.
+        round_s = self._setting.interval_s + self._setting.timeout_s
+        if quiet_s > group.confirm_s + group.serving_deadline_s + LONGEST_ROUNDS * round_s:
             return True
-        status = self._answers.get((group.primary, Page.STATUS))
+        moved_at = self._evidence.moved_at
+        if moved_at is not None and self._now - moved_at <= group.serving_deadline_s:
+            return False
+        if not all(map(self._is_steady, self._slots)):
+            return False
+        return decision.situation.traffic is not Traffic.PRIMARY or self._is_fault_settled(decision)
+
+    def _is_fault_settled(self, decision: Decision) -> bool:
+        """Tell whether the Primary is well, or has failed for good and moves nothing."""
+        status = self._answers.get((self._group.primary, Page.STATUS))
         if status is None or isinstance(status.outcome, Passed):
             return True
-        says = self._answers.get((group.candidate, Page.HASTATUS))
-        may_move = says is not None and says.outcome == Passed(Mode.STANDBY, says.outcome.detail)
-        return not may_move and decision.situation.primary is Primary.FAIL
+        says = self._answers.get((self._group.candidate, Page.HASTATUS))
+        is_standby = says is not None and _mode(says) is Mode.STANDBY
+        is_armed = decision.situation.automation is Automation.ARMED
+        return decision.situation.primary is Primary.FAIL and not (is_standby and is_armed)
 
     def _is_steady(self, slot: _Slot) -> bool:
         page = self._evidence.page(slot.node, slot.page)
@@ -391,6 +402,10 @@ class Run:
         if isinstance(outcome, Failed):
             return page.fails > self._group.fall
         return page.passes > self._group.rise
+
+
+def _mode(answer: Answer) -> Mode | None:
+    return answer.outcome.mode if isinstance(answer.outcome, Passed) else None
 
 
 def _shifted(page: ev.PageEvidence, seconds: float) -> ev.PageEvidence:

@@ -73,6 +73,14 @@ def test_a_load_balancer_never_resumes_a_latched_group(seen):
     assert start(saved, seen, seen) == ("keep", "b", True)
 
 
+@pytest.mark.parametrize(("seen", "expected"), [(A, ("adopt", "a")), (BOTH, ("unassigned", None))])
+@pytest.mark.parametrize("latched", [True, False])
+def test_a_node_that_was_dropped_by_name_is_not_kept_and_its_latch_is(seen, expected, latched):
+    saved = Saved("c", latched=latched, generation=4, confirmed=CONFIRMED)
+    assert start(saved, seen, seen) == (*expected, latched)
+    assert "c, which had the traffic, is gone" in begin(GROUP, saved, {}).reason
+
+
 # ------------------------------------------------------------------ a changed probes.yaml
 URL = {"epmm": {"a": "url=192.0.2.1:443\nedge=srv-a", "b": "url=192.0.2.2:443\nedge=srv-b"}}
 

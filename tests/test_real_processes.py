@@ -1,0 +1,183 @@
+"""A prober under bad conditions, as real processes: stopped, no disk, a locked or a broken store.
+
+After each the group is where the saved decision says, HAProxy agrees, and nothing is lost. A wall
+clock that steps cannot be made for one process (time namespaces shift the monotonic clock alone):
+X20 in `test_safety_rules` steps it on the virtual clock.
+"""
+
+import os
+import random
+import resource
+import shutil
+import signal
+import sqlite3
+import time
+from contextlib import closing, contextmanager
+
+import pytest
+
+A, B = "node-a", "node-b"
+PATIENCE_S = 30.0
+CONFIRM_S = 1.0
+
+pytestmark = pytest.mark.timeout(120)
+
+
+def until(is_true, what, patience_s=PATIENCE_S):
+    end = time.monotonic() + patience_s
+    while not is_true():
+        assert time.monotonic() < end, f"waited {patience_s:.0f}s in vain until {what}"
+        time.sleep(0.02)
+
+
+def saved(demo):
+    """What is on disk, read as another program would."""
+    with closing(sqlite3.connect(f"file:{demo.folder}/state.db?mode=ro", uri=True)) as db:
+        return db.execute("SELECT assigned, latched, generation FROM groups").fetchone()
+
+
+def is_normal(demo):
+    return lambda: demo.group()["condition"] == "normal"
+
+
+def ends_on(demo, node, generation):
+    """Wait until HAProxy, the API and the disk all say this node."""
+    until(lambda: demo.through_haproxy() == node, f"traffic is on {node}")
+    until(lambda: demo.group()["adapters"][0]["in_sync"], "HAProxy agrees")
+    assert demo.group()["assigned"] == node
+    assert saved(demo) == (node, int(node == B), generation)
+
+
+@contextmanager
+def stopped(process):
+    process.send_signal(signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        process.send_signal(signal.SIGCONT)
+
+
+def test_a_prober_that_was_stopped_moves_nothing_on_what_it_remembers(stand):
+    demo = stand()
+    until(is_normal(demo), "all is normal")
+    with stopped(demo.children["prober"]):
+        time.sleep(5.0)
+    until(is_normal(demo), "all is normal again")
+    assert saved(demo) == (A, 0, 1)
+    with stopped(demo.children["prober"]):
+        demo.kill(A)
+        time.sleep(5.0)
+        assert demo.through_haproxy() == A
+    goes_on_at = time.monotonic()
+    ends_on(demo, B, 2)
+    assert time.monotonic() - goes_on_at > CONFIRM_S  # fresh failures only
+    kinds = [record["kind"] for record in demo.client.history("demo", 100)]
+    assert [kind for kind in kinds if kind in ("assign", "adopt", "failover", "resume")] == [
+        "assign",
+        "failover",
+    ]
+
+
+def test_a_full_disk_at_the_moment_of_a_failover_delays_it_and_loses_nothing(stand):
+    """Files cannot grow any more: the log on the same disk included."""
+    demo = stand()
+    until(is_normal(demo), "all is normal")
+    prober = demo.children["prober"]
+    soft, hard = resource.prlimit(prober.pid, resource.RLIMIT_FSIZE)
+    resource.prlimit(prober.pid, resource.RLIMIT_FSIZE, (0, hard))
+    demo.kill(A)
+    until(lambda: demo.group()["condition"] == "failover-blocked", "it is shown")
+    time.sleep(2.0)
+    group = demo.group()
+    assert group["blocked"] == ["store-not-writable"]
+    assert demo.through_haproxy() == A
+    assert saved(demo) == (A, 0, 1)
+    resource.prlimit(prober.pid, resource.RLIMIT_FSIZE, (soft, hard))
+    ends_on(demo, B, 2)
+    assert prober.poll() is None, "it went through all of this"
+
+
+def test_a_store_locked_by_another_process_delays_a_failover_and_loses_nothing(stand):
+    demo = stand()
+    until(is_normal(demo), "all is normal")
+    with closing(sqlite3.connect(demo.folder / "state.db", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        locked_at = time.monotonic()
+        demo.kill(A)
+        until(lambda: demo.group()["condition"] == "failover-blocked", "it is shown")
+        while time.monotonic() < locked_at + 10.0:
+            assert demo.through_haproxy() == A
+            time.sleep(0.2)
+        other.execute("ROLLBACK")
+    ends_on(demo, B, 2)
+
+
+def test_a_prober_told_to_end_in_the_middle_of_a_failover_finishes_it_at_the_next_start(stand):
+    """Saved, and HAProxy does not answer: it ends at once, and nothing is lost."""
+    demo = stand()
+    until(is_normal(demo), "all is normal")
+    prober = demo.children["prober"]
+    with stopped(demo.children["haproxy"]):
+        demo.kill(A)
+        until(lambda: saved(demo) == (B, 1, 2), "the move is saved")
+        prober.send_signal(signal.SIGTERM)
+        until(lambda: prober.poll() is not None, "the prober ended", 10.0)
+        assert prober.returncode == 0
+    assert demo.through_haproxy() in (A, B)
+    demo.start("prober")
+    until(demo.is_answering, "the API answers")
+    ends_on(demo, B, 2)
+
+
+def spoiled(path, how):
+    """Break a store the way disks and people do."""
+    size = path.stat().st_size
+    if how == "emptied":
+        path.write_bytes(b"")
+    elif how == "cut":
+        os.truncate(path, size // 2)
+    elif how == "text":
+        path.write_text("this is no database\n" * 500)
+    else:
+        dice = random.Random(how)
+        content = bytearray(path.read_bytes())
+        for _ in range(size // 8):
+            content[dice.randrange(size)] = dice.randrange(256)
+        path.write_bytes(bytes(content))
+
+
+def test_a_store_that_is_broken_at_the_start_is_refused_and_haproxy_left_alone(stand):
+    """Latched: the worst moment to forget. The good copy then works as before."""
+    demo = stand()
+    until(is_normal(demo), "all is normal")
+    demo.kill(A)
+    ends_on(demo, B, 2)
+    demo.start(A)
+    demo.children["prober"].terminate()
+    demo.children["prober"].wait(10)
+    path = demo.folder / "state.db"
+    good = demo.folder / "good.db"
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    shutil.copy(path, good)
+    answers = demo.apps[A].answers
+    for how in ("emptied", "cut", "text", "dice 1"):
+        for file in demo.folder.glob("state.db-*"):
+            file.unlink()
+        shutil.copy(good, path)
+        spoiled(path, how)
+        demo.start("prober")
+        prober = demo.children["prober"]
+        until(lambda p=prober: p.poll() is not None, f"the prober gave up: {how}")
+        assert prober.returncode == 1, how
+        told = (demo.folder / "prober.log").read_text().splitlines()[-1]
+        assert "state.db" in told, how
+        assert "Traceback" not in told, how
+        assert demo.through_haproxy() == B, how
+    for file in demo.folder.glob("state.db-*"):
+        file.unlink()
+    shutil.copy(good, path)
+    demo.start("prober")
+    until(demo.is_answering, "the API answers")
+    ends_on(demo, B, 2)
+    assert demo.apps[A].answers == answers
