@@ -23,6 +23,7 @@ from lb_probe.core.model import (
     Event,
     Failed,
     Group,
+    Hold,
     Observation,
     Page,
     Primary,
@@ -553,11 +554,22 @@ class Controller:
             runtime.hold_due_at = None
         elif runtime.hold_due_at is None or state.hold != before.hold:
             # Once for each hold: the wall clock may have jumped since (X20).
-            runtime.hold_due_at = now + state.hold.until_wall - self._clock.wall()
+            is_new = state.hold != before.hold
+            runtime.hold_due_at = now + self._left_s(state, state.hold, is_new=is_new)
             runtime.is_overdue_told = False
         may_write = runtime.group.act and not (state.hold is not None and state.hold.hands_off)
         for reconciler in runtime.reconcilers:
             reconciler.want(Wanted(state.assigned, state.generation, may_write, decided_at))
+
+    def _left_s(self, state: Saved, hold: Hold, *, is_new: bool) -> float:
+        """Return the seconds a hold has left; only one found at start goes by the wall clock now.
+
+        A new one runs from its own beginning: the clock may have jumped while it was saved.
+        """
+        change = state.last_change
+        if is_new and change is not None and change.kind == "hold":
+            return hold.until_wall - change.at_wall
+        return hold.until_wall - self._clock.wall()
 
     async def _reload(self, runtime: _Runtime) -> None:
         """Take over what is on disk: somebody saved there, or our own outcome was unknown."""

@@ -250,7 +250,7 @@ def _story(came: dict[State, tuple[State, str] | None], state: State) -> str:
 STATUS, HASTATUS = Page.STATUS, Page.HASTATUS
 BRIEF = ("standby", "fail")
 SERVES, STANDS, DEAD = ("ok", "primary"), ("fail", "standby"), ("fail", "fail")
-WELL, OUTAGE, PROMOTED = SERVES + STANDS, DEAD + STANDS, DEAD + SERVES
+WELL, OUTAGE = SERVES + STANDS, DEAD + STANDS
 EVERY_PAIR = tuple(a + b for a in (SERVES, STANDS, DEAD) for b in (SERVES, STANDS, DEAD))
 
 WORLDS = (

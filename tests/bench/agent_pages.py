@@ -67,7 +67,7 @@ async def measure(port, seconds):
     client = spawn.Process(target=ask, args=(port, seconds, answers))
     client.start()
     before = time.process_time()
-    while client.is_alive():
+    while client.is_alive():  # noqa: ASYNC110 a process, not an event
         await asyncio.sleep(0.05)
     rate = answers.get()
     return rate, (time.process_time() - before) / (rate * seconds) * 1e6
