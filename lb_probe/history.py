@@ -455,6 +455,5 @@ class _Reader:
         if run == self._run and back > LARGEST_STEP_BACK_S:
             fault = f"time goes back by {back:.0f}s, and no change of the clock is on record"
             self._steps.setdefault(run, (number, fault))
-        stepped = run != self._run or back > LARGEST_STEP_BACK_S
-        self._latest = at if stepped else max(self._latest, at)
+        self._latest = at if run != self._run else max(self._latest, at)
         self._run = run

@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_world import ModelBalancer, VirtualClock, World, pair
 
-from lb_probe import cli, history
+from lb_probe import cli, history, render
 from lb_probe.core.model import Failed, Mode, Observation, Page, Passed, Phase
 from lb_probe.history import QUIET, HistoryError
 from lb_probe.ports import Invalid
@@ -510,6 +510,14 @@ def test_timeline_is_in_the_order_in_which_it_happened(desk):
         for line in run("history", "--store", "state.db", "--all").output.splitlines()[1:]
     ]
     assert at == sorted(at)
+
+
+def test_record_that_was_saved_late_stands_where_it_belongs():
+    first = line("condition", to="failing-over", run=1, up=29.65)
+    second = line("failover", **{**MOVED, "run": 1, "up": 29.7})
+    other_run = line("started", group="", generation=0, run=2, up=0.0)
+    rows = render.history_table([second, first, other_run], render.Look())[1:]
+    assert [row.split()[2] for row in rows] == ["condition", "failover", "started"]
 
 
 # ------------------------------------------------------------------ a real prober

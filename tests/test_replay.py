@@ -165,10 +165,12 @@ async def test_fall_and_interval_and_timeout_of_the_other_configuration_count():
         setting(group),
         setting(group, fall=10, recheck_s=1.0),
         setting(group, fall=2, interval_s=5.0, recheck_s=5.0, max_age_s=15.0),
+        setting(group, fall=10),
     ]
     (fault,) = compare(records, some)["faults"]
-    quick, many, seldom = (would["after_s"] for would in fault["would"])
+    quick, many, seldom, soon = (would["after_s"] for would in fault["would"])
     assert quick < 1.5 + CADENCE_S
+    assert 2.25 <= soon <= 2.25 + CADENCE_S
     assert 9.0 <= many <= 10.0 + CADENCE_S
     assert 5.0 <= seldom <= 15.0
 
@@ -229,6 +231,38 @@ async def test_secondary_that_is_down_is_the_reason_why_nothing_moves():
     (fault,) = compare(records, [setting(group, confirm_s=5.0)])["faults"]
     assert fault["would"][0]["why"].startswith("no-standby after ")
     assert (fault["lasted_s"], fault["ended"]) == (None, "open")
+
+
+async def test_while_the_prober_was_cut_off_nothing_moves():
+    async with telling(confirm_s=2.0) as world:
+        world.references = True
+        await world.advance(1)
+        world.references = False
+        await world.advance(3)
+        world.nodes["a"].state = "dead"
+        await world.advance(20)
+        world.references = True
+        await world.advance(0.6)
+        world.nodes["a"].state = "up"
+        await world.advance(20)
+        group, records = world.group, exported(world.store.records)
+    (fault,) = compare(records, [setting(group)])["faults"]
+    assert fault["really"]["why"] == "no move"
+    assert fault["would"][0]["why"].startswith("prober-isolated after ")
+
+
+async def test_long_fault_that_moves_late_is_the_same_with_and_without_what_is_left_out():
+    async with telling(confirm_s=2.0) as world:
+        world.nodes["b"].state = "dead"
+        world.nodes["a"].state = "hung"
+        await world.advance(1800.3)
+        world.nodes["b"].state = "up"
+        await world.advance(20)
+        group, records = world.group, exported(world.store.records)
+    answer = compare(records, [setting(group)])
+    assert answer == compare(records, [setting(group)], may_skip=False)
+    (fault,) = answer["faults"]
+    assert fault["would"][0]["to"] == fault["really"]["to"] == "b"
 
 
 async def test_while_no_prober_ran_nothing_is_known_and_nothing_moves():
