@@ -232,7 +232,10 @@ def _refuse_beside_prober(config: Config, group: str, node: str, reason: str) ->
     if pid is None:
         return
     found = f"a prober runs here (pid {pid}) and would undo this"
-    wanted = f"no prober on this store; or ask it: lb-probe failover {group} --to {node}"
+    wanted = (
+        "no prober on this store; or ask it, with failover, or resume for the way back: this line"
+        " passes no gate"
+    )
     line = f"lb-probe publish {group} --to {node} --offline --reason {shlex.quote(reason)}"
     gate = Gate("no-prober", False, found, wanted, open_with="")
     raise Refused(f"publish of {group} refused by no-prober", [gate], f"kill -9 {pid}; {line}")
@@ -273,18 +276,22 @@ def _read_notes(config: Config) -> dict[str, OfflineNote]:
         StoreError: A note that cannot be read; nothing is guessed from it.
     """
     notes = {}
-    for group in config.groups:
-        file = _note_file(config, group.name)
-        if not file.exists():
-            continue
+    for group, file in _note_files(config):
         try:
-            notes[group.name] = _note(json.loads(file.read_text()))
+            notes[group] = _note(json.loads(file.read_text()))
         except (OSError, ValueError, KeyError, TypeError):
             raise StoreError(
                 f"{file} cannot be read; `publish --offline` left it. Look where traffic is, then"
                 " remove the file, and say accept or republish once the prober runs"
             ) from None
     return notes
+
+
+def _note_files(config: Config) -> list[tuple[str, Path]]:
+    """Return the notes there are, by group; one left under a group's former name is its own."""
+    names = [(g.name, name) for g in config.groups for name in (g.was, g.name) if name]
+    files = [(group, _note_file(config, name)) for group, name in names]
+    return [(group, file) for group, file in files if file.exists()]
 
 
 def _note(raw: Mapping[str, Any]) -> OfflineNote:
@@ -442,10 +449,9 @@ class _Prober:
             quicken=lambda group: schedule.quicken(group),
         )
         schedule = self._schedule(controller)
-        notes = _read_notes(config)
-        await controller.start(notes, self._allowed)
-        for name in notes:
-            _note_file(config, name).unlink(missing_ok=True)
+        await controller.start(_read_notes(config), self._allowed)
+        for _, file in _note_files(config):
+            file.unlink(missing_ok=True)
         for group in config.groups:
             shape = group.shape
             self._metrics.know(shape.name, shape.names, shape.adapters)

@@ -222,9 +222,11 @@ class Controller:
         looks = await asyncio.gather(*(r.first_look(FIRST_LOOK_S) for r in runtime.reconcilers))
         seen = {r.publisher.name: s for r, s in zip(runtime.reconcilers, looks, strict=True)}
         start = begin(runtime.group, saved, seen)
-        if runtime.saved.roles and runtime.group.nodes == setup.group.nodes:
-            await self._save(runtime, acts.drop_roles(runtime.saved, self._clock.wall()))
         state = self._begun(runtime, start, note)
+        if runtime.saved.roles and runtime.group.nodes == setup.group.nodes:
+            # The file agrees with what swap-roles saved: one change says this and what else began.
+            dropped = acts.drop_roles(runtime.saved, self._clock.wall())
+            state = dropped if state is None else replace(state, roles=None)
         if state is not None:
             await self._save(runtime, state)
         else:

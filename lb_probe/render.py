@@ -150,6 +150,8 @@ def next_step(group: Json) -> str:
             return f"only observed; take what is seen: lb-probe accept {name} --reason 'why'"
         return f"nothing is published until: lb-probe failover {name} --to NODE --reason 'why'"
     if group["condition"] == "normal":
+        if "store-not-writable" in _strings(group.get("blocked")):
+            return f"the store takes no writes, nothing moves by itself: lb-probe explain {name}"
         return ""
     return f"why: lb-probe explain {name}"
 

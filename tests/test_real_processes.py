@@ -1,8 +1,7 @@
 """A prober under bad conditions, as real processes: stopped, no disk, a locked or a broken store.
 
-After each the group is where the saved decision says, HAProxy agrees, and nothing is lost. A wall
-clock that steps cannot be made for one process (time namespaces shift the monotonic clock alone):
-X20 in `test_safety_rules` steps it on the virtual clock.
+And with a wall clock that steps. After each the group is where the saved decision says, HAProxy
+agrees, and nothing is lost.
 """
 
 import os
@@ -127,6 +126,64 @@ def test_a_prober_told_to_end_in_the_middle_of_a_failover_finishes_it_at_the_nex
     demo.start("prober")
     until(demo.is_answering, "the API answers")
     ends_on(demo, B, 2)
+
+
+# Runs before the prober in its process: its wall clock is as many seconds off as the file says.
+# Time namespaces shift the monotonic clock alone, and the machine's own clock is not ours to set.
+STEPPED = """
+import os, time
+_real = time.time
+def _off():
+    with open(os.environ["TEST_CLOCK"]) as file:
+        return float(file.read())
+time.time = lambda: _real() + _off()
+"""
+DAY_S = 86_400.0
+
+
+def test_a_wall_clock_that_steps_moves_nothing_ends_no_hold_and_forgets_no_latch(stand, tmp_path):
+    """X1, X20: by a day, forth and back, beside a hold, a verdict, a latch and a start."""
+    (tmp_path / "sitecustomize.py").write_text(STEPPED)
+    clock = tmp_path / "clock"
+    environ = {"PYTHONPATH": str(tmp_path), "TEST_CLOCK": str(clock)}
+
+    def jumps():
+        records = demo.client.history(None, 1000)
+        return sum(record["kind"] == "clock-jumped" for record in records)
+
+    def step(seconds):
+        before = jumps()
+        (tmp_path / "new").write_text(str(seconds))
+        (tmp_path / "new").replace(clock)  # at once: the prober reads it all the time
+        until(lambda: jumps() > before, f"the step to {seconds:+.0f} s is noticed")
+
+    clock.write_text("0")
+    demo = stand()
+    demo.kill("prober")
+    demo.start("prober", **environ)
+    until(demo.is_answering, "the API answers")
+    until(is_normal(demo), "all is normal")
+    step(-DAY_S)
+    step(DAY_S)
+    until(is_normal(demo), "all is normal again")
+    assert saved(demo) == (A, 0, 1)
+    demo.act("hold", **{"for": "1h"})
+    step(3 * DAY_S)
+    demo.kill(A)
+    until(lambda: demo.group()["condition"] == "failover-blocked", "it is shown")
+    assert demo.group()["blocked"] == ["hold"]
+    assert demo.through_haproxy() == A
+    demo.act("release")
+    ends_on(demo, B, 4)  # after assign, hold and release
+    demo.start(A)
+    answers = demo.apps[A].answers
+    step(-DAY_S)
+    demo.kill("prober")
+    clock.write_text(str(-2 * DAY_S))
+    demo.start("prober", **environ)
+    until(demo.is_answering, "the API answers")
+    ends_on(demo, B, 4)
+    assert demo.apps[A].answers == answers
 
 
 def spoiled(path, how):

@@ -56,7 +56,7 @@ _MODES = {"primary": Mode.PRIMARY, "secondary": Mode.STANDBY}
 _WARNINGS = {
     Mode.PRIMARY: (
         "This does not move traffic by itself: use `lb-probe failover` for that.",
-        "A node in Primary mode does not replicate with any other (R120).",
+        "A node in Primary mode does not replicate with any other.",
     ),
     Mode.STANDBY: (
         "This does not restart the replication scheduler: start it, or the data grows old unseen.",
