@@ -581,6 +581,11 @@ async def _serve_on(
             stack.callback(unix.unlink, missing_ok=True)
     except OSError as error:
         where = unix or ":".join(str(part) for part in tcp or ())
+        if unix is not None and not unix.parent.is_dir():
+            raise ListenError(
+                f"cannot listen on {where}: there is no folder {unix.parent}; make it, writable for"
+                " the prober's user"
+            ) from None
         raise ListenError(
             f"cannot listen on {where}: {error.strerror or error}; is another prober running?"
         ) from None

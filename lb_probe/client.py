@@ -230,8 +230,11 @@ def _address_in(file: Path) -> Address | None:
     if not isinstance(api, dict):
         raise Unusable(f"{file}: api: found {api!r}; use a mapping with `listen` or `socket`")
     place, listen = api.get("socket"), api.get("listen")
-    if isinstance(place, str) and (path := file.absolute().parent / place).exists():
-        return Address("unix", "", 0, str(path), f"api.socket in {file}")
+    if isinstance(place, str):
+        path = file.absolute().parent / place
+        # One that is not there is named all the same where nothing else is: it is what is missing.
+        if path.exists() or listen is None:
+            return Address("unix", "", 0, str(path), f"api.socket in {file}")
     if listen is None:
         return None
     address = parse_url(f"http://{listen}", source=f"api.listen in {file}")

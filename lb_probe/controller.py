@@ -35,7 +35,7 @@ from lb_probe.core.model import (
 from lb_probe.core.resume import World, paste
 from lb_probe.core.start import Beginning, begin, points_elsewhere, topology_faults
 from lb_probe.core.timing import Timing
-from lb_probe.core.view import AdapterStatus, View
+from lb_probe.core.view import AdapterStatus, View, iso
 from lb_probe.ports import (
     WHOLE,
     Clock,
@@ -600,7 +600,10 @@ class Controller:
             self._emit("hold.overdue", runtime.group.name, condition=condition)
 
     async def _lapse(self, runtime: _Runtime) -> None:
-        if runtime.saved.hold is not None and self._decide(runtime).condition == "normal":
+        due = runtime.hold_due_at  # again: an operator may have set another hold in between
+        if due is None or self._clock.monotonic() < due:
+            return
+        if self._decide(runtime).condition == "normal":
             await self._save(runtime, acts.lapse_hold(runtime.saved, self._clock.wall()))
 
     async def _watch_store(self) -> None:
@@ -755,6 +758,9 @@ class Controller:
             raise NotFound(f"no verb {ask.verb}; use one of {', '.join(acts.VERBS)}")
         if not ask.reason.strip():
             raise Invalid("found no reason; say why, it is kept in the history")
+        copied = [text for text in (ask.reason, *ask.attest.values()) if _is_blank_form(text)]
+        if copied:
+            raise Invalid(f"found the form's own words {copied[0]!r}; put yours in their place")
         if ask.to is not None and ask.to not in group.names:
             names = ", ".join(group.names)
             raise Invalid(f"group {group.name} has no node {ask.to}; its nodes are {names}")
@@ -786,6 +792,9 @@ class Controller:
                 f"{group.primary} fails and {group.candidate} stands by: without the hold traffic"
                 f" moves after {group.fall} more failures over {group.confirm_s:g}s",
             )
+        hold = runtime.saved.hold
+        if verb == "hold" and hold is not None:
+            return (f"replaces the hold by {hold.by} until {iso(hold.until_wall)}: {hold.reason}",)
         return ()
 
     # -------------------------------------------------------------- looking
@@ -867,3 +876,8 @@ class Controller:
 
     def _emit(self, name: str, group: str = "", **fields: object) -> None:
         self._events.emit(Event(name, group, fields))
+
+
+def _is_blank_form(text: str) -> bool:
+    """Tell whether an operator pasted a refusal's line without filling it in."""
+    return "HH:MM" in text or text.strip() in ("...", "why")

@@ -143,17 +143,28 @@ def worst_first(groups: Sequence[Json]) -> list[Json]:
 def next_step(group: Json) -> str:
     """Return what an operator would do next; empty when nothing waits for one."""
     name = plain(group["name"])
-    if group.get("latched"):
+    if group.get("latched") and group["condition"] not in ("failing-over", "not-serving"):
         return f"awaiting manual resume: lb-probe explain {name}"
     if group["condition"] == "unassigned":
         if not group.get("act", True):
-            return f"only observed; take what is seen: lb-probe accept {name} --reason 'why'"
+            return _observed_step(group, name)
         return f"nothing is published until: lb-probe failover {name} --to NODE --reason 'why'"
     if group["condition"] == "normal":
         if "store-not-writable" in _strings(group.get("blocked")):
             return f"the store takes no writes, nothing moves by itself: lb-probe explain {name}"
         return ""
     return f"why: lb-probe explain {name}"
+
+
+def _observed_step(group: Json, name: str) -> str:
+    """Return the next step where nobody has said who has the traffic, and we may only look."""
+    seen = {adapter.get("seen") for adapter in group["adapters"]}
+    if len(seen) == 1 and None not in seen:
+        return f"only observed; take what is seen: lb-probe accept {name} --reason 'why'"
+    return (
+        "only observed, and the load balancers name no one node: send traffic to one there and"
+        f" lb-probe accept {name} --reason 'why', or say act: true"
+    )
 
 
 def _condition(group: Json, look: Look) -> str:

@@ -143,6 +143,18 @@ def test_check_of_a_good_file_is_0_and_makes_nothing(place):
     assert place.files() == {"probes.yaml"}
 
 
+def test_check_warns_of_times_that_do_not_fit_and_names_the_knob(place):
+    epmm = "{interval: 10s, failures: 3, recheck: 5s, timeout: 2s}"
+    times = f"    confirm: 30s\n    promotion: {epmm}\n    adapters: []"
+    place.write(change=lambda text: text.replace("    adapters: []", times))
+    done = place.run("check")
+    assert done.returncode == 0, done.stderr
+    told = done.stdout + done.stderr
+    assert "group epmm: the Secondary may promote itself 10s to 26s after the fault" in told
+    assert "detection takes 30s to 31.5s" in told
+    assert "lower `confirm` (30s) to" in told
+
+
 def test_check_of_a_bad_file_is_2_with_every_mistake_and_its_place(place):
     place.write(more="limit: 5", change=lambda text: text.replace("role: primary", "role: first"))
     done = place.run("check")

@@ -1089,3 +1089,18 @@ def test_status_starts_fast(api, tmp_path):
     print(f"status costs {(status_s - bare_s) * 1000:.0f} ms above a bare interpreter")
     # About 100 ms alone; a heavy import costs more than the rest of this bound.
     assert status_s - bare_s < 1.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "step"),
+    [
+        ({"act": False, "adapters": []}, "say act: true"),
+        ({"latched": True, "condition": "failing-over"}, "why: lb-probe explain epmm"),
+        ({"blocked": ["store-not-writable"]}, "the store takes no writes"),
+    ],
+)
+def test_next_step_is_one_that_is_not_refused(changes, step):
+    shown = group(**{"assigned": None, "condition": "unassigned", **changes})
+    if "blocked" in changes:
+        shown["condition"] = "normal"
+    assert step in render.next_step(shown)

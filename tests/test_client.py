@@ -514,3 +514,9 @@ def test_the_client_loads_nothing_heavy():
         timeout=50,
     )
     assert done.stdout.strip() == ""
+
+
+def test_a_configured_socket_that_is_not_there_is_named(tmp_path):
+    file = tmp_path / "probes.yaml"
+    file.write_text("version: 1\napi: {socket: api.sock}\n")
+    assert str(client.find_address(file, {})) == f"unix://{tmp_path}/api.sock"

@@ -6,6 +6,7 @@ The stories are the scenarios of `test_scenarios`, told by the real controller, 
 import asyncio
 import json
 import random
+import re
 import shlex
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -212,6 +213,22 @@ async def test_hold_and_resume_of_an_operator_are_replayed_at_their_times():
     assert moves(answer, 1) == [None, "b", "b"]
     assert "failover-blocked (hold)" in answer["faults"][0]["would"][0]["why"]
     assert [f["really"]["to"] for f in answer["faults"]] == [None, "b", "b"]
+
+
+@pytest.mark.parametrize(
+    ("verb", "b", "did"),
+    [("failover", "up", "ops moved traffic"), ("swap-roles", "dead", "ops swapped roles")],
+)
+async def test_what_an_operator_did_before_the_rule_is_the_reason_why_nothing_moves(verb, b, did):
+    async with telling(confirm_s=20.0) as world:
+        world.nodes["a"].state, world.nodes["b"].state = "dead", b
+        await world.advance(10)
+        await operate(world, verb)
+        await world.advance(30)
+        group, records = world.group, exported(world.store.records)
+    answer = compare(records, [setting(group)])
+    assert moves(answer, 0)[0] is None
+    assert re.match(rf"{did} after 1?\d\.\ds", answer["faults"][0]["would"][0]["why"])
 
 
 async def test_act_false_says_what_it_would_have_blocked_and_when():

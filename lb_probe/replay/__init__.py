@@ -169,7 +169,7 @@ def _why(verdict: Verdict, fault: Fault, setting: Setting) -> str:
     if verdict.elsewhere:
         return f"traffic was on {verdict.elsewhere}"
     if verdict.by_hand:
-        return f"{verdict.by_hand} moved traffic after {verdict.by_hand_s:.1f}s"
+        return f"{verdict.by_hand} after {verdict.by_hand_s:.1f}s"
     if verdict.reached:
         condition, after_s = list(verdict.reached.items())[-1]
         return f"{condition} after {after_s:.1f}s"

@@ -63,7 +63,8 @@ class Verdict:
         elsewhere: Where traffic was when the fault began; empty while on the Primary.
         is_resumed: An operator is taken to have resumed before: this run had moved traffic when
             really nothing had.
-        by_hand: Who moved traffic before this run did, and after how many seconds.
+        by_hand: Who moved traffic or swapped roles before this run moved, in words, and after how
+            many seconds.
         counted: Most failures in a row that could support a move.
         span_s: Seconds from the start of the first of them to the end of the last.
         reached: Conditions in which the Primary had failed for good, and brakes, each with the
@@ -228,7 +229,9 @@ class Run:
             fault = self._fault
             is_meanwhile = fault is not None and (fault.end is None or step.at <= fault.end)
             if fault and is_meanwhile and was_home and saved.assigned != self._group.primary:
-                self._verdict.by_hand, self._verdict.by_hand_s = step.by, step.at - fault.at
+                did = "swapped roles" if step.what == "swap-roles" else "moved traffic"
+                self._verdict.by_hand = f"{step.by} {did}"
+                self._verdict.by_hand_s = step.at - fault.at
 
     def _take(self, saved: Saved, at: float) -> None:
         """Take a saved state into force, as the controller does."""
