@@ -758,7 +758,7 @@ class Controller:
             raise NotFound(f"no verb {ask.verb}; use one of {', '.join(acts.VERBS)}")
         if not ask.reason.strip():
             raise Invalid("found no reason; say why, it is kept in the history")
-        copied = [text for text in (ask.reason, *ask.attest.values()) if _is_blank_form(text)]
+        copied = [text for text in ask.attest.values() if _is_blank_form(text)]
         if copied:
             raise Invalid(f"found the form's own words {copied[0]!r}; put yours in their place")
         if ask.to is not None and ask.to not in group.names:
@@ -879,5 +879,5 @@ class Controller:
 
 
 def _is_blank_form(text: str) -> bool:
-    """Tell whether an operator pasted a refusal's line without filling it in."""
-    return "HH:MM" in text or text.strip() in ("...", "why")
+    """Tell whether an operator pasted a refusal's line without filling it in: nobody's word."""
+    return "HH:MM" in text or text.strip() == "..."

@@ -216,12 +216,12 @@ def test_a_file_of_two_hundred_groups_loads_within_a_second(folder: Path) -> Non
         .replace("b: s2", f"b{i}: s2")
         for i in range(200)
     ]
-    started = time.perf_counter()
+    started = time.process_time()
 
     read_config = read(folder, head + "groups:\n" + "".join(groups))
 
     assert len(read_config.groups) == 200
-    assert time.perf_counter() - started < 1.0
+    assert time.process_time() - started < 1.0
 
 
 # ------------------------------------------------------------------ mistakes in single values
