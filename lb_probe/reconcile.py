@@ -160,7 +160,7 @@ class Reconciler:
         restarted = seen.instance != self._watch.instance
         is_new = restarted or self._watch.agreed
         self._watch = drift.drifted(self._watch, seen.instance, self._clock.monotonic())
-        fields = {"adapter": self.publisher.name, "wanted": wanted.node, "seen": _word(seen)}
+        fields = {"adapter": self.publisher.name, "wanted": wanted.node, "seen": seen.word}
         if self._watch.yielded:
             self._emit("publish.foreign-writer", **fields)
             return False
@@ -175,7 +175,7 @@ class Reconciler:
         self._emit("publish.sent", adapter=self.publisher.name, node=wanted.node)
         seen = await self.publisher.read_back()  # on a fresh connection: what is in force, not said
         if seen.node != wanted.node:
-            raise PublishError(f"asked for {wanted.node}, reads back {_word(seen)}; {seen.detail}")
+            raise PublishError(f"asked for {wanted.node}, reads back {seen.word}; {seen.detail}")
         self._force = False
         self._emit("publish.done", adapter=self.publisher.name, result="ok", node=wanted.node)
         return seen
@@ -218,7 +218,3 @@ class Reconciler:
 
     def _emit(self, name: str, **fields: object) -> None:
         self._events.emit(Event(name, self._group, fields))
-
-
-def _word(seen: Seen) -> str:
-    return seen.node or (" and ".join(seen.chosen) if seen.chosen else "neither")

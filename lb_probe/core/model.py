@@ -327,6 +327,11 @@ class Seen:
     instance: str = ""
     detail: str = ""
 
+    @property
+    def word(self) -> str:
+        """What it sends traffic to, in a word or two."""
+        return self.node or (" and ".join(self.chosen) if self.chosen else "neither")
+
 
 # ------------------------------------------------------------------ what came of it
 @dataclass(frozen=True, slots=True)

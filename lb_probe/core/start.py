@@ -65,7 +65,7 @@ def _nothing_saved(group: Group, seen: Mapping[str, Seen | None]) -> Beginning:
     said_by = {name: s for name, s in seen.items() if s is not None}
     node = _agreed(list(said_by.values()))
     if node is None:
-        said = ", ".join(f"{name}: {_word(s)}" for name, s in said_by.items())
+        said = ", ".join(f"{name}: {s.word}" for name, s in said_by.items())
         return _unassigned(f"the load balancers name no one node ({said})")
     latched = node != group.primary
     return Beginning("adopt", node, latched, f"all load balancers send traffic to {node}")
@@ -79,10 +79,6 @@ def _agreed(seen: list[Seen]) -> str | None:
     """Return the one node all of these name; None where they name none or differ."""
     nodes = {s.node for s in seen}
     return nodes.pop() if len(nodes) == 1 else None
-
-
-def _word(seen: Seen) -> str:
-    return seen.node or (" and ".join(seen.chosen) if seen.chosen else "neither")
 
 
 def topology_faults(
