@@ -171,7 +171,14 @@ class Reconciler:
     async def _write(self) -> Seen:
         wanted = self._wanted
         assert wanted.node is not None
-        await self.publisher.publish(wanted.node)
+        try:
+            await self.publisher.publish(wanted.node)
+        except Unreachable:
+            raise
+        except PublishError:
+            # Perhaps it took it: from here on what is read counts, and a foreign hand with it.
+            self._force = False
+            raise
         self._emit("publish.sent", adapter=self.publisher.name, node=wanted.node)
         seen = await self.publisher.read_back()  # on a fresh connection: what is in force, not said
         if seen.node != wanted.node:

@@ -224,6 +224,58 @@ def test_a_file_of_two_hundred_groups_loads_within_a_second(folder: Path) -> Non
     assert time.process_time() - started < 1.0
 
 
+MAP = (
+    "{type: haproxy, name: edge, socket: admin.sock, map_file: /etc/maps/a.map, key: [k, k2],"
+    " witness: off, shutdown_sessions: after 1s, nodes: {a: s1, b: s2}}"
+)
+EDGE = "{type: haproxy, name: edge, socket: admin.sock, backend: app, nodes: {a: s1, b: s2}}"
+SENTRY = """
+  - name: sentry
+    act: true
+    policy: active-active
+    panic_threshold: 34%
+    nodes:
+      - {name: s1, url: "tls://192.0.2.21:9090", tls: {fingerprint: FINGERPRINT}}
+      - {name: s2, url: "tcp://192.0.2.22:9090"}
+      - {name: s3, url: "http://192.0.2.23"}
+    adapters:
+      - {type: agent-check, name: asked, listen: "127.0.0.1:9700", nodes: {s1: g1, s2: g2, s3: g3}}
+"""
+
+
+def test_a_map_file_means_style_map_and_is_written_where_the_socket_is_a_path(folder: Path) -> None:
+    (adapter, _) = read(folder, changed(EDGE, MAP)).groups[0].adapters
+    assert (adapter.style, adapter.key, adapter.witness) == ("map", ("k", "k2"), "off")
+    assert (adapter.local_file, adapter.shutdown_sessions_s) == (Path("/etc/maps/a.map"), 1.0)
+
+    remote = changed(EDGE, MAP.replace("admin.sock", '"192.0.2.1:9999"'))
+    assert read(folder, remote).groups[0].adapters[0].local_file is None
+    closed = changed(EDGE, MAP.replace("witness", "local_file: none, witness"))
+    assert read(folder, closed).groups[0].adapters[0].local_file is None
+    elsewhere = changed(EDGE, MAP.replace("witness", "local_file: maps/a.map, witness"))
+    assert read(folder, elsewhere).groups[0].adapters[0].local_file == folder / "maps/a.map"
+
+
+def test_the_fingerprint_of_a_map_names_each_key(folder: Path) -> None:
+    prints = read(folder, changed(EDGE, MAP)).groups[0].fingerprints
+    assert f"{folder}/admin.sock /etc/maps/a.map[k2]=s1" in prints["a"]
+
+
+def test_an_active_active_group_has_equal_nodes_with_or_without_pages(folder: Path) -> None:
+    text = VALID + SENTRY.replace("FINGERPRINT", "sha256:" + ":".join(["AB"] * 32))
+    group = read(folder, text).groups[1]
+    assert [node.url.scheme for node in group.nodes] == ["tls", "tcp", "http"]
+    assert group.nodes[0].tls is not None
+    assert group.nodes[0].tls.fingerprint == "ab" * 32
+    assert group.panic_threshold == 34
+
+
+def test_a_listener_for_agent_checks_must_have_an_address_of_its_own(folder: Path) -> None:
+    text = VALID + SENTRY.replace("FINGERPRINT", "ab" * 32).replace("9700", "9600")
+    (fault,) = faults(folder, text)
+    assert 'taken by "127.0.0.1:9600"' in fault
+
+
 # ------------------------------------------------------------------ mistakes in single values
 ACT = "    act: true\n"
 

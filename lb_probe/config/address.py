@@ -51,7 +51,11 @@ class Address:
 
 @dataclass(frozen=True, slots=True)
 class Url:
-    """An http or https address; `target` is path and query, empty for a node's url."""
+    """An http or https address, or tcp or tls for a node without pages.
+
+    Attributes:
+        target: Path and query; empty for a node's url.
+    """
 
     scheme: str
     host: str
@@ -76,15 +80,29 @@ class Url:
             raise ValueError("a url of printable ASCII characters, without '#'")
         port = "" if re.search(r":[0-9]*$", authority) else ":443" if scheme == "https" else ":80"
         address = Address.parse(authority + port)
-        if address.ip is not None and address.ip.is_link_local:
-            # A cloud's metadata service lives there; a health probe never does (SSRF).
-            raise ValueError("an address outside 169.254.0.0/16 and fe80::/10")
+        _refuse_metadata(address)
         return cls(scheme, address.host, address.port, target)
+
+    @classmethod
+    def parse_any(cls, text: str) -> "Url":
+        """Read a node's url, which may also be tcp or tls with a port; ValueError as `parse`."""
+        scheme, separator, rest = text.partition("://")
+        if not separator or scheme.lower() not in {"tcp", "tls"}:
+            return cls.parse(text)
+        address = Address.parse(rest)
+        _refuse_metadata(address)
+        return cls(scheme.lower(), address.host, address.port)
 
     @property
     def address(self) -> Address:
         """Host and port, whatever the scheme."""
         return Address(self.host, self.port)
+
+
+def _refuse_metadata(address: Address) -> None:
+    # A cloud's metadata service lives there; a health probe never does (SSRF).
+    if address.ip is not None and (address.ip.is_link_local or address.host == "fd00:ec2::254"):
+        raise ValueError("an address outside 169.254.0.0/16, fe80::/10 and fd00:ec2::254")
 
 
 def parse_host(text: str) -> str:

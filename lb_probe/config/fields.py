@@ -4,7 +4,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from lb_probe.config.model import CHECKS, Config
+from lb_probe.config.model import TYPES, Config
 from lb_probe.config.schema import KEYS, keys_of
 from lb_probe.config.source import Source, Spot, Where, nearest, shown
 
@@ -66,10 +66,11 @@ def _where(loc: Where) -> Where:
     return tuple(
         part
         for i, part in enumerate(loc)
-        if not (i >= 2 and loc[i - 2] == "checks" and isinstance(loc[i - 1], int))
+        if not (i >= 2 and loc[i - 2] in TYPES and isinstance(loc[i - 1], int))
     )
 
 
 def _known(loc: Where, where: tuple[str, ...]) -> list[str]:
     """Return the keys of the mapping that holds an unknown one; a check's depend on its type."""
-    return sorted(keys_of(CHECKS[str(loc[-2])])) if where[-1:] == ("checks",) else [*KEYS[where]]
+    models = TYPES.get(str(where[-1])) if where else None
+    return sorted(keys_of(models[str(loc[-2])])) if models else [*KEYS[where]]

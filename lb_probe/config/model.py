@@ -70,7 +70,10 @@ class ProbeSettings(_Frozen):
     fall: v.Count = _key("failures in a row before a page counts as failed", 3)
     rise: v.Count = _key("passes in a row before a failed page counts as good", 2)
     max_age_s: v.Duration = _key("an older reading supports no decision", "3s")
-    connection: Literal["fresh"] = _key("a new connection for every probe", "fresh")
+    connection: Literal["fresh", "reuse"] = _key(
+        "a new one for every probe, or a kept one", "fresh"
+    )
+    source: v.SourceAddress | None = _key("address of this machine to probe from", None)
 
 
 class Defaults(_Frozen):
@@ -116,6 +119,13 @@ class Tls(_Frozen):
 
     server_name: v.Host | None = _key("name in the certificate; the url's host when left out", None)
     ca_file: v.FilePath | None = _key("PEM file; the system's authorities when left out", None)
+    cert_file: v.FilePath | None = _key(
+        "PEM file with our own certificate, for a node that asks", None
+    )
+    key_file: v.FilePath | None = _key("PEM file with its key, not readable by others", None)
+    min_version: Literal["1.2", "1.3"] = _key("oldest TLS version that is spoken", "1.2")
+    fingerprint: v.Fingerprint | None = _key("SHA-256 of the one certificate that is taken", None)
+    insecure: bool = _key("true takes any certificate; only for a trial", False)
 
 
 class _Check(_Frozen):
@@ -187,7 +197,9 @@ class NodeConfig(_Frozen):
     """One server that serves the two pages."""
 
     name: v.Name = _key("a name that is the only one in its group")
-    role: Annotated[Role, Field(strict=False)] = _key("primary or secondary")
+    role: Annotated[Role, Field(strict=False)] | None = _key(
+        "primary or secondary; none in an active-active group", None
+    )
     site: v.Name | None = _key("where it stands; shown only", None)
     url: v.NodeUrl = _key('scheme, host and port of the pages, e.g. "https://192.0.2.10"')
     tls: Tls | None = _key("for https", None)
@@ -198,15 +210,73 @@ class NodeConfig(_Frozen):
     agent: AgentConfig | None = _key("only where lb-probe serves the pages", None)
 
 
+def _local(data: dict[str, Any]) -> Path | None:
+    """Return the map file where the prober can write it: on the same machine, so to all looks."""
+    socket, map_file = data.get("socket"), data.get("map_file")
+    is_here = isinstance(socket, Path) and map_file is not None and map_file.startswith("/")
+    return Path(map_file) if is_here and map_file else None
+
+
 class HaproxyAdapter(_Frozen):
     """One HAProxy, told over its runtime socket."""
 
-    type: Literal["haproxy"] = _key("haproxy")
+    type: Literal["haproxy"] = _key("haproxy or agent-check")
     name: v.Name = _key("a name that is the only one in its group")
-    style: Literal["server"] = _key("sets the state of the servers of one backend", "server")
     socket: v.HaproxySocket = _key('a path or host:port, e.g. "/run/haproxy/admin.sock"')
-    backend: v.Name = _key("the backend whose servers are set")
+    master: v.HaproxySocket | None = _key("its master socket, to see workers that leave", None)
+    tls: Tls | None = _key("for a TCP socket behind a `bind ... ssl`", None)
+    map_file: v.MapFile | None = _key("the map, spelled as in HAProxy's configuration", None)
+    style: Literal["map", "server"] = Field(
+        default_factory=lambda data: "map" if data.get("map_file") else "server",
+        validate_default=False,
+        description="map where `map_file` is given (recommended), else server",
+    )
+    key: v.Names = _key(
+        "style map: the key or keys whose value is the assignment", (), validate_default=False
+    )
+    local_file: v.LocalFile = Field(
+        default_factory=_local,
+        validate_default=False,
+        description="where the prober can write the map; none where it cannot;"
+        " `map_file` where `socket` is a path",
+    )
+    backend_prefix: v.Prefix = _key("style map: what stands before the value", "pool_")
+    backend: v.Names = _key("the backend whose servers are set", (), validate_default=False)
     nodes: dict[str, v.Name] = _key("a mapping of our node names to HAProxy's server names")
+    shutdown_sessions_s: v.After | None = _key("end the old node's sessions after a move", None)
+    witness: Literal["off", "network", "all"] = _key(
+        "failures of the Primary that HAProxy's own check may contradict", "network"
+    )
+    check_interval_s: v.Duration = _key("`inter` of HAProxy's own checks, for the witness", "2s")
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What it moves: its device, and each key or backend there."""
+        if self.style == "map":
+            return tuple(f"{self.socket} {self.map_file}[{key}]" for key in self.key)
+        return tuple(f"{self.socket} {backend}" for backend in self.backend)
+
+
+class AgentCheckAdapter(_Frozen):
+    """A listener that HAProxy asks by `agent-check`, where its socket cannot be reached."""
+
+    type: Literal["agent-check"] = _key("haproxy or agent-check")
+    name: v.Name = _key("a name that is the only one in its group")
+    listen: v.HostPort = _key('host:port, e.g. "0.0.0.0:9700"')
+    nodes: dict[str, v.Name] = _key("a mapping of our node names to words of `agent-send`")
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where it is asked."""
+        return (f"agent-check {self.listen}",)
+
+
+Adapter = Annotated[HaproxyAdapter | AgentCheckAdapter, Field(discriminator="type")]
+# The models of a list whose items say their type, by the list's key.
+TYPES: dict[str, dict[str, type[BaseModel]]] = {
+    "checks": CHECKS,
+    "adapters": {"haproxy": HaproxyAdapter, "agent-check": AgentCheckAdapter},
+}
 
 
 class GroupConfig(_Frozen):
@@ -214,15 +284,21 @@ class GroupConfig(_Frozen):
 
     name: v.Name = _key("a name that is the only one in the file")
     was: v.Name | None = _key("its name before it was renamed", None)
-    policy: Literal["manual-resume"] = _key("traffic comes back by hand only", "manual-resume")
+    policy: Literal["manual-resume", "active-active"] = _key(
+        "traffic comes back by hand only, or every healthy node has it", "manual-resume"
+    )
     act: bool = _key("true to publish, or false to observe only; it has no default")
     confirm_s: v.ZeroDuration = _key("the Primary must have failed this long", "10s")
     serving_deadline_s: v.Duration = _key("a node may take to serve", "60s")
+    drain_deadline_s: v.ZeroDuration = _key(
+        "a switchover closes all load balancers this long at most for what is under way", "5s"
+    )
+    panic_threshold: v.Percent = _key("active-active: this share of the nodes stays in", "50%")
     probe: ProbeSettings = _key("probe settings of this group", {})
     promotion: Promotion | None = _key("how the Secondary promotes itself", None)
     resume: Resume = _key("what resume demands", {})
     nodes: tuple[NodeConfig, ...] = _key("a list with one primary and at least one secondary")
-    adapters: tuple[HaproxyAdapter, ...] = _key("load balancers that carry the assignment", ())
+    adapters: tuple[Adapter, ...] = _key("load balancers that carry the assignment", ())
 
     @field_validator("nodes")
     @classmethod
@@ -254,7 +330,7 @@ class GroupConfig(_Frozen):
         """The group as the core knows it."""
         return Group(
             name=self.name,
-            nodes=tuple(Node(n.name, n.role, n.candidate) for n in self.nodes),
+            nodes=tuple(Node(n.name, n.role, n.candidate) for n in self.nodes if n.role),
             act=self.act,
             adapters=tuple(adapter.name for adapter in self.adapters),
             fall=self.probe.fall,
@@ -271,7 +347,7 @@ class GroupConfig(_Frozen):
         prints = {node.name: [f"url={node.url.address}"] for node in self.nodes}
         for adapter in self.adapters:
             for name, server in adapter.nodes.items():
-                prints[name].append(f"{adapter.socket} {adapter.backend}={server}")
+                prints[name] += [f"{place}={server}" for place in adapter.places]
         return {name: "\n".join(lines) for name, lines in prints.items()}
 
 

@@ -22,7 +22,8 @@ def judge(source: Source, as_: str) -> None:
     for group in groups:
         _judge_group(group)
     _judge_old_names(groups)
-    _unique([a for group in groups for a in group.items("adapters")], "a backend", key=_moves)
+    adapters = [a for group in groups for a in group.items("adapters")]
+    _unique([place for a in adapters for place in _places(a)], "a backend or key", key=_moves)
     _unique(_agents(groups), "a node name")  # `agent --node NAME` names no group
     _judge_listeners(root, _nodes(groups))
     _judge_api(root.at("api"))
@@ -67,18 +68,31 @@ def _judge_group(group: Spot) -> None:
     _unique([node.at("name") for node in nodes], "a node name")
     _unique([node.at("url") for node in nodes], "an address", key=_address)
     for node in nodes:
-        if node.at("tls").value is not None and (node.at("url").text or "").startswith("http:"):
-            node.at("tls").fault("tls with an http url", "https, or leave tls out")
+        scheme = (node.at("url").text or "").partition(":")[0]
+        if node.at("tls").value is not None and scheme in {"http", "tcp"}:
+            node.at("tls").fault(f"tls with a {scheme} url", "https, or leave tls out")
+        _judge_pair(node.at("tls"))
         _unique(node.items("agent", "checks"), "a check name", key=_check_name)
-    needed = _judge_roles(group, nodes)
+    if group.at("policy").value == "active-active":
+        needed = _judge_members(nodes)
+    else:
+        needed = _judge_roles(group, nodes)
     _unique([a.at("name") for a in group.items("adapters")], "an adapter name")
     for adapter in group.items("adapters"):
+        _judge_adapter(group, adapter)
         if isinstance(adapter.at("nodes").value, dict):
             _judge_servers(adapter.at("nodes"), [node.at("name").text for node in nodes], needed)
 
 
+def _judge_pair(tls: Spot) -> None:
+    """A certificate and its key go together."""
+    for one, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
+        if tls.at(one).value is not None and tls.at(other).value is None:
+            tls.at(other).fault("nothing", f"a file, as {one} is given")
+
+
 def _address(url: Spot) -> str | None:
-    parsed = url.parsed(Url.parse)
+    parsed = url.parsed(Url.parse_any)
     return str(parsed.address) if parsed else None
 
 
@@ -87,11 +101,68 @@ def _check_name(check: Spot) -> str | None:
     return default if check.at("name").value is None else check.at("name").text
 
 
+def _judge_members(nodes: list[Spot]) -> list[str]:
+    """Judge an active-active group, where all are equal; return the names of all."""
+    for node in nodes:
+        for key in ("role", "candidate"):
+            if node.at(key).value is not None:
+                found = f"{key} in an active-active group, where all nodes are equal"
+                node.at(key).fault(found, "a line without it", at_key=True)
+    return [name for node in nodes if (name := node.at("name").text)]
+
+
+_BOTH = ("type", "name", "nodes", "socket", "tls", "master", "style", "shutdown_sessions")
+_STYLES = {
+    "map": (*_BOTH, "map_file", "key", "local_file", "backend_prefix", "witness", "check_interval"),
+    "server": (*_BOTH, "backend", "witness", "check_interval"),
+}
+
+
+def _style(adapter: Spot) -> str | None:
+    """Return the style of a haproxy adapter, said or implied; None where it has none."""
+    if adapter.at("type").text != "haproxy":
+        return None
+    implied = "map" if adapter.at("map_file").value is not None else "server"
+    said = adapter.at("style").text or implied
+    return said if said in _STYLES else None
+
+
+def _judge_adapter(group: Spot, adapter: Spot) -> None:
+    style = _style(adapter)
+    if style is None or not isinstance(adapter.value, dict):
+        return
+    needs = {
+        "map_file": "the map file as HAProxy's configuration spells it",
+        "key": "the key, or the list of keys, whose value is the assignment",
+        "backend": "the backend whose servers are set, or map_file and key for style map",
+    }
+    for key, use in needs.items():
+        if key in _STYLES[style] and adapter.at(key).value is None:
+            adapter.at(key).fault("nothing", use)
+    for key in adapter.value:
+        if key not in _STYLES[style] and any(key in keys for keys in _STYLES.values()):
+            found = f"a key of style {'map' if style == 'server' else 'server'} in style {style}"
+            adapter.at(key).fault(found, "the keys of one style", at_key=True)
+    is_path = adapter.at("socket").parsed(Address.parse) is None
+    if adapter.at("tls").value is not None and is_path:
+        adapter.at("tls").fault("tls with a UNIX socket", "host:port as socket, or leave it out")
+    if style == "map" and group.at("policy").value == "active-active":
+        adapter.at("map_file").fault(
+            "a map in an active-active group", "style: server; a map names one backend only"
+        )
+
+
 def _judge_roles(group: Spot, nodes: list[Spot]) -> list[str]:
     """Judge who is primary and who is candidate; return the names every adapter must know."""
     place = group.at("nodes")
     primaries = [node for node in nodes if node.at("role").text == "primary"]
     secondaries = [node for node in nodes if node.at("role").text == "secondary"]
+    for node in nodes:
+        if isinstance(node.value, dict) and node.at("role").value is None:
+            node.at("role").fault("nothing", "primary or secondary")
+        if (node.at("url").text or "").startswith(("tcp:", "tls:")):
+            use = "http:// or https://: only nodes of an active-active group have no pages"
+            node.at("url").fault(shown(node.at("url").text), use)
     if not isinstance(place.value, tuple) or len(primaries) + len(secondaries) < len(nodes):
         return []  # told already, and nobody knows what was meant
     if not primaries:
@@ -141,20 +212,35 @@ def _judge_old_names(groups: list[Spot]) -> None:
             was.fault("the name of a group in this file", "the old name, or leave it out")
 
 
-def _moves(adapter: Spot) -> str | None:
-    """Return what an adapter moves, however its socket is spelled; None where it cannot be told."""
-    place = adapter.at("socket").parsed(lambda t: parse_haproxy_socket(t, adapter.source.folder))
-    backend = adapter.at("backend").text
-    if place is None or backend is None:
+def _places(adapter: Spot) -> list[Spot]:
+    """Return the backends or keys that an adapter moves."""
+    style = _style(adapter)
+    said = adapter.at("key" if style == "map" else "backend")
+    if style is None:
+        return []
+    return said.items() if isinstance(said.value, tuple) else [said]
+
+
+def _moves(place: Spot) -> str | None:
+    """Return what is moved, however its socket is spelled; None where it cannot be told."""
+    where = place.where[: place.where.index("adapters") + 2]
+    adapter = place.source.at(where)
+    socket = adapter.at("socket").parsed(
+        lambda text: parse_haproxy_socket(text, place.source.folder)
+    )
+    if socket is None or place.text is None:
         return None
-    device = str(place) if isinstance(place, Address) else os.path.normpath(place)
-    return f"backend {backend} on {device}"
+    device = str(socket) if isinstance(socket, Address) else os.path.normpath(socket)
+    if _style(adapter) == "map":
+        return f"key {place.text} of {adapter.at('map_file').text} on {device}"
+    return f"backend {place.text} on {device}"
 
 
 def _judge_listeners(root: Spot, nodes: list[Spot]) -> None:
     """No address is listened on twice; agents on loopback or on all addresses have own hosts."""
     taken: list[tuple[Address, Spot]] = []
     ours = [root.at("api", "listen"), root.at("metrics", "listen")]
+    ours += [a.at("listen") for g in root.items("groups") for a in g.items("adapters")]
     for spot in [*ours, *(node.at("agent", "listen") for node in nodes)]:
         address = spot.parsed(Address.parse)
         if address is None or (spot not in ours and (address.is_loopback or address.is_any)):
@@ -197,7 +283,16 @@ def _judge_files(root: Spot) -> None:
     for operator in root.items("api", "operators"):
         _judge_file(operator.at("token_file"), is_secret=True)
     for node in _nodes(root.items("groups")):
-        _judge_file(node.at("tls", "ca_file"), is_secret=False)
+        _judge_tls(node.at("tls"))
+    for group in root.items("groups"):
+        for adapter in group.items("adapters"):
+            _judge_tls(adapter.at("tls"))
+
+
+def _judge_tls(tls: Spot) -> None:
+    _judge_file(tls.at("ca_file"), is_secret=False)
+    _judge_file(tls.at("cert_file"), is_secret=False)
+    _judge_file(tls.at("key_file"), is_secret=True)
 
 
 def _judge_file(spot: Spot, *, is_secret: bool) -> None:

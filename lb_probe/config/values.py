@@ -3,6 +3,7 @@
 A parser takes what stands in the file and raises ValueError with the words that follow `use`.
 """
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable
@@ -80,11 +81,55 @@ def _target(text: str) -> Address:
 
 
 def _node_url(text: str) -> Url:
-    url = Url.parse(text)
+    url = Url.parse_any(text)
     if url.target:
         use = text[: len(text) - len(url.target)]
         raise ValueError(f'"{use}" alone; paths belong in status_path and hastatus_path')
     return url
+
+
+def _percent(text: str) -> int:
+    if not re.fullmatch(r"[0-9]{1,3}%", text) or int(text[:-1]) > 100:
+        raise ValueError('a share from 0% to 100%, e.g. "50%"')
+    return int(text[:-1])
+
+
+def _after(text: str) -> float:
+    word, _, time = text.partition(" ")
+    if word != "after" or not re.fullmatch(_DURATION, time) or _seconds(time) > _seconds("1h"):
+        raise ValueError('"after" and a time of up to 1h, e.g. "after 1s"')
+    return _seconds(time)
+
+
+def _fingerprint(text: str) -> str:
+    digits = text.lower().removeprefix("sha256:").replace(":", "")
+    if not re.fullmatch(r"[0-9a-f]{64}", digits):
+        raise ValueError(
+            "the SHA-256 of the certificate, 64 hexadecimal digits, as `openssl x509 -noout"
+            " -fingerprint -sha256` prints it"
+        )
+    return digits
+
+
+def _source_address(text: str) -> str:
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        raise ValueError("an IP address of this machine, e.g. 192.0.2.5") from None
+
+
+def _one_or_more(pattern: str, use: str) -> Any:
+    def read(value: object) -> tuple[str, ...]:
+        values = value if isinstance(value, tuple) else (value,)
+        if not values or not all(isinstance(v, str) and re.fullmatch(pattern, v) for v in values):
+            raise ValueError(use)
+        if len(set(values)) < len(values):
+            raise ValueError(f"{use}, each once")
+        return values
+
+    one: Any = _matched(pattern)
+    schema: Any = one | Annotated[list[one], Field(min_length=1)]
+    return PlainValidator(read, json_schema_input_type=schema)
 
 
 def _program(value: Any) -> Any:
@@ -109,6 +154,10 @@ def _socket_path(text: str, folder: Path) -> Path:
     if len(os.fsencode(path)) > 107:
         raise ValueError("a shorter path: the system allows 107 bytes for a UNIX socket")
     return path
+
+
+def _local_file(text: str, folder: Path) -> Path | None:
+    return None if text == "none" else parse_path(text, folder)
 
 
 def _store(text: str, folder: Path) -> Path:
@@ -143,7 +192,7 @@ SocketPath = Annotated[Path, _text(_socket_path, rooted=True)]
 StorePath = Annotated[Path, _text(_store, _matched("sqlite:.+"), rooted=True)]
 HostPort = Annotated[Address, _text(Address.parse, _matched(".+:[0-9]{1,5}"))]
 Target = Annotated[Address, _text(_target, _matched("tcp://.+:[0-9]{1,5}"))]
-NodeUrl = Annotated[Url, _text(_node_url, _matched(_HTTP))]
+NodeUrl = Annotated[Url, _text(_node_url, _matched("(?:[Hh][Tt][Tt][Pp][Ss]?|tcp|tls)://[^/?#@]+"))]
 CheckUrl = Annotated[Url, _text(Url.parse, _matched(f"{_HTTP}.*"))]
 Argv = Annotated[
     tuple[str, ...],
@@ -152,3 +201,15 @@ Argv = Annotated[
     ),
 ]
 HaproxySocket = Annotated[Path | Address, _text(parse_haproxy_socket, rooted=True)]
+# No space, `;` or backslash: they would need an escape in HAProxy's runtime commands.
+_PLAIN_PATH = r"[!-:<-\[\]-~]{1,255}"
+MapFile = Annotated[str, _like(_PLAIN_PATH, "the file as HAProxy's configuration spells it")]
+LocalFile = Annotated[Path | None, _text(_local_file, rooted=True)]
+Names = Annotated[
+    tuple[str, ...], _one_or_more(NAME, "a name, or a list of names, of A-Z a-z 0-9 _ . : -")
+]
+Prefix = Annotated[str, _like(r"[A-Za-z0-9_.:-]{0,64}", "up to 64 of A-Z a-z 0-9 _ . : -")]
+After = Annotated[float, _text(_after, _matched(f"after {_DURATION}"))]
+Percent = Annotated[int, _text(_percent, _matched("[0-9]{1,3}%"))]
+Fingerprint = Annotated[str, _text(_fingerprint)]
+SourceAddress = Annotated[str, _text(_source_address)]

@@ -132,6 +132,8 @@ class _Reader:
             return None
         if not event.implicit[0]:
             return text
+        if where[-1:] == ("witness",) and text == "off":
+            return text  # one of its three words, and no switch
         if reading := _surprise(text):
             use = "true or false, or" if reading in {"true", "false"} else "a decimal number, or"
             found = f"{text}, which other YAML tools read as {reading}"

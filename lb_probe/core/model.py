@@ -96,6 +96,9 @@ class Observation:
         code: HTTP status, None when no answer came.
         head: First 200 characters of the body, made safe to print.
         body_sha256: Hex digest of the body as read; empty when there was none.
+        certificate_until: When the node's certificate expires, UTC seconds since 1970; None where
+            there is none, or the handshake did not get that far.
+        note: What an operator should know of the way to the answer; empty when it was plain.
     """
 
     node: str
@@ -106,6 +109,8 @@ class Observation:
     code: int | None = None
     head: str = ""
     body_sha256: str = ""
+    certificate_until: float | None = None
+    note: str = ""
 
 
 # ------------------------------------------------------------------ columns of the table
@@ -309,6 +314,21 @@ class Saved:
 
 # ------------------------------------------------------------------ what load balancers say
 @dataclass(frozen=True, slots=True)
+class Health:
+    """What a load balancer's own check says of one node.
+
+    Attributes:
+        up: Whether it would send traffic there by that check; its administrative state aside.
+        is_sure: Every check in its memory agrees: not one failed lately while up.
+        detail: Its own word for it, as UP or L4CON.
+    """
+
+    up: bool
+    is_sure: bool
+    detail: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Seen:
     """What one load balancer says it does.
 
@@ -319,6 +339,12 @@ class Seen:
             None where it cannot tell.
         instance: Names this run of the load balancer; another value means it restarted.
         detail: A sentence for people; empty when all is plain.
+        health: For each node that it checks by itself what that says; others are left out.
+        owner: Who wrote the assignment last, by the word left there; empty where none is.
+        version: Of its software; empty where it does not tell.
+        uptime_s: Seconds this run has lasted; None where it does not tell.
+        in_flight: For each node the requests and connections under way; others are left out.
+        leaving: One sentence for each process that leaves after a reload and still has sessions.
     """
 
     node: str | None
@@ -326,6 +352,12 @@ class Seen:
     usable: bool | None = None
     instance: str = ""
     detail: str = ""
+    health: Mapping[str, Health] = field(default_factory=dict)
+    owner: str = ""
+    version: str = ""
+    uptime_s: float | None = None
+    in_flight: Mapping[str, int] = field(default_factory=dict)
+    leaving: tuple[str, ...] = ()
 
     @property
     def word(self) -> str:
