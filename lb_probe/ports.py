@@ -11,9 +11,9 @@ LbProbeError
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lb_probe.core.model import Event, Gate, Saved, Seen
 
@@ -112,6 +112,44 @@ class Publisher(Protocol):
 
     def commands(self, node: str) -> list[str]:
         """Return the literal commands that `publish(node)` would send."""
+
+
+@runtime_checkable
+class Closable(Protocol):
+    """A load balancer that can send traffic to nobody, and count what is under way."""
+
+    async def publish_nobody(self) -> None:
+        """Let no node have new traffic; return when the load balancer accepted it.
+
+        Raises:
+            PublishError: Not accepted, or it cannot be told.
+        """
+
+    async def in_flight(self) -> Mapping[str, int]:
+        """Return for each node the requests and connections under way.
+
+        Raises:
+            PublishError: It cannot be told.
+        """
+
+
+@runtime_checkable
+class Watched(Protocol):
+    """A load balancer that is looked at for many at once and tells each what changed."""
+
+    def watch(self, changed: Callable[[Seen | PublishError], None]) -> None:
+        """Call `changed` whenever a reading differs from the one before; now is no reading."""
+
+
+@runtime_checkable
+class Signed(Protocol):
+    """A load balancer that keeps a word beside the assignment.
+
+    Attributes:
+        owner: What the next publication leaves there; `Seen.owner` reads it back.
+    """
+
+    owner: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,63 @@
 A confirmation is only worth its moment: a load balancer forgets at a reload, a hand changes it, a
 leaving process answers for one that is gone. So each adapter of each group has a loop that reads,
 compares, writes where it must and reads again, twice a second; one that is unreachable is tried
-with backoff for ever and shown. No loop waits for another.
+with backoff for ever and shown. A load balancer that many groups share is looked at once for all
+of them (`Watched`): then the loop sleeps until something changed. No loop waits for another, but
+for a planned switchover, where all of them close before the first one opens (`Fence`).
 
 Source: DESIGN section 1; HAProxy management guide, "Unix Socket commands"; X2, X21.
 """
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 from lb_probe.core import drift
 from lb_probe.core.model import Event, Seen
 from lb_probe.core.resume import AdapterView
-from lb_probe.ports import Clock, EventSink, Publisher, PublishError, Unreachable
+from lb_probe.ports import (
+    Clock,
+    Closable,
+    EventSink,
+    Publisher,
+    PublishError,
+    Signed,
+    Unreachable,
+    Watched,
+)
 
 POLL_S = 0.4  # noticed and repaired within a second, with room for a slow answer
 SHORTEST_PAUSE_S = 0.1  # the longest pause after the first failure; it doubles with each one more
 LONGEST_PAUSE_S = 1.0
+WATCHED_POLL_S = 15.0  # one that tells of changes is asked all the same, in case it did not
+DRAIN_POLL_S = 0.05
+
+
+class Fence:
+    """Keeps every load balancer of a group closed until none has anything under way (X3).
+
+    Args:
+        names: Adapters to wait for.
+        until: Monotonic seconds when it opens all the same: a dead load balancer sends nothing,
+            and a request that hangs must not stop a switchover.
+    """
+
+    def __init__(self, names: Iterable[str], until: float) -> None:
+        self._missing = set(names)
+        self._until = until
+        self._open = asyncio.Event()
+
+    def left_s(self, now: float) -> float:
+        """Return the seconds it may stay closed; 0 when it is open."""
+        return 0.0 if self._open.is_set() else max(0.0, self._until - now)
+
+    async def arrive(self, name: str, clock: Clock) -> None:
+        """Say that this adapter is closed and drained, and wait for the others."""
+        self._missing.discard(name)
+        if not self._missing:
+            self._open.set()
+        await clock.wait(self._open, self.left_s(clock.monotonic()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,12 +71,14 @@ class Wanted:
         generation: Generation of the saved state this comes from.
         may_write: False under `act: false` and a hold with hands off.
         decided_at: Monotonic seconds of the decision, for the metric.
+        fence: Where all load balancers of the group close first; None moves in one step.
     """
 
     node: str | None
     generation: int
     may_write: bool
     decided_at: float = 0.0
+    fence: Fence | None = None
 
 
 class Reconciler:
@@ -47,6 +88,12 @@ class Reconciler:
         confirm: Saves that this adapter carries out a generation; False when it could not.
         confirmed: The generation the store says was last seen carried out.
         changed: Called after each turn that changed what `view` shows.
+        signature: Who we are, left with each publication where there is room for it (X21).
+
+    Attributes:
+        seen: The last reading; None where there is none that can be believed.
+        seen_at: Monotonic seconds when that reading was asked for.
+        restarts: How often the load balancer was seen to have restarted or reloaded.
     """
 
     def __init__(
@@ -59,9 +106,12 @@ class Reconciler:
         confirm: Callable[[str, int], Awaitable[bool]],
         confirmed: int,
         changed: Callable[[], None],
+        signature: str = "",
     ) -> None:
         self.publisher = publisher
         self.seen: Seen | None = None
+        self.seen_at = 0.0
+        self.restarts = 0
         self.detail = "not read yet"
         self.confirmed = confirmed
         self._group = group
@@ -72,6 +122,8 @@ class Reconciler:
         self._wanted = Wanted(None, 0, may_write=False)
         self._watch = drift.Watch()
         self._force = False
+        self._signature = signature
+        self._instance = ""
         self._wake = asyncio.Event()
 
     @property
@@ -103,6 +155,7 @@ class Reconciler:
 
     async def first_look(self, deadline_s: float) -> Seen | None:
         """Read once, for the Start rule; None where it cannot be read in time."""
+        self.seen_at = self._clock.monotonic()
         try:
             async with asyncio.timeout(deadline_s):
                 self.seen = await self.publisher.read_back()
@@ -110,12 +163,17 @@ class Reconciler:
             self.detail = str(error) or f"no answer in {deadline_s:g}s"
             return None
         self.detail = self.seen.detail
+        self._instance = self.seen.instance
         self._watch = drift.in_sync(self._watch, self.seen.instance)
         return self.seen
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
-        failures = 0
+        failures, calm_s = 0, POLL_S
+        if isinstance(self.publisher, Watched):
+            # A hint, and no reading: it may have begun before our own last publication.
+            self.publisher.watch(lambda news: self._wake.set())
+            calm_s = WATCHED_POLL_S
         while True:
             try:
                 await self._turn()
@@ -125,7 +183,7 @@ class Reconciler:
                 pause_s = random.uniform(0.0, longest_s)  # noqa: S311  # no secret
                 failures += 1
             else:
-                pause_s, failures = POLL_S, 0
+                pause_s, failures = calm_s, 0
             await self._pause(pause_s)
 
     async def _pause(self, seconds: float) -> None:
@@ -134,6 +192,7 @@ class Reconciler:
     async def _turn(self) -> None:
         """Read, compare, write where it must, read again."""
         self._wake.clear()
+        self.seen_at = self._clock.monotonic()
         try:
             seen = await self.publisher.read_back()
         except PublishError as error:
@@ -160,6 +219,8 @@ class Reconciler:
         restarted = seen.instance != self._watch.instance
         is_new = restarted or self._watch.agreed
         self._watch = drift.drifted(self._watch, seen.instance, self._clock.monotonic())
+        if self._is_foreign(seen) and not restarted:
+            self._watch = drift.yielded(self._watch)  # it signed: no need to wait for a third time
         fields = {"adapter": self.publisher.name, "wanted": wanted.node, "seen": seen.word}
         if self._watch.yielded:
             self._emit("publish.foreign-writer", **fields)
@@ -168,9 +229,18 @@ class Reconciler:
             self._emit("publish.drift", restarted=restarted, **fields)
         return True
 
+    def _is_foreign(self, seen: Seen) -> bool:
+        return bool(seen.owner) and seen.owner.rpartition(".g")[0] != self._signature
+
     async def _write(self) -> Seen:
         wanted = self._wanted
         assert wanted.node is not None
+        if wanted.fence is not None:
+            await self._close(wanted.fence)
+            if self._wanted is not wanted:
+                return await self.publisher.read_back()  # an operator thought better of it
+        if isinstance(self.publisher, Signed) and self._signature:
+            self.publisher.owner = f"{self._signature}.g{wanted.generation}"
         try:
             await self.publisher.publish(wanted.node)
         except Unreachable:
@@ -187,6 +257,20 @@ class Reconciler:
         self._emit("publish.done", adapter=self.publisher.name, result="ok", node=wanted.node)
         return seen
 
+    async def _close(self, fence: Fence) -> None:
+        """Send traffic to nobody until all load balancers of the group have drained."""
+        if not isinstance(self.publisher, Closable) or not fence.left_s(self._clock.monotonic()):
+            await fence.arrive(self.publisher.name, self._clock)
+            return
+        wanted = self._wanted
+        await self.publisher.publish_nobody()
+        self._emit("publish.closed", adapter=self.publisher.name)
+        while self._wanted is wanted and fence.left_s(self._clock.monotonic()):
+            if not any((await self.publisher.in_flight()).values()):
+                await fence.arrive(self.publisher.name, self._clock)
+                return
+            await self._clock.sleep(DRAIN_POLL_S)
+
     def _failed(self, error: PublishError, seen: Seen | None) -> None:
         text = str(error)
         result = "unreachable" if isinstance(error, Unreachable) else "refused"
@@ -201,6 +285,8 @@ class Reconciler:
     async def _note(self, seen: Seen) -> None:
         before = self.seen
         changed = before is None or (before.node, before.usable) != (seen.node, seen.usable)
+        self.restarts += self._instance not in ("", seen.instance)
+        self._instance = seen.instance
         self.seen, self.detail = seen, seen.detail
         wanted = self._wanted
         if wanted.node is not None and seen.node == wanted.node:

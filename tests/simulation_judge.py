@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 PATIENCE, WINDOW_S = 3, 60.0
 NOTICED_S = 0.3  # a jump of the wall clock is noticed within this time
 OVERDUE_S = 5.5  # three hanging probes a second apart, and 1.5 s of `confirm`, rounded up
+ROUNDING_S = 1e-6  # a wall time of our days is a float of a quarter of a microsecond
 MOVING = ("resume", "failover", "assign", "switchover")
 ENDS_LATCH = ("resume", "swap-roles")
 BRINGS_HOME = ("resume", "accept", "offline")
@@ -315,7 +316,8 @@ class Judge:
     def _lapsed(self, before: Saved, after: Saved) -> None:
         """A hold ends by itself only when it is due and all is normal."""
         clock, home = self._world.clock, self._world.home(before)
-        self.demand(clock.now >= self._world.due_at(before.hold), "X4: a hold ended too early")
+        due = self._world.due_at(before.hold) - ROUNDING_S
+        self.demand(clock.now >= due, "X4: a hold ended too early")
         self.demand(before.assigned == home, "X4: a hold lapsed while traffic is moved")
         self.demand(self._passed_last(home), "X4: a hold lapsed while the Primary fails")
         known = self._pages[B if home == A else A, Page.HASTATUS]

@@ -1,6 +1,7 @@
 """One load balancer kept at what is wanted, on a virtual clock."""
 
 import asyncio
+from dataclasses import replace
 from itertools import pairwise
 
 import pytest
@@ -9,7 +10,14 @@ from simulated_world import VirtualClock, settle
 from lb_probe.core.drift import PATIENCE, WINDOW_S
 from lb_probe.core.model import Seen
 from lb_probe.ports import PublishError, Unreachable
-from lb_probe.reconcile import LONGEST_PAUSE_S, POLL_S, Reconciler, Wanted
+from lb_probe.reconcile import (
+    LONGEST_PAUSE_S,
+    POLL_S,
+    WATCHED_POLL_S,
+    Fence,
+    Reconciler,
+    Wanted,
+)
 
 
 class Balancer:
@@ -63,12 +71,43 @@ class Balancer:
         self.node = node
 
 
+class Gateway(Balancer):
+    """One that can close, keeps a signature, and tells what changed."""
+
+    def __init__(self, clock, name="edge"):
+        super().__init__(clock, name)
+        self.owner = ""
+        self.left_there = ""
+        self.busy = {}
+        self.told = None
+
+    async def publish(self, node):
+        await super().publish(node)
+        self.left_there = self.owner
+
+    async def publish_nobody(self):
+        await self._answer()
+        self.node = None
+        self.written.append(None)
+
+    async def in_flight(self):
+        return self.busy
+
+    async def read_back(self):
+        seen = await super().read_back()
+        chosen = (self.node,) if self.node else ()
+        return replace(seen, owner=self.left_there, chosen=chosen)
+
+    def watch(self, changed):
+        self.told = changed
+
+
 class Case:
     """A reconciler over one scripted load balancer, with what it told and confirmed."""
 
-    def __init__(self, clock, confirmed=1, name="edge"):
+    def __init__(self, clock, confirmed=1, name="edge", kind=Balancer, signature=""):
         self.clock = clock
-        self.lb = Balancer(clock, name)
+        self.lb = kind(clock, name)
         self.events = []
         self.confirms = []
         self.changes = 0
@@ -81,6 +120,7 @@ class Case:
             confirm=self._confirm,
             confirmed=confirmed,
             changed=self._changed,
+            signature=signature,
         )
         self.task = None
 
@@ -436,3 +476,129 @@ async def test_wish_during_a_pause_after_a_failure_is_tried_at_once(case, clock)
     case.want("b", 2)
     await settle()
     assert (case.lb.node, case.reconciler.confirmed) == ("b", 2)
+
+
+# ------------------------------------------------------------------ all close before one opens
+async def test_no_node_has_traffic_before_all_load_balancers_have_drained(make, clock):
+    one = await make(kind=Gateway, name="one")
+    two = await make(kind=Gateway, name="two")
+    one.lb.busy = {"a": 3}
+    fence = Fence(["one", "two"], until=clock.now + 5)
+    for case in (one, two):
+        case.reconciler.want(Wanted("b", 2, may_write=True, fence=fence))
+    await clock.advance(2)
+    assert (one.lb.node, two.lb.node) == (None, None)
+    assert (one.confirms, two.confirms) == ([], [])
+
+    one.lb.busy = {}
+    await clock.advance(0.2)
+
+    assert (one.lb.written, two.lb.written) == ([None, "b"], [None, "b"])
+    assert (one.confirms, two.confirms) == ([("one", 2)], [("two", 2)])
+
+
+async def test_a_request_that_hangs_delays_a_switchover_to_its_deadline_and_no_longer(make, clock):
+    one = await make(kind=Gateway, name="one")
+    two = await make(kind=Gateway, name="two")
+    one.lb.busy = {"a": 1}
+    two.lb.is_up = False
+    fence = Fence(["one", "two"], until=clock.now + 5)
+    for case in (one, two):
+        case.reconciler.want(Wanted("b", 2, may_write=True, fence=fence))
+    await clock.advance(4.9)
+    assert one.lb.node is None
+    await clock.advance(0.3)
+    assert one.lb.node == "b"
+    two.lb.is_up = True
+    await clock.advance(2)
+    assert two.lb.written == ["b"]  # it comes late and has nothing to wait for
+
+
+async def test_a_load_balancer_that_cannot_close_does_not_hold_up_the_others(make, clock):
+    one = await make(kind=Gateway, name="one")
+    plain = await make(name="plain")
+    fence = Fence(["one", "plain"], until=clock.now + 5)
+    for case in (one, plain):
+        case.reconciler.want(Wanted("b", 2, may_write=True, fence=fence))
+    await clock.advance(0.5)
+    assert (one.lb.node, plain.lb.node) == ("b", "b")
+
+
+async def test_an_operator_who_thinks_better_of_it_is_obeyed_at_once(make, clock):
+    case = await make(kind=Gateway)
+    case.lb.busy = {"a": 1}
+    case.reconciler.want(Wanted("b", 2, may_write=True, fence=Fence(["edge"], clock.now + 60)))
+    await clock.advance(1)
+    assert case.lb.node is None
+    case.want("a", 3)
+    await clock.advance(1)
+    assert (case.lb.node, case.lb.written) == ("a", [None, "a"])
+    assert case.confirms == [("edge", 3)]
+
+
+# ------------------------------------------------------------------ who wrote last
+async def test_what_another_prober_signed_is_not_taken_back(make, clock):
+    case = await make(kind=Gateway, signature="here")
+    case.want("b", 2)
+    await settle()
+    assert case.lb.left_there == "here.g2"
+
+    case.lb.node, case.lb.left_there = "a", "there.g9"
+    case.lb.told(None)
+    await clock.advance(1)
+
+    assert case.view.yielded
+    assert (case.lb.node, case.lb.written) == ("a", ["b"])
+    assert case.names().count("publish.foreign-writer") == 1
+
+
+async def test_our_own_new_change_goes_over_an_old_signature(make, clock):
+    case = await make(kind=Gateway, signature="here")
+    case.lb.left_there = "the-machine-before.g4"
+    await clock.advance(1)
+    assert not case.view.yielded  # it agrees: nothing to quarrel over
+    case.want("b", 2)
+    await clock.advance(1)
+    assert (case.lb.node, case.lb.left_there) == ("b", "here.g2")
+
+
+async def test_after_a_restart_an_old_signature_is_no_foreign_hand(make, clock):
+    case = await make(kind=Gateway, signature="here")
+    case.lb.left_there = "the-machine-before.g4"
+    case.lb.restart("b")
+    case.lb.told(None)
+    await clock.advance(1)
+    assert (case.lb.node, case.view.yielded) == ("a", False)
+    assert case.reconciler.restarts == 1
+
+
+# ------------------------------------------------------------------ looked at for many at once
+async def test_one_that_tells_of_changes_is_not_asked_all_the_time(make, clock):
+    case = await make(kind=Gateway)
+    asked = len(case.lb.asked)
+    await clock.advance(WATCHED_POLL_S - 1.5)
+    assert len(case.lb.asked) == asked
+
+    case.lb.node = "b"
+    case.lb.told(None)
+    await settle()
+    assert (case.lb.node, case.lb.written) == ("a", ["a"])
+
+
+async def test_one_that_forgets_to_tell_is_repaired_all_the_same(make, clock):
+    case = await make(kind=Gateway)
+    case.lb.node = "b"
+    await clock.advance(WATCHED_POLL_S + 1)
+    assert case.lb.node == "a"
+
+
+# ------------------------------------------------------------------ answers that get lost
+async def test_a_republish_of_unknown_outcome_is_over_once_it_reads_right(make, clock):
+    case = await make()
+    case.lb.refuses = True
+    case.reconciler.take_back()
+    await clock.advance(1)
+    assert case.lb.written == []
+    case.lb.refuses = False
+    await clock.advance(5)
+    assert case.lb.written == []  # it reads right: to write once more would overrule who comes next

@@ -55,3 +55,8 @@ def drifted(watch: Watch, instance: str, now: float) -> Watch:
     drifts = (*(at for at in watch.drifts if now - at < WINDOW_S), now)
     yielded = watch.yielded or len(drifts) >= PATIENCE
     return replace(watch, agreed=False, drifts=drifts, yielded=yielded)
+
+
+def yielded(watch: Watch) -> Watch:
+    """Note that somebody else signed what is there: yield at once."""
+    return replace(watch, yielded=True)
