@@ -353,7 +353,7 @@ def _publishers(group: GroupConfig) -> tuple[Publisher, ...]:
             adapter.socket
             if isinstance(adapter.socket, Path)
             else (adapter.socket.host, adapter.socket.port),
-            adapter.backend,
+            adapter.backend[0],
             adapter.nodes,
         )
         for adapter in group.adapters

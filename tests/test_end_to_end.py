@@ -15,7 +15,7 @@ from contextlib import closing
 
 import pytest
 
-from lb_probe.client import Refused
+from lb_probe.client import ClientError, Refused
 from lb_probe.history import CHANGES
 
 A, B = "node-a", "node-b"
@@ -99,6 +99,32 @@ def test_prober_killed_between_two_effects_ends_on_the_saved_node(stand, point):
     assert after == max(generation, 2)  # one failover, not two
     if expected == (B, 1) and point in ("publish.done", "publish.confirmed"):
         assert demo.apps[A].answers == before
+
+
+@pytest.mark.parametrize("point", ["group.resume", "publish.sent", "publish.confirmed"])
+def test_prober_killed_between_two_effects_of_a_resume_ends_on_the_saved_node(stand, point):
+    """R54: the way back is saved before it is published too, and is finished by the next start."""
+    demo = stand(confirm="300ms")
+    demo.kill(A)
+    until(on(demo, B), "traffic is on B")
+    demo.start(A)
+    until(lambda: demo.group()["adapters"][0]["in_sync"], "HAProxy agrees")
+    demo.kill("prober")
+    demo.start("prober", LB_PROBE_DEBUG_DIE_AT=point)
+    until(demo.is_answering, "the API answers")
+    until(lambda: demo.group()["nodes"][0]["serving"] == "ok", "A serves again")
+    prober = demo.children["prober"]
+    with pytest.raises(ClientError):  # it dies before it can answer
+        demo.act("resume", attest={"synced": "Completed 10:42Z"})
+    prober.wait(PATIENCE_S)
+    assert prober.returncode == -signal.SIGKILL
+    node, latched, generation = saved(demo)
+    assert (node, latched) == (A, 0)
+    demo.start("prober")
+    until(demo.is_answering, "the API answers")
+    until(on(demo, A), "traffic is on A")
+    until(lambda: demo.group()["adapters"][0]["in_sync"], "HAProxy agrees")
+    assert saved(demo) == (A, 0, generation)
 
 
 def test_latched_without_its_store_the_prober_refuses_and_writes_nothing(stand):
