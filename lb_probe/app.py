@@ -6,13 +6,13 @@ rule of DESIGN section 1.
 """
 
 import asyncio
+import gc
 import json
 import os
 import random
 import shlex
 import signal
 import socket
-import ssl
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -23,7 +23,8 @@ from typing import Any, TypeVar
 from aiohttp import web
 
 from lb_probe import __version__, replay
-from lb_probe.adapters.haproxy import HaproxyServers
+from lb_probe.adapters.agent_check import AgentCheck
+from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
 from lb_probe.admin.api import Api
 from lb_probe.admin.auth import Operator, Rank
 from lb_probe.admin.health import Health
@@ -31,11 +32,13 @@ from lb_probe.agent import checks as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
+    Address,
     Config,
     GroupConfig,
     NodeConfig,
     load,
 )
+from lb_probe.config.model import AgentCheckAdapter, HaproxyAdapter, Tls
 from lb_probe.controller import Controller, OfflineNote, Setup
 from lb_probe.core.model import Event, Failed, Gate, Observation, Page
 from lb_probe.core.timing import lints
@@ -54,7 +57,7 @@ from lb_probe.ports import (
     StoreError,
 )
 from lb_probe.prober import http_probe
-from lb_probe.prober.http_probe import Target
+from lb_probe.prober.http_probe import Target, TlsSettings, make_ssl_context
 from lb_probe.prober.schedule import Pace, Schedule, watch_references
 from lb_probe.store import sqlite
 from lb_probe.store.sqlite import SqliteStore
@@ -207,7 +210,7 @@ def publish_offline(path: Path, group: str, node: str, reason: str) -> list[dict
         names = ", ".join(n.name for n in found.nodes)
         raise NotFound(f"group {group} has no node {node}; its nodes are {names}")
     _refuse_beside_prober(config, group, node, reason)
-    publishers = _publishers(found)
+    publishers = [p for p in _Balancers().of(found) if not isinstance(p, AgentCheck)]
 
     async def all_of_them() -> list[dict[str, Any]]:
         return list(await asyncio.gather(*(_publish_once(p, node) for p in publishers)))
@@ -316,8 +319,7 @@ def _targets(group: GroupConfig) -> Iterator[Target]:
         server_name = node.tls.server_name if node.tls else None
         if node.url.scheme == "https":
             name = server_name or node.url.host
-            ca_file = node.tls.ca_file if node.tls else None
-            context = _ssl_context(ca_file, name)
+            context = make_ssl_context(_tls(node.tls, name))
         for page in Page:
             path = node.status_path if page is Page.STATUS else node.hastatus_path
             yield Target(
@@ -332,6 +334,8 @@ def _targets(group: GroupConfig) -> Iterator[Target]:
                 server_name=server_name,
                 ssl_context=context,
                 timeout_s=group.probe.timeout_s,
+                source=group.probe.source,
+                connection=group.probe.connection,
                 accept_suffix=node.primary_accept_suffix,
             )
 
@@ -342,26 +346,85 @@ def _host_header(node: NodeConfig) -> str:
     return host if is_default else f"{host}:{node.url.port}"
 
 
-def _ssl_context(ca_file: Path | None, server_name: str) -> ssl.SSLContext:
-    return http_probe.make_ssl_context(ca_file, server_name)
-
-
-def _publishers(group: GroupConfig) -> tuple[Publisher, ...]:
-    return tuple(
-        HaproxyServers(
-            adapter.name,
-            adapter.socket
-            if isinstance(adapter.socket, Path)
-            else (adapter.socket.host, adapter.socket.port),
-            adapter.backend[0],
-            adapter.nodes,
-        )
-        for adapter in group.adapters
+def _tls(tls: Tls | None, name: str) -> TlsSettings:
+    if tls is None:
+        return TlsSettings(server_name=name)
+    return TlsSettings(
+        ca_file=tls.ca_file,
+        server_name=name,
+        cert_file=tls.cert_file,
+        key_file=tls.key_file,
+        min_version=tls.min_version,
+        fingerprint=tls.fingerprint,
+        insecure=tls.insecure,
     )
 
 
-def _setup(group: GroupConfig) -> Setup:
-    publishers = _publishers(group)
+class _Balancers:
+    """The load balancers of a file: one device for each process, shared by all groups.
+
+    Attributes:
+        devices: Each is to be run, so that it tells its adapters what changed.
+        asked: Listeners that HAProxy asks; each is to be started.
+    """
+
+    def __init__(self) -> None:
+        self.devices: dict[object, Device] = {}
+        self.asked: list[AgentCheck] = []
+
+    def of(self, group: GroupConfig) -> tuple[Publisher, ...]:
+        """Return the adapters of one group."""
+        return tuple(self._publisher(adapter) for adapter in group.adapters)
+
+    def _publisher(self, adapter: HaproxyAdapter | AgentCheckAdapter) -> Publisher:
+        if isinstance(adapter, AgentCheckAdapter):
+            site = (adapter.listen.host, adapter.listen.port)
+            asked = AgentCheck(adapter.name, site, adapter.nodes)
+            self.asked.append(asked)
+            return asked
+        device = self._device(adapter)
+        if adapter.style == "map":
+            return HaproxyMap(
+                adapter.name,
+                device,
+                str(adapter.map_file),
+                adapter.key,
+                adapter.nodes,
+                local_file=adapter.local_file,
+                backend_prefix=adapter.backend_prefix,
+                shutdown_sessions_after_s=adapter.shutdown_sessions_s,
+            )
+        return HaproxyServers(
+            adapter.name,
+            device,
+            adapter.backend,
+            adapter.nodes,
+            shutdown_sessions_after_s=adapter.shutdown_sessions_s,
+        )
+
+    def _device(self, adapter: HaproxyAdapter) -> Device:
+        tls = adapter.tls
+        key = (str(adapter.socket), str(adapter.master), tls)
+        if key not in self.devices:
+            place = _place(adapter.socket)
+            name = (tls.server_name if tls else None) or (
+                place[0] if isinstance(place, tuple) else ""
+            )
+            self.devices[key] = Device(
+                place,
+                tls=make_ssl_context(_tls(tls, name)) if tls else None,
+                server_name=name if tls else None,
+                master=_place(adapter.master) if adapter.master else None,
+            )
+        return self.devices[key]
+
+
+def _place(socket: Path | Address) -> Path | tuple[str, int]:
+    return socket if isinstance(socket, Path) else (socket.host, socket.port)
+
+
+def _setup(group: GroupConfig, balancers: _Balancers) -> Setup:
+    publishers = balancers.of(group)
     return Setup(group.shape, publishers, group.fingerprints, group.was, group.times)
 
 
@@ -440,21 +503,29 @@ class _Prober:
 
     async def _serve(self, store: SqliteStore, stop: asyncio.Event, stack: AsyncExitStack) -> None:
         config, events = self._config, self._events
+        balancers = _Balancers()
+        engine = http_probe.Engine(self._clock.monotonic)
+        stack.callback(engine.close)
         controller = Controller(
-            [_setup(group) for group in config.groups],
+            [_setup(group, balancers) for group in config.groups],
             store,
             self._clock,
             events,
             failovers_per_minute=config.limits.failovers_per_minute,
             quicken=lambda group: schedule.quicken(group),
         )
-        schedule = self._schedule(controller)
+        schedule = self._schedule(controller, engine)
+        for asked in balancers.asked:
+            stack.push_async_callback(asked.close)
+            await _start_asked(asked)
         await controller.start(_read_notes(config), self._allowed)
         for _, file in _note_files(config):
             file.unlink(missing_ok=True)
         for group in config.groups:
             shape = group.shape
             self._metrics.know(shape.name, shape.names, shape.adapters)
+        gc.collect()
+        gc.freeze()  # what lives as long as the process need not be looked through again
         await self._listen(controller, schedule, stack)
         events.emit(Event("prober.started", fields={"version": __version__, "pid": os.getpid()}))
         async with asyncio.TaskGroup() as tasks:
@@ -462,6 +533,8 @@ class _Prober:
                 tasks.create_task(controller.run()),
                 tasks.create_task(self._supervised("schedule", schedule.run)),
             ]
+            for device in balancers.devices.values():
+                parts.append(tasks.create_task(self._supervised("load-balancer", device.run)))
             if config.reference_targets:
                 watch = self._reference_watch(controller)
                 parts.append(tasks.create_task(self._supervised("references", watch)))
@@ -471,7 +544,7 @@ class _Prober:
         await controller.close()
         events.emit(Event("prober.stopped"))
 
-    def _schedule(self, controller: Controller) -> Schedule:
+    def _schedule(self, controller: Controller, engine: http_probe.Engine) -> Schedule:
         targets = []
         for group in self._config.groups:
             pace = Pace(group.probe.interval_s, group.probe.recheck_s, group.probe.fall)
@@ -492,6 +565,7 @@ class _Prober:
             late=self._metrics.started_late,
             stalled=controller.stalled,
             clock=self._clock.monotonic,
+            start=engine.start,
             rng=random.Random(),  # noqa: S311 spreads starts; nothing secret hangs on it
         )
 
@@ -542,7 +616,7 @@ class _Prober:
 
     def _snapshot(self, controller: Controller) -> Callable[[], bytes]:
         snapshot = Snapshot(
-            tuple(controller.view(name) for name in controller.names),
+            controller.views(),
             controller.is_store_writable,
             is_config_good=True,
         )
@@ -551,6 +625,20 @@ class _Prober:
     def _trouble(self) -> str:
         silent = self._clock.monotonic() - self._progress.at
         return f"no probe ended for {silent:.0f}s" if silent > self._patience_s else ""
+
+
+async def _start_asked(asked: AgentCheck) -> None:
+    """Let HAProxy ask one adapter.
+
+    Raises:
+        ListenError: The address is taken or not ours.
+    """
+    try:
+        await asked.start()
+    except OSError as error:
+        raise ListenError(
+            f"cannot listen for {asked.name}: {error.strerror or error}; is another prober running?"
+        ) from None
 
 
 async def _serve_on(
@@ -629,6 +717,8 @@ def run_agent(path: Path, node: str) -> int:
     _, found = _agent_node(config, node)
     agent = found.agent
     assert agent is not None
+    role = found.role
+    assert role is not None  # groups of equals have no agents: they are refused
 
     async def serve() -> int:
         stop = asyncio.Event()
@@ -636,7 +726,7 @@ def run_agent(path: Path, node: str) -> int:
         _on_signals(stop, log)
         await agent_daemon.run(
             node,
-            found.role,
+            role,
             (agent.listen.host, agent.listen.port),
             agent.control,
             agent.state,

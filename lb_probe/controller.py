@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
-from lb_probe.core import acts
+from lb_probe.core import acts, calm
 from lb_probe.core import evidence as ev
 from lb_probe.core.evidence import Evidence
 from lb_probe.core.failover import decide
@@ -112,13 +112,29 @@ class OfflineNote:
     at_wall: float
 
 
+@dataclass(slots=True)
+class _Look:
+    """What an evaluation went by; while all of it is the same, another one would find the same.
+
+    Attributes:
+        failovers: How many stood under the ceiling.
+        until: Monotonic seconds up to which time alone changes nothing.
+    """
+
+    evidence: Evidence
+    saved: Saved
+    is_isolated: bool
+    is_store_writable: bool
+    failovers: int
+    until: float
+
+
 class _Runtime:
     """One group while the process runs."""
 
     def __init__(self, setup: Setup, saved: Saved, now: float) -> None:
         self.setup = setup
-        self.saved = saved
-        self.group = setup.group.with_roles(saved.roles)
+        self.follow(saved)
         self.evidence = Evidence(floor=now)
         self.reconcilers: list[Reconciler] = []
         self.lock = asyncio.Lock()
@@ -127,6 +143,15 @@ class _Runtime:
         self.is_overdue_told = False
         self.changed = asyncio.Event()
         self.decision: Decision | None = None
+        self.look: _Look | None = None
+
+    def follow(self, saved: Saved) -> None:
+        """Take a saved state into force, and what hangs on it alone."""
+        self.saved = saved
+        self.group = self.setup.group.with_roles(saved.roles)
+        self.watched = ev.watched(self.group, saved.assigned)
+        self.traffic = ev.traffic(self.group, saved.assigned)
+        self.pages_read = calm.pages_read(self.group, saved.assigned)
 
 
 def _came_to_wait(before: Saved, state: Saved, group: Group) -> bool:
@@ -168,6 +193,7 @@ class Controller:
         self._failovers: deque[float] = deque()
         self._references: Mapping[str, bool] = {}
         self._isolated = False
+        self._acquitted_by: _Runtime | None = None
         self.is_store_writable = True
         self._store_broke = asyncio.Event()
         self._ticked_at = clock.monotonic()
@@ -300,13 +326,25 @@ class Controller:
     # -------------------------------------------------------------- evidence in
     def observe(self, name: str, observation: Observation) -> None:
         """Take one finished probe; a decision it completes is carried out at once."""
-        runtime = self._groups[name]
-        self._notice_stall()
-        node = ev.watched(runtime.group, runtime.saved.assigned)
-        runtime.evidence = ev.fold(runtime.evidence, observation, runtime.group, node)
+        runtime, now = self._groups[name], self._notice_stall()
+        before, group = runtime.evidence, runtime.group
+        runtime.evidence = ev.fold(before, observation, group, runtime.watched)
         self._events.emit(Event("probe.done", name, {"observation": observation}))
         self._recorder.observe(name, observation, runtime.saved.generation)
-        self._evaluate(runtime)
+        look, decision = runtime.look, runtime.decision
+        if (
+            look is not None
+            and decision is not None
+            and look.evidence is before
+            and not self._is_outdated(look, runtime.saved, now)
+            and (
+                (observation.node, observation.page) not in runtime.pages_read
+                or calm.is_plain(before, observation, group, decision, now)
+            )
+        ):
+            look.evidence = runtime.evidence
+        else:
+            self._evaluate(runtime)
 
     def references(self, answers: Mapping[str, bool]) -> None:
         """Take what the reference targets answered: all silent means it is us."""
@@ -325,9 +363,9 @@ class Controller:
         While the Primary is doubtful the Secondary's word must be newer than the doubt.
         """
         runtime = self._groups[name]
-        if page is not Page.HASTATUS or node != ev.watched(runtime.group, runtime.saved.assigned):
+        if page is not Page.HASTATUS or node != runtime.watched:
             return False
-        if ev.traffic(runtime.group, runtime.saved.assigned) is not Traffic.PRIMARY:
+        if runtime.traffic is not Traffic.PRIMARY:
             return False
         now = self._clock.monotonic()
         if ev.is_doubtful(runtime.evidence, runtime.group, now):
@@ -346,23 +384,41 @@ class Controller:
             self._recorder.note("clock-jumped", reason=why)
             self._discount(why, "clock.jumped")
         self._notice_isolation()
+        now = self._clock.monotonic()
         for runtime in self._groups.values():
-            self._evaluate(runtime)
+            look = runtime.look
+            if (
+                look is None
+                or look.evidence is not runtime.evidence
+                or self._is_outdated(look, runtime.saved, now)
+            ):
+                self._evaluate(runtime)
             self._notice_due_hold(runtime)
 
-    def _notice_stall(self) -> None:
+    def _is_outdated(self, look: _Look, saved: Saved, now: float) -> bool:
+        """Tell whether anything but the evidence has changed since a look at a group."""
+        return (
+            now >= look.until
+            or look.saved is not saved
+            or look.is_isolated is not self._isolated
+            or look.is_store_writable is not self.is_store_writable
+            # A ceiling that was reached is left again by time alone.
+            or (self._limit is not None and bool(self._failovers or look.failovers))
+        )
+
+    def _notice_stall(self) -> float:
+        """Return the time, having noticed where much of it went by unseen."""
         now = self._clock.monotonic()
         away, self._ticked_at = now - self._ticked_at, now
         if away > STALL_S + TICK_S:
             self.stalled(away)
+        return now
 
     def _notice_isolation(self) -> None:
         if self._references:
             isolated = not any(self._references.values())
         else:
-            isolated = len(self._groups) >= ISOLATION_GROUPS and all(
-                ev.is_cut_off(r.evidence, r.group) for r in self._groups.values()
-            )
+            isolated = len(self._groups) >= ISOLATION_GROUPS and self._is_all_cut_off()
         if self._isolated and not isolated:
             why = "the prober reaches the network again"
             self._recorder.note("rejoined", reason=why)
@@ -371,6 +427,14 @@ class Controller:
             self._recorder.note("isolated")
             self._emit("prober.isolated")
         self._isolated = isolated
+
+    def _is_all_cut_off(self) -> bool:
+        last = self._acquitted_by  # a group that was reached is most often reached again
+        if last is not None and not ev.is_cut_off(last.evidence, last.group):
+            return False
+        reached = (r for r in self._groups.values() if not ev.is_cut_off(r.evidence, r.group))
+        self._acquitted_by = next(reached, None)
+        return self._acquitted_by is None
 
     def _discount(self, why: str, event: str) -> None:
         """Let no failure from before this moment count (X19)."""
@@ -385,6 +449,14 @@ class Controller:
         decision = runtime.decision = self._decide(runtime)
         if decision.situation.serving is Serving.YES:
             runtime.evidence = ev.arrived(runtime.evidence)
+        runtime.look = _Look(
+            runtime.evidence,
+            runtime.saved,
+            self._isolated,
+            self.is_store_writable,
+            len(self._failovers),
+            calm.quiet_until(runtime.evidence, runtime.group, decision, now),
+        )
         if before is None or before.condition != decision.condition:
             brakes = ",".join(decision.blocked)
             fields = {"condition": decision.condition, "rule": decision.rule, "brakes": brakes}
@@ -420,10 +492,13 @@ class Controller:
             automation,
             self._clock.monotonic(),
         )
+        before = runtime.decision
+        if before is not None and before.blocked == brakes and before.situation == situation:
+            return before
         return decide(situation, brakes)
 
     def _brakes(self, runtime: _Runtime) -> tuple[str, ...]:
-        now = self._clock.monotonic()
+        now = self._clock.monotonic() if self._failovers else 0.0
         while self._failovers and now - self._failovers[0] >= 60.0:
             self._failovers.popleft()
         brakes = {
@@ -544,8 +619,7 @@ class Controller:
     def _apply(self, runtime: _Runtime, state: Saved, decided_at: float) -> None:
         """Take a saved state into force and tell the reconcilers."""
         before, now = runtime.saved, self._clock.monotonic()
-        runtime.saved = state
-        runtime.group = runtime.setup.group.with_roles(state.roles)
+        runtime.follow(state)
         if state.assigned != before.assigned or state.roles != before.roles:
             moved_at = now if _came_to_wait(before, state, runtime.group) else None
             runtime.evidence = replace(ev.raise_floor(runtime.evidence, now), moved_at=moved_at)
@@ -832,6 +906,18 @@ class Controller:
             NotFound: No such group.
         """
         runtime = self._find(name)
+        return self._shown(runtime, self._decide(runtime), self._clock.monotonic())
+
+    def views(self) -> tuple[View, ...]:
+        """Return what is shown of each group, by its last decision: at most a tick old, and cheap.
+
+        For what is taken of a thousand groups in one step of the loop.
+        """
+        now = self._clock.monotonic()
+        groups = self._groups.values()
+        return tuple([self._shown(r, r.decision or self._decide(r), now) for r in groups])
+
+    def _shown(self, runtime: _Runtime, decision: Decision, now: float) -> View:
         adapters = tuple(
             AdapterStatus(
                 name=r.publisher.name,
@@ -847,11 +933,11 @@ class Controller:
         return View(
             group=runtime.group,
             saved=runtime.saved,
-            decision=self._decide(runtime),
+            decision=decision,
             evidence=runtime.evidence,
             adapters=adapters,
             roles_swapped=runtime.group.nodes != runtime.setup.group.nodes,
-            now=self._clock.monotonic(),
+            now=now,
             timing=runtime.setup.timing,
         )
 

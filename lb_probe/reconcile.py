@@ -11,6 +11,7 @@ Source: DESIGN section 1; HAProxy management guide, "Unix Socket commands"; X2, 
 """
 
 import asyncio
+import math
 import random
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ SHORTEST_PAUSE_S = 0.1  # the longest pause after the first failure; it doubles 
 LONGEST_PAUSE_S = 1.0
 WATCHED_POLL_S = 15.0  # one that tells of changes is asked all the same, in case it did not
 DRAIN_POLL_S = 0.05
+JUST_WRITTEN_S = 2.0  # for so long after a change of ours it is asked as if it told nothing
 
 
 class Fence:
@@ -122,6 +124,7 @@ class Reconciler:
         self._wanted = Wanted(None, 0, may_write=False)
         self._watch = drift.Watch()
         self._force = False
+        self._wrote_at = -math.inf
         self._signature = signature
         self._instance = ""
         self._wake = asyncio.Event()
@@ -184,6 +187,8 @@ class Reconciler:
                 failures += 1
             else:
                 pause_s, failures = calm_s, 0
+                if self._clock.monotonic() - self._wrote_at < JUST_WRITTEN_S:
+                    pause_s = POLL_S  # a hand that is as quick as we are changes nothing it tells
             await self._pause(pause_s)
 
     async def _pause(self, seconds: float) -> None:
@@ -241,6 +246,7 @@ class Reconciler:
                 return await self.publisher.read_back()  # an operator thought better of it
         if isinstance(self.publisher, Signed) and self._signature:
             self.publisher.owner = f"{self._signature}.g{wanted.generation}"
+        self._wrote_at = self._clock.monotonic()
         try:
             await self.publisher.publish(wanted.node)
         except Unreachable:

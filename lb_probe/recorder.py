@@ -10,7 +10,7 @@ Source: DESIGN section 1; `docs/history.md`.
 from collections import deque
 from collections.abc import Sequence
 
-from lb_probe.core.model import Failed, Observation, Page, Saved
+from lb_probe.core.model import Failed, Mode, Observation, Page, Phase, Saved
 from lb_probe.history import iso_ms
 from lb_probe.ports import Clock, Record
 
@@ -34,7 +34,7 @@ class Recorder:
         self._run = round(clock.wall() * 1000)
         self._room = room
         self._waiting: deque[Record] = deque()
-        self._kept: dict[tuple[str, str, Page], tuple[tuple[str, str], float]] = {}
+        self._kept: dict[tuple[str, str, Page], tuple[Phase | Mode | None, float]] = {}
         self._lost = 0
         self._gone: Record | None = None
         self._latest_at = self._since
@@ -51,12 +51,13 @@ class Recorder:
 
     def observe(self, group: str, seen: Observation, generation: int) -> None:
         """Take one finished probe; keep it where it says something new."""
-        key, now = (group, seen.node, seen.page), seen.ended_at
-        sort = _sort(seen)
+        key, now, outcome = (group, seen.node, seen.page), seen.ended_at, seen.outcome
+        kind = outcome.phase if isinstance(outcome, Failed) else outcome.mode
         before = self._kept.get(key)
-        if before is not None and before[0] == sort and now - before[1] < KEEP_AGAIN_S:
+        if before is not None and before[0] is kind and now - before[1] < KEEP_AGAIN_S:
             return
-        self._kept[key] = sort, now
+        self._kept[key] = kind, now
+        sort = _sort(seen)
         wall = self._clock.wall() - self._clock.monotonic()
         details: dict[str, object] = {
             "node": seen.node,

@@ -117,8 +117,14 @@ def is_moved(group: Json) -> bool:
 
 
 def serving(group: Json) -> str | None:
-    """Return how the node with the traffic serves (ok, fail, unknown); None while unassigned."""
+    """Return how the node with the traffic serves (ok, fail, unknown); None while unassigned.
+
+    An active-active group serves while one node that is in does.
+    """
     assigned = group.get("assigned")
+    if isinstance(inside := group.get("in"), list):
+        words = {n.get("serving") for n in group["nodes"] if n.get("name") in inside}
+        return next((word for word in ("ok", "unknown") if word in words), "fail")
     if assigned is None:
         return None
     found = (node.get("serving") for node in group["nodes"] if node.get("name") == assigned)
@@ -174,6 +180,9 @@ def _condition(group: Json, look: Look) -> str:
 
 
 def _traffic(group: Json, look: Look) -> str:
+    if isinstance(inside := group.get("in"), list):
+        level = "good" if len(inside) == len(group["nodes"]) else "warn" if inside else "bad"
+        return look.paint(f"{len(inside)} of {len(group['nodes'])} in", level)
     word = serving(group)
     if word is None:
         return look.paint("nobody", "bad")
@@ -229,6 +238,9 @@ def status_table(groups: Sequence[Json], look: Look) -> list[str]:
         for g in ordered
     ]
     steps = [f"{plain(g['name'])}: {step}" for g in ordered if (step := next_step(g))]
+    steps += [
+        f"{plain(g['name'])}: {plain(w)}" for g in ordered for w in _strings(g.get("warnings"))
+    ]
     return [*table(head, rows), *([""] if steps else []), *steps]
 
 
@@ -248,7 +260,9 @@ def group_block(group: Json, look: Look) -> list[str]:
         ("policy", plain(group.get("policy"))),
         ("generation", plain(group.get("generation"))),
         *_change_facts(group.get("last_change"), look),
+        *[("they say", plain(sentence)) for sentence in _strings(group.get("objections"))],
         ("next", next_step(group)),
+        *[("see to", plain(sentence)) for sentence in _strings(group.get("warnings"))],
     ]
     width = max(len(name) for name, _ in facts)
     lines = [plain(group["name"])]
@@ -272,7 +286,10 @@ def _change_facts(change: object, look: Look) -> list[tuple[str, str]]:
 
 
 _NODE_HEAD = ("NODE", "ROLE", "SERVING", "MODE", "PAGE", "RESULT", "PHASE", "AGE", "DETAIL")
-_ADAPTER_HEAD = ("LOAD BALANCER", "TYPE", "WANTED", "SEEN", "USABLE", "IN SYNC", "DETAIL")
+_ADAPTER_HEAD = (
+    *("LOAD BALANCER", "TYPE", "WANTED", "SEEN", "USABLE", "IN SYNC"),
+    *("VERSION", "UP", "RESTARTS", "DETAIL"),
+)
 
 
 def _node_rows(group: Json, look: Look) -> list[tuple[str, ...]]:
@@ -309,8 +326,19 @@ def _adapter_row(adapter: Json, look: Look) -> tuple[str, ...]:
         plain(adapter.get("seen")),
         plain(adapter.get("usable"), none="cannot tell"),
         look.paint("ok yes" if in_sync else "!! no", "good" if in_sync else "bad"),
+        plain(adapter.get("version")),
+        _span(adapter.get("uptime_s")),
+        plain(adapter.get("restarts")),
         plain(adapter.get("detail")),
     )
+
+
+def _span(seconds: object) -> str:
+    """Return a time in its largest whole unit: 90 s are 1m."""
+    if not isinstance(seconds, int | float):
+        return "-"
+    units = ((86_400, "d"), (3_600, "h"), (60, "m"))
+    return next((f"{seconds // s:.0f}{u}" for s, u in units if seconds >= s), f"{seconds:.0f}s")
 
 
 def _mapping(value: object) -> Json:

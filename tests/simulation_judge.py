@@ -7,6 +7,7 @@ nothing that decides.
 Source: guide lines 216-226; REQUIREMENTS X1-X22; DESIGN sections 1 and 4.
 """
 
+from bisect import insort
 from typing import TYPE_CHECKING
 
 from simulation_clock import BEGIN
@@ -106,10 +107,11 @@ class Judge:
         self._is_isolated = is_isolated
 
     def observed(self, seen: Observation) -> None:
-        """One finished probe; one that began before the latest of its page is old news."""
+        """One finished probe, in its place by start; what began before a pass is old news."""
         known = self._pages[seen.node, seen.page]
-        if not known or seen.started_at >= known[-1].started_at:
-            known.append(seen)
+        passes = [o.started_at for o in known if isinstance(o.outcome, Passed)]
+        if not passes or seen.started_at >= passes[-1]:
+            insort(known, seen, key=lambda o: o.started_at)
 
     # -------------------------------------------------------------- load balancers
     def hand_moved(self, name: str) -> None:

@@ -92,7 +92,8 @@ class Disk:
             raise Conflict("changed", before.generation)
         await self._write(group, saved, expect, record)
         self._world.judge.committed(before, saved)
-        self.saved[group] = replace(saved, confirmed=before.confirmed)
+        kept = self.saved.get(group, before).confirmed  # one may have come in while it was slow
+        self.saved[group] = replace(saved, confirmed=kept)
         self.records.append(record)
         await self._world.effect()  # durable, and the prober may die before it knows
 

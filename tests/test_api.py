@@ -337,7 +337,7 @@ async def test_group_is_told_with_the_documented_keys(desk):
     desk.all_is_well()
     group = (await desk.get(GROUP)).json
     assert [key for key in group if key in KEYS] == KEYS
-    assert group.keys() - set(KEYS) == {"acked", "roles_swapped"}
+    assert group.keys() - set(KEYS) == {"acked", "roles_swapped", "objections", "warnings"}
     assert group["name"] == "epmm"
     assert (group["policy"], group["act"]) == ("manual-resume", True)
     assert (group["assigned"], group["latched"], group["generation"]) == ("a", False, 1)
@@ -353,6 +353,10 @@ async def test_group_is_told_with_the_documented_keys(desk):
             "in_sync": True,
             "foreign_writer": False,
             "detail": "",
+            "version": None,
+            "uptime_s": None,
+            "restarts": 0,
+            "owner": None,
         }
     ]
     change = group["last_change"]

@@ -5,13 +5,22 @@ to the load balancers, in order.
 """
 
 import asyncio
+import contextlib
+import random
 from dataclasses import replace
 
 import pytest
 import simulated_world
 from simulated_world import ModelBalancer, ModelPublisher, ModelStore, World, pair, settle
 
-from lb_probe.controller import FIRST_LOOK_S, SETTLE_S, STORE_RETRY_S, STORE_TEST_S, Ask
+from lb_probe.controller import (
+    FIRST_LOOK_S,
+    SETTLE_S,
+    STORE_RETRY_S,
+    STORE_TEST_S,
+    Ask,
+    Controller,
+)
 from lb_probe.core.model import Saved
 from lb_probe.ports import Conflict, NotFound, Refused, StoreError
 
@@ -538,3 +547,84 @@ async def test_what_was_saved_and_not_confirmed_is_finished_at_start(make, journ
     await world.advance(1)
     assert writes(journal) == ["publish edge b", "confirm edge 4"]
     assert world.traffic == {"edge": "b"}
+
+
+# ------------------------------------------------------------------ what is left out
+@pytest.fixture
+def looks(monkeypatch):
+    """Counts how often a group is really looked at."""
+    found = []
+    judge = Controller._evaluate
+
+    def counted(self, runtime):
+        found.append(runtime.group.name)
+        judge(self, runtime)
+
+    monkeypatch.setattr(Controller, "_evaluate", counted)
+    return found
+
+
+async def test_probes_that_say_nothing_new_cost_no_look(make, looks):
+    world = await make()
+    await world.advance(5)
+    looks.clear()
+    await world.advance(30)
+    probes, ticks = 4 * 30, 4 * 30
+    assert len(looks) <= (probes + ticks) / 10
+    assert view(world).decision.condition == "normal"
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_decision_in_force_is_always_the_one_a_look_would_make(make, monkeypatch, seed):
+    compared = 0
+
+    def compare(controller):
+        nonlocal compared
+        for runtime in controller._groups.values():
+            compared += 1
+            assert controller._decide(runtime) == runtime.decision
+
+    observe, tick = Controller.observe, Controller.tick
+
+    def observe_and_compare(self, name, observation):
+        before = self._groups[name]
+        observe(self, name, observation)
+        assert self._decide(before) == before.decision
+
+    def tick_and_compare(self):
+        tick(self)
+        compare(self)
+
+    monkeypatch.setattr(Controller, "observe", observe_and_compare)
+    monkeypatch.setattr(Controller, "tick", tick_and_compare)
+    rng = random.Random(seed)
+    world = await make(neighbours=("one", "two"), limit=rng.choice([None, 1]))
+    for _ in range(60):
+        node = world.nodes[rng.choice("ab")]
+        node.state = rng.choice(["up", "up", "up", "dead", "hung", "broken"])
+        node.mode = rng.choice([node.mode, node.mode, "primary", "standby"])
+        world.is_linked = rng.random() < 0.9
+        world.references = rng.choice([None, True, True])
+        world.store.is_full = rng.random() < 0.05
+        if rng.random() < 0.1:
+            with contextlib.suppress(Refused, StoreError):
+                await act(
+                    world,
+                    rng.choice(["hold", "release", "resume", "failover", "ack"]),
+                    hold_s=3.0,
+                    override=frozenset(),
+                )
+        await world.advance(rng.choice([0.25, 1.0, 3.0, 5.0]))
+    assert compared > 100
+
+
+async def test_group_that_falls_silent_is_noticed_by_time_alone(make, events):
+    world = await make()
+    await world.advance(5)
+    world._due.clear()  # no probe ends any more, as if all of them hung
+    newest = max(page.last.started_at for page in view(world).evidence.pages.values())
+    events.clear()
+    await world.advance(newest + 3.0 - world.clock.now + 0.3)
+    assert [e.fields["condition"] for e in events if e.name == "group.condition"][-1] == (
+        "confirming"
+    )

@@ -3,118 +3,38 @@
 import asyncio
 import contextlib
 import gzip
-import inspect
-import shutil
 import socket
 import ssl
 import struct
-import subprocess
+import threading
 import time
 import zlib
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
-import uvloop
+from raw_server import (
+    LONG_S,
+    NAME,
+    OK,
+    SHORT_S,
+    STANDBY,
+    answering,
+    ask,
+    ask_server,
+    descriptors,
+    in_time_wait,
+    on_both_loops,
+    page,
+    serving,
+    silent,
+    target,
+    until,
+)
 
 from lb_probe import __version__
 from lb_probe.core.model import Failed, Mode, Page, Passed, Phase
-from lb_probe.prober.http_probe import BODY_CAP, Target, make_ssl_context, probe
-from lb_probe.prober.tcp_probe import NameFailedError
-
-OK = b"MOBILEIRON-STATUS: OK"
-STANDBY = b"MOBILEIRON-STATUS: OK (Mode: Standby)"
-NAME = "epmm.example.com"
-LONG_S = 20.0  # a deadline that no test should reach
-SHORT_S = 0.3  # one that the test is about
-
-
-def on_both_loops(test):
-    """Run an async test once on asyncio's loop and once on uvloop; nothing may go unhandled."""
-
-    def run(loop_factory, **fixtures):
-        unhandled = []
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.get_loop().set_exception_handler(lambda loop, why: unhandled.append(why))
-            runner.run(test(**fixtures))
-        assert unhandled == []
-
-    parameter = inspect.Parameter("loop_factory", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    run.__signature__ = inspect.Signature([parameter, *inspect.signature(test).parameters.values()])
-    run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
-    factories = [asyncio.new_event_loop, uvloop.new_event_loop]
-    return pytest.mark.parametrize("loop_factory", factories, ids=["asyncio", "uvloop"])(run)
-
-
-# ------------------------------------------------------------------ servers
-@contextlib.asynccontextmanager
-async def serving(behave, tls=None):
-    """Serve one behaviour on a free port: `await behave(reader, writer)` for each connection."""
-    tasks = set()
-
-    async def handle(reader, writer):
-        tasks.add(asyncio.current_task())
-        expected = (ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError)
-        with contextlib.suppress(*expected, ssl.SSLError):
-            await behave(reader, writer)
-        writer.transport.abort()
-
-    server = await asyncio.start_server(handle, "127.0.0.1", 0, ssl=tls)
-    try:
-        yield server.sockets[0].getsockname()[1]
-    finally:
-        server.close()
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        # The server's side notices that we left; there is no event for the last of it.
-        await asyncio.sleep(0.01)
-
-
-def answering(*parts, end="close", pause_s=0.0):
-    """Return a behaviour that reads the request, sends these bytes, and ends this way."""
-
-    async def behave(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        for part in parts:
-            writer.write(part)
-            await writer.drain()
-            await asyncio.sleep(pause_s)
-        if end == "reset":
-            sock = writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-        elif end == "half-close":
-            writer.write_eof()
-            await reader.read()
-        elif end == "stay":
-            await reader.read()
-        elif end == "close":
-            writer.close()
-            await writer.wait_closed()
-
-    return behave
-
-
-def page(body=OK, *, code="200 OK", version="1.1", headers=(), length=True):
-    lines = [f"HTTP/{version} {code}", *headers]
-    if length:
-        lines.append(f"Content-Length: {len(body)}")
-    return "\r\n".join([*lines, "", ""]).encode() + body
-
-
-def target(port, which=Page.STATUS, **more):
-    values = {"timeout_s": LONG_S, "scheme": "http", "host": "127.0.0.1", "path": "/x"} | more
-    return Target(group="g", node="a", page=which, port=port, **values)
-
-
-async def ask(port, which=Page.STATUS, **more):
-    return await probe(target(port, which, **more), clock=time.monotonic)
-
-
-async def ask_server(behave, which=Page.STATUS, *, tls=None, **more):
-    async with serving(behave, tls) as port:
-        return await ask(port, which, **more)
-
+from lb_probe.prober.http_probe import BODY_CAP, probe
+from lb_probe.prober.names import NameFailedError
 
 # ------------------------------------------------------------------ answers that pass
 CHUNKED = ["Transfer-Encoding: chunked"]
@@ -238,7 +158,7 @@ async def test_the_request_is_plain_and_asks_for_one_answer():
 def test_the_port_is_left_out_of_host_where_it_is_the_usual_one():
     assert b"Host: 127.0.0.1\r\n" in target(80).request
     assert b"Host: [::1]:8080\r\n" in target(8080, host="::1").request
-    assert b"Host: [fe80::1]\r\n" in target(80, host="fe80::1%eth0").request
+    assert b"Host: [2001:db8::1]\r\n" in target(80, host="2001:db8::1%eth0").request
     assert b"Host: a\r\n" in target(443, host="a", scheme="https", ssl_context=plain_tls()).request
 
 
@@ -433,10 +353,6 @@ async def never_ending(reader, writer):
         await asyncio.sleep(SHORT_S / 10)
 
 
-async def silent(reader, writer):
-    await asyncio.sleep(3600)
-
-
 @pytest.mark.parametrize("behave", [drip, never_ending, silent], ids=lambda b: b.__name__)
 @on_both_loops
 async def test_a_slow_answer_ends_with_the_deadline(behave):
@@ -452,8 +368,8 @@ async def test_a_slow_answer_ends_with_the_deadline(behave):
 async def test_the_deadline_is_one_for_all_phases():
     """Each part alone is within the limit; the sum is not."""
 
-    async def slow_name(host, port):
-        await asyncio.sleep(SHORT_S * 0.6)
+    def slow_name(host, port):
+        time.sleep(SHORT_S * 0.6)
         return [(socket.AF_INET, ("127.0.0.1", port))]
 
     async def slow_answer(reader, writer):
@@ -461,7 +377,7 @@ async def test_the_deadline_is_one_for_all_phases():
         writer.write(page())
 
     async with serving(slow_answer) as port:
-        asked = target(port, timeout_s=SHORT_S)
+        asked = target(port, host="node.invalid", timeout_s=SHORT_S)
         seen = await probe(asked, clock=time.monotonic, resolve=slow_name)
     assert seen.outcome.phase is Phase.TIMEOUT
 
@@ -502,16 +418,18 @@ async def test_a_blackhole_is_a_connect_timeout():
 
 @on_both_loops
 async def test_names_fail_as_names():
-    async def unknown(host, port):
+    def unknown(host, port):
         raise NameFailedError(f"{host}: unknown")
 
-    async def hanging(host, port):
-        await asyncio.sleep(3600)
+    def hanging(host, port):
+        released.wait(LONG_S)
 
+    released = threading.Event()
     asked = target(80, host="node.invalid", timeout_s=SHORT_S)
     seen = await probe(asked, clock=time.monotonic, resolve=unknown)
     assert seen.outcome == Failed(Phase.NAME, "node.invalid: unknown")
     seen = await probe(asked, clock=time.monotonic, resolve=hanging)
+    released.set()
     assert seen.outcome == Failed(Phase.NAME, "no address for node.invalid within 0.3s")
     seen = await probe(replace(asked, timeout_s=LONG_S), clock=time.monotonic)
     assert seen.outcome.phase is Phase.NAME
@@ -559,250 +477,3 @@ async def test_probes_leave_no_sockets_behind():
             assert (await ask(port)).outcome == Passed()
         await until(lambda: descriptors() <= before)
         assert not in_time_wait(port)
-
-
-def in_time_wait(port):
-    lines = [line.split() for line in Path("/proc/net/tcp").read_text().splitlines()[1:]]
-    return [line for line in lines if line[2].endswith(f":{port:04X}") and line[3] == "06"]
-
-
-def descriptors():
-    return len(list(Path("/proc/self/fd").iterdir()))
-
-
-async def until(true, within_s=LONG_S):
-    async with asyncio.timeout(within_s):
-        while not true():  # noqa: ASYNC110 - the kernel has no event for it
-            await asyncio.sleep(0.005)
-
-
-# ------------------------------------------------------------------ TLS
-CA_CONFIG = """
-[ca]
-default_ca = here
-[here]
-dir = {folder}
-new_certs_dir = {folder}
-database = {folder}/index.txt
-default_md = sha256
-policy = any
-unique_subject = no
-rand_serial = yes
-copy_extensions = copy
-[any]
-commonName = supplied
-"""
-
-
-@pytest.fixture(scope="session")
-def certificates(tmp_path_factory):
-    """A CA and certificates of it: good, expired, not yet valid, for another name, for an IP."""
-    folder = tmp_path_factory.mktemp("tls")
-    openssl = shutil.which("openssl")
-    if openssl is None:
-        pytest.skip("no openssl command to make certificates with")
-
-    def run(*arguments):
-        subprocess.run([openssl, *arguments], check=True, capture_output=True, cwd=folder)
-
-    (folder / "index.txt").touch()
-    (folder / "ca.cnf").write_text(CA_CONFIG.format(folder=folder))
-    key = ["-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
-    for name in ("ca", "other-ca"):
-        usage = ["-addext", "keyUsage=critical,keyCertSign,cRLSign"]
-        out = ["-keyout", f"{name}.key", "-out", f"{name}.pem"]
-        run("req", "-x509", *key, *out, "-days", "3650", "-subj", "/CN=test CA", *usage)
-    kinds = {
-        "good": (f"DNS:{NAME}", "20200101000000Z", "20991231235959Z"),
-        "expired": (f"DNS:{NAME}", "20200101000000Z", "20200201000000Z"),
-        "early": (f"DNS:{NAME}", "20981231235959Z", "20991231235959Z"),
-        "other-name": ("DNS:other.example.com", "20200101000000Z", "20991231235959Z"),
-        "address": ("IP:127.0.0.1", "20200101000000Z", "20991231235959Z"),
-    }
-    for name, (san, start, end) in kinds.items():
-        request = ["-keyout", f"{name}.key", "-out", f"{name}.csr", "-subj", f"/CN={name}"]
-        run("req", "-new", *key, *request, "-addext", f"subjectAltName={san}")
-        signer = ["-config", "ca.cnf", "-cert", "ca.pem", "-keyfile", "ca.key", "-batch"]
-        valid = ["-startdate", start, "-enddate", end]
-        run("ca", *signer, *valid, "-in", f"{name}.csr", "-out", f"{name}.pem", "-notext")
-    return folder
-
-
-def server_tls(certificates, name="good", *, highest=None):
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(certificates / f"{name}.pem", certificates / f"{name}.key")
-    if highest:
-        context.maximum_version = highest
-    return context
-
-
-def client_tls(certificates, name=NAME, ca="ca.pem"):
-    context = make_ssl_context(certificates / ca, name)
-    return {"scheme": "https", "ssl_context": context, "server_name": name}
-
-
-@on_both_loops
-async def test_a_certificate_for_the_external_name_passes_at_the_nodes_address(certificates):
-    """EPMM fact 16: the address is the node's, the certificate the service's."""
-    for highest in (ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3):
-        tls = server_tls(certificates, highest=highest)
-        for name in ("plain", "chunked", "until-close"):
-            behave = answering(GOOD[name])
-            seen = await ask_server(behave, tls=tls, **client_tls(certificates))
-            assert seen.outcome == Passed()
-
-
-@on_both_loops
-async def test_the_external_name_is_sent_as_sni(certificates):
-    names = []
-    tls = server_tls(certificates)
-    tls.sni_callback = lambda connection, name, context: names.append(name)
-    await ask_server(answering(page()), tls=tls, **client_tls(certificates))
-    assert names == [NAME]
-
-
-@on_both_loops
-async def test_without_a_server_name_the_address_is_verified(certificates):
-    more = client_tls(certificates, None)
-    tls = server_tls(certificates, "address")
-    assert (await ask_server(answering(page()), tls=tls, **more)).outcome == Passed()
-    tls = server_tls(certificates, "good")
-    seen = await ask_server(answering(page()), tls=tls, **more)
-    assert seen.outcome.phase is Phase.TLS
-    assert "wrong name" in seen.outcome.detail
-
-
-@pytest.mark.parametrize(
-    ("name", "ca", "detail"),
-    [
-        ("expired", "ca.pem", "certificate expired"),
-        ("early", "ca.pem", "certificate not yet valid"),
-        ("other-name", "ca.pem", "certificate wrong name"),
-        ("good", "other-ca.pem", "certificate untrusted"),
-        ("good", None, "certificate untrusted"),
-    ],
-)
-@on_both_loops
-async def test_a_certificate_that_does_not_fit_fails_as_tls(certificates, name, ca, detail):
-    """Vector 14."""
-    more = client_tls(certificates)
-    more["ssl_context"] = make_ssl_context(certificates / ca if ca else None, NAME)
-    seen = await ask_server(answering(page()), tls=server_tls(certificates, name), **more)
-    assert seen.outcome.phase is Phase.TLS
-    assert seen.outcome.detail.startswith(detail)
-    assert seen.code is None
-
-
-@on_both_loops
-async def test_a_server_that_speaks_only_old_tls_fails_as_tls(certificates):
-    """Vector 14."""
-    tls = server_tls(certificates)
-    tls.set_ciphers("ALL:@SECLEVEL=0")
-    with pytest.warns(DeprecationWarning, match="TLSv1"):
-        tls.minimum_version = tls.maximum_version = ssl.TLSVersion.TLSv1
-
-    def serve_once(listening):
-        connection, _ = listening.accept()
-        # asyncio's own server drops the alert that tells the client why.
-        with connection, contextlib.suppress(OSError):
-            tls.wrap_socket(connection, server_side=True)
-
-    with socket.create_server(("127.0.0.1", 0)) as listening:
-        listening.settimeout(LONG_S)
-        served = asyncio.ensure_future(asyncio.to_thread(serve_once, listening))
-        seen = await ask(listening.getsockname()[1], **client_tls(certificates))
-        await served
-    assert seen.outcome.phase is Phase.TLS
-    assert "handshake failed" in seen.outcome.detail
-    assert "protocol version" in seen.outcome.detail
-
-
-@on_both_loops
-async def test_a_server_that_speaks_no_tls_fails_as_tls(certificates):
-    async def behave(reader, writer):
-        writer.write(page())
-        await asyncio.sleep(3600)
-
-    seen = await ask_server(behave, **client_tls(certificates))
-    assert seen.outcome.phase is Phase.TLS
-    assert "wrong version number" in seen.outcome.detail
-
-
-@pytest.mark.parametrize("how", ["close", "reset"])
-@on_both_loops
-async def test_a_peer_that_leaves_during_the_handshake_is_a_reset(certificates, how):
-    """Vector 14."""
-
-    async def behave(reader, writer):
-        await reader.read(1)
-        if how == "reset":
-            sock = writer.get_extra_info("socket")
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
-
-    seen = await ask_server(behave, **client_tls(certificates))
-    assert seen.outcome == Failed(
-        Phase.RESET, "reset or closed before the TLS handshake was complete"
-    )
-
-
-@on_both_loops
-async def test_a_handshake_that_never_ends_is_a_timeout_and_leaves_nothing_open(certificates):
-    more = client_tls(certificates)
-    async with serving(silent) as port:
-        before = descriptors()
-        seen = await ask(port, timeout_s=SHORT_S, **more)
-        assert seen.outcome == Failed(Phase.TIMEOUT, "no TLS handshake within 0.3s")
-        attempt = asyncio.ensure_future(ask(port, **more))
-        await asyncio.sleep(0.05)
-        attempt.cancel()
-        with pytest.raises(asyncio.CancelledError):
-            await attempt
-        await until(lambda: descriptors() <= before + 2)  # the server's own ends
-
-
-@on_both_loops
-async def test_a_page_without_a_length_that_tls_does_not_close_may_be_cut(certificates):
-    """`OK (Mode: Standby)` cut behind OK would be the other page's good answer."""
-
-    async def cut(reader, writer):
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(page(length=False))
-        await writer.drain()
-        # FIN without TLS's own good-bye: the end of the stream under it.
-        raw = socket.socket(fileno=socket.dup(writer.get_extra_info("socket").fileno()))
-        with raw:
-            raw.shutdown(socket.SHUT_WR)
-        await asyncio.sleep(3600)
-
-    tls = server_tls(certificates)
-    seen = await ask_server(cut, tls=tls, **client_tls(certificates))
-    assert seen.outcome.phase is Phase.RESET
-    assert seen.head == OK.decode()
-
-
-@on_both_loops
-async def test_a_demanded_client_certificate_fails_with_a_phase(certificates):
-    tls = server_tls(certificates)
-    tls.verify_mode = ssl.CERT_REQUIRED
-    tls.load_verify_locations(certificates / "ca.pem")
-    seen = await ask_server(answering(page()), tls=tls, **client_tls(certificates))
-    assert isinstance(seen.outcome, Failed)
-    assert seen.outcome.phase in {Phase.TLS, Phase.RESET}
-
-
-def test_verification_is_always_on(certificates):
-    for ca in (None, certificates / "ca.pem"):
-        context = make_ssl_context(ca, NAME)
-        assert context.verify_mode is ssl.CERT_REQUIRED
-        assert context.check_hostname
-        assert context.minimum_version is ssl.TLSVersion.TLSv1_2
-
-
-def test_a_context_that_cannot_work_is_refused_when_it_is_made(certificates, tmp_path):
-    with pytest.raises(OSError, match="No such file"):
-        make_ssl_context(tmp_path / "missing.pem")
-    (tmp_path / "empty.pem").touch()
-    with pytest.raises(ssl.SSLError):
-        make_ssl_context(tmp_path / "empty.pem")
-    with pytest.raises(ValueError, match="use a host name"):
-        make_ssl_context(certificates / "ca.pem", ".example.com")

@@ -22,6 +22,7 @@ from lb_probe.controller import Ask, Controller, Setup
 from lb_probe.core.failover import CONDITIONS
 from lb_probe.core.model import Event, Failed, Mode, Observation, Page, Passed, Phase
 from lb_probe.events.metrics import CONTENT_TYPE, Metrics, Snapshot
+from lb_probe.ports import Refused
 from lb_probe.store import sqlite
 
 PATIENCE_S = 20.0
@@ -38,9 +39,11 @@ FAMILIES = {
     "group_last_change_timestamp_seconds": {"group"},
     "node_serving": {"group", "node", "role"},
     "node_mode": {"group", "node", "mode"},
+    "node_certificate_expiry_timestamp_seconds": {"group", "node"},
     "probes_total": {"group", "node", "page", "result"},
     "probe_duration_seconds": {"page"},
     "probe_start_delay_seconds": set(),
+    "loop_stalls_total": set(),
     "publish_attempts_total": {"group", "adapter", "result"},
     "publish_in_sync": {"group", "adapter"},
     "publish_last_success_timestamp_seconds": {"group", "adapter"},
@@ -115,6 +118,8 @@ async def counted():
 async def test_every_metric_of_the_design_is_there_with_its_labels_before_anything_happened(
     counted,
 ):
+    seen = Observation("a", Page.STATUS, 5.0, 5.1, Passed(), certificate_until=1.8e9)
+    counted.metrics.emit(Event("probe.done", "epmm", {"observation": seen}))  # over https
     scrape = counted.scrape()
     for name, labels in FAMILIES.items():
         names = [name]
@@ -234,6 +239,85 @@ def test_each_probe_is_counted_with_its_result_and_its_duration():
     assert scrape("probe_duration_seconds_count", page="status") == 2 + len(Phase)
     assert scrape("probe_duration_seconds_bucket", page="status", le="0.005") == 1
     assert scrape("probe_duration_seconds_bucket", page="status", le="0.25") == 2
+
+
+def test_expiry_of_the_certificate_shown_last_stays_for_nodes_that_have_one():
+    metrics = Metrics(lambda: 0.0)
+
+    def probe(node, until, outcome=None):
+        outcome = outcome or Passed()
+        seen = Observation(node, Page.STATUS, 5.0, 5.1, outcome, certificate_until=until)
+        metrics.emit(Event("probe.done", "epmm", {"observation": seen}))
+
+    name = "node_certificate_expiry_timestamp_seconds"
+    assert rendered(metrics).labels(name) == []
+    probe("a", 1_800_000_000.0)
+    probe("b", None)
+    probe("a", None, Failed(Phase.CONNECT_REFUSED, "connection refused"))
+    scrape = rendered(metrics)
+    assert scrape.labels(name) == [{"group": "epmm", "node": "a"}]
+    assert scrape(name, group="epmm", node="a") == 1_800_000_000.0
+    probe("a", 1_900_000_000.5)
+    assert rendered(metrics)(name, group="epmm", node="a") == 1_900_000_000.5
+
+
+async def test_each_stall_of_the_loop_is_counted(counted):
+    world = counted.world
+    await world.advance(3)
+    assert counted.scrape()("loop_stalls_total") == 0
+    world.clock.now += 5.0
+    await world.advance(1)
+    assert counted.scrape()("loop_stalls_total") == 1
+
+
+def test_label_with_any_character_is_read_back_as_it_was():
+    metrics, name = Metrics(lambda: 0.0), 'a "b" \\n \\ \n ü'
+    metrics.know(name, [name], [])
+    assert rendered(metrics)("group_failovers_total", group=name) == 0
+
+
+async def test_lines_that_were_kept_follow_every_change_of_what_they_show(counted):
+    """What is rendered again and again is what another renderer says that never saw the group."""
+    world = counted.world
+    steps = [
+        lambda: setattr(world.nodes["b"], "mode", "primary"),
+        lambda: setattr(world.nodes["b"], "mode", "standby"),
+        lambda: setattr(counted.balancer, "is_up", False),
+        lambda: setattr(counted.balancer, "is_up", True),
+        lambda: setattr(world.nodes["a"], "state", "dead"),
+        lambda: setattr(world.nodes["b"], "mode", "primary"),
+        lambda: setattr(world.nodes["a"], "state", "up"),
+        lambda: setattr(counted.balancer, "chosen", {"a"}),
+    ]
+    for step in steps:
+        step()
+        for _ in range(8):
+            await world.advance(0.5)
+            kept, fresh = counted.scrape(), Metrics(world.clock.wall)
+            fresh._last_success = counted.metrics._last_success
+            views = tuple(world.controller.view(name) for name in world.controller.names)
+            snapshot = Snapshot(views, world.controller.is_store_writable, is_config_good=True)
+            anew = Scrape(fresh.render(snapshot).decode())
+            whose = ("lb_probe_group_", "lb_probe_node_", "lb_probe_publish_")
+            gauges = [key for key in anew.samples if key[0].startswith(whose)]
+            assert len(gauges) > 30
+            assert {key: kept.samples[key] for key in gauges} == {
+                key: anew.samples[key] for key in gauges
+            }
+    for verb in ("hold", "release", "ack", "swap-roles"):
+        with contextlib.suppress(Refused):
+            await carry_out(world, verb, hold_s=60.0)
+        scrape = counted.scrape()
+        saved = world.controller.view("epmm").saved
+        assert scrape("group_generation", group="epmm") == saved.generation
+        assert scrape("group_held", group="epmm") == float(saved.hold is not None)
+
+
+async def test_views_of_all_groups_are_those_of_each_one(counted):
+    world = counted.world
+    await world.advance(5)
+    names = world.controller.names
+    assert world.controller.views() == tuple(world.controller.view(name) for name in names)
 
 
 def test_late_start_is_counted():
@@ -389,14 +473,14 @@ async def test_scrape_of_a_thousand_groups_does_not_hold_up_the_loop(capsys):
 
     def take():
         began = time.perf_counter()
-        views = tuple(controller.view(name) for name in controller.names)
-        snapshot = Snapshot(views, is_store_writable=True, is_config_good=True)
+        snapshot = Snapshot(controller.views(), is_store_writable=True, is_config_good=True)
         taken = time.perf_counter() - began
 
         def render():
-            began = time.perf_counter()
+            began, busy = time.perf_counter(), time.thread_time()
             text = metrics.render(snapshot)
-            rendering.append((taken, time.perf_counter() - began))
+            spent = time.perf_counter() - began, time.thread_time() - busy
+            rendering.append((taken, *spent))
             return text
 
         return render
@@ -404,19 +488,21 @@ async def test_scrape_of_a_thousand_groups_does_not_hold_up_the_loop(capsys):
     async with served(health(take=take).application()) as session:
         stalls = Stalls()
         watching = asyncio.ensure_future(stalls.watch())
-        async with session.get("/metrics") as answer:
-            raw = await answer.read()
+        for _ in range(2):
+            async with session.get("/metrics") as answer:
+                raw = await answer.read()
         watching.cancel()
     scrape = Scrape(raw.decode())
     assert len(scrape.labels("group_generation")) == 1000
-    taken, rendered = rendering[0]
+    (taken, _, first), (_, rendered, again) = rendering
     with capsys.disabled():
         print(
             f"\n1000 groups, {len(scrape.samples)} series, {len(raw) / 1e6:.1f} MB: snapshot"
-            f" {taken:.3f} s, rendering {rendered:.3f} s, longest stall {stalls.longest_s:.3f} s"
+            f" {taken:.3f} s; rendering {first:.3f} s CPU, again {again:.3f} s CPU in"
+            f" {rendered:.3f} s; longest stall {stalls.longest_s:.3f} s"
         )
-    assert stalls.longest_s < 1.0
-    assert stalls.longest_s < taken + rendered  # on the loop it would be at least this
+    assert stalls.longest_s < 1.0  # of a loaded machine: tests/bench/scrape.py has the figures
+    assert again < first / 2  # nothing had changed: its lines were kept
 
 
 async def test_scrapes_are_rendered_one_at_a_time():

@@ -45,7 +45,10 @@ def test_the_configuration_of_the_readme_is_accepted(tmp_path):
 
 
 def check_haproxy(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    maps = folder / "active.map"
+    maps.write_text("epmm none\n")
     here = {
+        "/etc/haproxy/maps/active.map": str(maps),
         "/run/haproxy/": f"{folder}/",
         "group lb-probe": f"group {grp.getgrgid(os.getgid()).gr_name}",
     }
@@ -58,7 +61,7 @@ def check_haproxy(text: str, folder: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_haproxy_accepts_the_configuration_to_paste_without_a_warning(tmp_path):
-    (block,) = fenced(ROOT / "docs" / "haproxy.md", "haproxy")
+    block = fenced(ROOT / "docs" / "haproxy.md", "haproxy")[0]
     answer = check_haproxy(block, tmp_path)
     assert answer.returncode == 0, answer.stderr
     assert "WARNING" not in answer.stderr
@@ -73,11 +76,12 @@ def test_haproxy_accepts_the_backend_of_the_readme(tmp_path):
 
 
 def test_both_haproxy_configurations_are_closed_until_told():
-    for page in (README, ROOT / "docs" / "haproxy.md"):
-        (block,) = fenced(page, "haproxy")
-        servers = re.findall(r"^\s+server .*", block, re.MULTILINE)
-        assert len(servers) == 2
-        assert all(" disabled" in server for server in servers)
+    (block,) = fenced(README, "haproxy")
+    servers = re.findall(r"^\s+server .*", block, re.MULTILINE)
+    assert len(servers) == 2
+    assert all(" disabled" in server for server in servers)
+    recommended = fenced(ROOT / "docs" / "haproxy.md", "haproxy")[0]
+    assert ",none)]" in recommended
 
 
 # ------------------------------------------------------------------ links

@@ -2,38 +2,17 @@
 
 import asyncio
 import contextlib
-import inspect
 import socket
 import time
 from pathlib import Path
 
 import pytest
-import uvloop
+from raw_server import on_both_loops
 
-from lb_probe.core.model import Failed, Phase
-from lb_probe.prober.tcp_probe import (
-    NameFailedError,
-    connect_failed,
-    connect_failure,
-    connects,
-    dial,
-    literal,
-    lookup,
-)
-
-
-def on_both_loops(test):
-    """Run an async test once on asyncio's loop and once on uvloop."""
-
-    def run(loop_factory, **fixtures):
-        with asyncio.Runner(loop_factory=loop_factory) as runner:
-            runner.run(test(**fixtures))
-
-    parameter = inspect.Parameter("loop_factory", inspect.Parameter.POSITIONAL_OR_KEYWORD)
-    run.__signature__ = inspect.Signature([parameter, *inspect.signature(test).parameters.values()])
-    run.__name__, run.__doc__, run.__module__ = test.__name__, test.__doc__, test.__module__
-    factories = [asyncio.new_event_loop, uvloop.new_event_loop]
-    return pytest.mark.parametrize("loop_factory", factories, ids=["asyncio", "uvloop"])(run)
+from lb_probe.core.model import Failed, Page, Passed, Phase
+from lb_probe.prober.http_probe import Target, probe
+from lb_probe.prober.link import connect_failed
+from lb_probe.prober.tcp_probe import connect_failure, connects
 
 
 def open_descriptors():
@@ -107,18 +86,50 @@ async def test_an_unreachable_network_counts_as_refused():
     assert failed.phase is Phase.CONNECT_REFUSED
 
 
+def tcp(port, host="127.0.0.1", **more):
+    return Target("g", "a", Page.STATUS, "tcp", host, port, "", **{"timeout_s": 20.0} | more)
+
+
+@on_both_loops
+async def test_a_node_without_pages_passes_when_it_takes_a_connection(listening, closed_port):
+    seen = await probe(tcp(listening), clock=time.monotonic)
+    assert (seen.node, seen.page, seen.outcome) == ("a", Page.STATUS, Passed())
+    assert (seen.code, seen.head, seen.body_sha256) == (None, "", "")
+    seen = await probe(tcp(closed_port), clock=time.monotonic)
+    assert seen.outcome == Failed(Phase.CONNECT_REFUSED, "Connection refused")
+
+
 @on_both_loops
 async def test_the_second_family_is_used_where_the_first_refuses(listening, closed_port):
     endpoints = [
         (socket.AF_INET, ("127.0.0.1", closed_port)),
         (socket.AF_INET, ("127.0.0.1", listening)),
     ]
-    with await dial(endpoints) as sock:
-        assert sock.getpeername()[1] == listening
-    with pytest.raises(ConnectionRefusedError):
-        await dial(endpoints[:1])
-    with pytest.raises(OSError, match="no address"):
-        await dial([])
+    asked = tcp(1, "node.invalid")
+    seen = await probe(asked, clock=time.monotonic, resolve=lambda *_: endpoints)
+    assert seen.outcome == Passed()
+    seen = await probe(asked, clock=time.monotonic, resolve=lambda *_: endpoints[:1])
+    assert seen.outcome == Failed(Phase.CONNECT_REFUSED, "Connection refused")
+
+
+@on_both_loops
+async def test_the_connection_comes_from_the_source_address():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+        assert (
+            await probe(tcp(port, source="127.0.0.7"), clock=time.monotonic)
+        ).outcome == Passed()
+        taken, peer = server.accept()
+        taken.close()
+    assert peer[0] == "127.0.0.7"
+
+
+@pytest.mark.parametrize("source", ["192.0.2.77", "::1"])
+@on_both_loops
+async def test_a_source_address_that_is_not_ours_fails_and_is_named(listening, source):
+    seen = await probe(tcp(listening, source=source), clock=time.monotonic)
+    assert seen.outcome.phase is Phase.CONNECT_REFUSED
+    assert f"source {source}: " in seen.outcome.detail
 
 
 @on_both_loops
@@ -136,40 +147,6 @@ async def test_no_descriptor_stays_open(listening, closed_port, blackhole):
     for _ in range(3):
         await all_ways()
     assert open_descriptors() == before
-
-
-@on_both_loops
-async def test_a_name_gives_one_address_of_each_family():
-    loop = asyncio.get_running_loop()
-    found = [
-        (socket.AF_INET6, 1, 6, "", ("::1", 80, 0, 0)),
-        (socket.AF_INET6, 1, 6, "", ("::2", 80, 0, 0)),
-        (socket.AF_INET, 1, 6, "", ("127.0.0.1", 80)),
-    ]
-
-    class Resolver:
-        async def getaddrinfo(self, *args, **more):
-            return found
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(asyncio, "get_running_loop", Resolver)
-        endpoints = await lookup("example.invalid", 80)
-    assert endpoints == ((socket.AF_INET6, found[0][4]), (socket.AF_INET, found[2][4]))
-    assert asyncio.get_running_loop() is loop
-
-
-def test_addresses_are_not_looked_up():
-    assert literal("127.0.0.1", 80) == (socket.AF_INET, ("127.0.0.1", 80))
-    assert literal("::1", 80) == (socket.AF_INET6, ("::1", 80, 0, 0))
-    assert literal("fe80::1%7", 80) == (socket.AF_INET6, ("fe80::1", 80, 0, 7))
-    lo = socket.if_nametoindex("lo")
-    assert literal("fe80::1%lo", 80) == (socket.AF_INET6, ("fe80::1", 80, 0, lo))
-    assert literal("localhost", 80) is None
-
-
-async def test_an_unknown_interface_fails_as_a_name():
-    with pytest.raises(NameFailedError, match="nosuch0"):
-        await lookup("fe80::1%nosuch0", 80)
 
 
 def test_a_kernel_that_gives_up_first_is_a_timeout_too():

@@ -75,6 +75,8 @@ def _judge_group(group: Spot) -> None:
         _unique(node.items("agent", "checks"), "a check name", key=_check_name)
     if group.at("policy").value == "active-active":
         needed = _judge_members(nodes)
+        use = "manual-resume: groups of equals are read, and not run by this version"
+        group.at("policy").fault('"active-active"', use)
     else:
         needed = _judge_roles(group, nodes)
     _unique([a.at("name") for a in group.items("adapters")], "an adapter name")

@@ -45,7 +45,8 @@ class PageEvidence:
         counted: Failures of this row that may support a failover (see the module's text).
         counted_since: Start of the first counted failure.
         good: `rise` passes in a row since the last verdict of failure.
-        answered: The latest observation that passed.
+        answered: The latest observation that passed, by start time.
+        latest: Starts of the latest failures of this row, in order, at most `fall` of them.
     """
 
     last: Observation | None = None
@@ -56,6 +57,7 @@ class PageEvidence:
     counted: int = 0
     counted_since: float = 0.0
     good: bool = False
+    latest: tuple[float, ...] = ()
 
 
 _NOTHING = PageEvidence()
@@ -89,12 +91,15 @@ def fold(
         watched: The node whose hastatus page decides: the candidate, or after a move the node
             with the traffic. When its page begins to answer again, the floor rises.
 
-    An observation that started before the one already held is dropped: it is older evidence.
+    Probes of one page overlap, and may end in another order than they began. What counts is the
+    order of their starts: a pass ends the row of failures that started before it, and no other; a
+    failure that started before the latest pass is older news, and so is a pass before that.
     """
     key = (observation.node, observation.page)
     before = evidence.page(*key)
     if before.last is not None and observation.started_at < before.last.started_at:
-        return evidence
+        late = _late(before, observation, group.fall, evidence.floor)
+        return evidence if late is None else replace(evidence, pages={**evidence.pages, key: late})
     if isinstance(observation.outcome, Passed):
         after = _passed(before, observation, group.rise)
     else:
@@ -119,17 +124,49 @@ def _passed(before: PageEvidence, observation: Observation, rise: int) -> PageEv
 def _failed(
     before: PageEvidence, observation: Observation, fall: int, floor: float
 ) -> PageEvidence:
-    fails = before.fails + 1
-    counts = observation.started_at >= floor
-    counted = before.counted + counts
+    """Add a failure to its row; a late one does not become the last."""
+    at, fails = observation.started_at, before.fails + 1
+    counts = at >= floor
+    is_late = before.last is not None and at < before.last.started_at
     return PageEvidence(
-        last=observation,
+        last=before.last if is_late else observation,
         answered=before.answered,
         fails=fails,
-        failing_since=before.failing_since if before.fails else observation.started_at,
-        counted=counted,
-        counted_since=observation.started_at if counts and counted == 1 else before.counted_since,
+        failing_since=min(before.failing_since, at) if before.fails else at,
+        counted=before.counted + counts,
+        counted_since=_first(before, at) if counts else before.counted_since,
         good=before.good and fails < fall,
+        latest=tuple(sorted((*before.latest, at)))[-fall:],
+    )
+
+
+def _first(before: PageEvidence, at: float) -> float:
+    return min(before.counted_since, at) if before.counted else at
+
+
+def _late(
+    before: PageEvidence, observation: Observation, fall: int, floor: float
+) -> PageEvidence | None:
+    """Take what started before the last observation; None where it says nothing new."""
+    at, answered = observation.started_at, before.answered
+    if answered is not None and at < answered.started_at:
+        return None
+    if isinstance(observation.outcome, Failed):
+        return _failed(before, observation, fall, floor)
+    if at < before.failing_since:
+        return replace(before, answered=observation)
+    # Failures before it are gone. Of those after it more than `fall` are not remembered: fewer may
+    # count than could, never more.
+    latest = tuple(start for start in before.latest if start > at)
+    counted = [start for start in latest if start >= floor]
+    return replace(
+        before,
+        answered=observation,
+        fails=len(latest),
+        failing_since=latest[0],
+        counted=len(counted),
+        counted_since=counted[0] if counted else 0.0,
+        latest=latest,
     )
 
 

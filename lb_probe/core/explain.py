@@ -23,7 +23,7 @@ from lb_probe.core.model import (
     Traffic,
 )
 from lb_probe.core.timing import Timing, Window, detection, lints
-from lb_probe.core.view import View, iso, reason
+from lb_probe.core.view import View, iso, reason, warnings
 
 _ROUNDING_S = 1e-6
 
@@ -68,9 +68,12 @@ def explain(view: View, gates: tuple[Gate, ...] = (), line: str = "") -> str:
         hands = ", hands off: nothing is written" if hold.hands_off else ""
         parts += ["", f"Hold by {hold.by} until {iso(hold.until_wall)}{hands}: {hold.reason}"]
     parts += ["", "An automatic failover:", *(f"  {text}" for text in outlook(view))]
-    warnings = [lint.text for lint in lints(view.timing)] if view.timing else []
-    if warnings:
-        parts += ["", "Times:", *(f"  {text}" for text in warnings)]
+    found = warnings(view)
+    if found:
+        parts += ["", "To see to:", *(f"  {text}" for text in found)]
+    times = [lint.text for lint in lints(view.timing)] if view.timing else []
+    if times:
+        parts += ["", "Times:", *(f"  {text}" for text in times)]
     if gates:
         parts += ["", "To resume:"]
         parts += [_gate(gate) for gate in gates]
@@ -167,6 +170,7 @@ _WATCHFUL: Mapping[str, str] = {  # all is normal, and a failover would not be m
     "one-shot": "resume, as below: until then nothing moves by itself if {primary} fails",
     "limit": "nothing to do, it eases within a minute",
     "store-not-writable": "make room for the store: until then nothing moves by itself",
+    "lb-disagrees": "nothing to do",
 }
 _BLOCKED: Mapping[str, str] = {
     "store-not-writable": "make room for the store, it goes on by itself; or, with the prober"
@@ -174,6 +178,8 @@ _BLOCKED: Mapping[str, str] = {
     "act": "repair {primary}; or, with the prober stopped: {verb} publish {name} --to {secondary}"
     " --offline {why}",
     "hands-off": "repair {primary}; or end the hold: {verb} release {name} {why}",
+    "lb-disagrees": "look from another place whether {primary} serves: if it does, repair the way"
+    " from this prober to it; if it does not: {verb} failover {name} {why}",
     "": "repair {primary}, or move by hand: {verb} failover {name} {why}",
 }
 
@@ -200,12 +206,14 @@ def next_step(view: View) -> str:
 
 
 def _obstacle(view: View) -> str:
-    """Return the brake that stops an operator's failover as well; empty where none does."""
+    """Return the brake that decides what a person does next; empty where it is an ordinary one."""
     hold = view.saved.hold
     for name in ("store-not-writable", "act"):
         if name in view.decision.blocked:
             return name
-    return "hands-off" if hold is not None and hold.hands_off else ""
+    if hold is not None and hold.hands_off:
+        return "hands-off"
+    return "lb-disagrees" if "lb-disagrees" in view.decision.blocked else ""
 
 
 def _balancers_step(view: View) -> list[str]:
@@ -228,6 +236,7 @@ _BRAKES: Mapping[str, str] = {
     "one-shot": "latched: one automatic failover per incident; resume or swap-roles arms it again",
     "limit": "failovers_per_minute is reached; it eases within a minute",
     "store-not-writable": "the store takes no writes, and what cannot be saved is not made",
+    "lb-disagrees": "a load balancer that checks {primary} itself sees it up",
 }
 
 
@@ -238,7 +247,8 @@ def outlook(view: View) -> list[str]:
         return ["not before an operator has said who gets the traffic"]
     if situation.traffic is Traffic.MOVED:
         return ["none: traffic is off the Primary already, and nothing moves it back by itself"]
-    lines = [_BRAKES[name] for name in view.decision.blocked]
+    lines = [_BRAKES[name].format(primary=view.group.primary) for name in view.decision.blocked]
+    lines += view.objections
     if situation.automation is Automation.ISOLATED:
         lines.append("the prober is cut off; only failures after that count")
     lines += _no_standby(view)

@@ -23,6 +23,8 @@ from lb_probe.core.model import (
 )
 from lb_probe.core.timing import Timing
 
+CERTIFICATE_S = 21 * 86_400.0  # an expiry that is nearer is told
+
 
 @dataclass(frozen=True, slots=True)
 class AdapterStatus:
@@ -31,6 +33,7 @@ class AdapterStatus:
     Attributes:
         seen: What it says; None where it cannot be read.
         yielded: Somebody else writes there and we stopped.
+        restarts: How often it was seen to restart or reload since the prober started.
     """
 
     name: str
@@ -40,6 +43,7 @@ class AdapterStatus:
     yielded: bool
     in_sync: bool
     detail: str
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,8 @@ class View:
         roles_swapped: The roles differ from the file's.
         now: Monotonic seconds of the moment.
         timing: Its times, for what could happen next; None where nobody told them.
+        wall: The same moment, UTC seconds since 1970; None leaves certificates unjudged.
+        objections: What load balancers say that see the Primary up while we do not.
     """
 
     group: Group
@@ -61,6 +67,8 @@ class View:
     roles_swapped: bool
     now: float
     timing: Timing | None = None
+    wall: float | None = None
+    objections: tuple[str, ...] = ()
 
 
 def iso(wall: float) -> str:
@@ -85,17 +93,20 @@ def as_json(view: View) -> dict[str, object]:
         "rule": view.decision.rule,
         "reason": reason(view),
         "blocked": list(view.decision.blocked),
-        "hold": _hold(saved.hold),
+        "objections": list(view.objections),
+        "warnings": warnings(view),
+        "hold": hold_json(saved.hold),
         "acked": saved.acked,
         "generation": saved.generation,
         "roles_swapped": view.roles_swapped,
         "nodes": [_node(view, name) for name in group.names],
         "adapters": [_adapter(adapter) for adapter in view.adapters],
-        "last_change": _change(saved.last_change),
+        "last_change": change_json(saved.last_change),
     }
 
 
-def _hold(hold: Hold | None) -> dict[str, object] | None:
+def hold_json(hold: Hold | None) -> dict[str, object] | None:
+    """Return a hold as the API shows it."""
     if hold is None:
         return None
     return {
@@ -121,18 +132,50 @@ def mode_word(view: View, name: str) -> str:
 
 def _node(view: View, name: str) -> dict[str, object]:
     node = next(n for n in view.group.nodes if n.name == name)
-    probes = {page.value: _probe(view.evidence.page(name, page), view.now) for page in Page}
+    probes = {page.value: probe_json(view.evidence.page(name, page), view.now) for page in Page}
+    until = certificate_until(view.evidence, name)
     return {
         "name": name,
         "role": node.role.value,
         "candidate": node.candidate,
         "serving": serving_word(view, name),
         "mode": mode_word(view, name),
+        "certificate_until": None if until is None else iso(until),
         "probes": probes,
     }
 
 
-def _probe(page: PageEvidence, now: float) -> dict[str, object]:
+def certificate_until(evidence: Evidence, name: str) -> float | None:
+    """Return when a node's certificate expires, UTC seconds since 1970, by its latest probes."""
+    lasts = [evidence.page(name, page).last for page in Page]
+    known = [last for last in lasts if last is not None and last.certificate_until is not None]
+    return max(known, key=lambda last: last.started_at).certificate_until if known else None
+
+
+def warnings(view: View) -> list[str]:
+    """Say what should be seen to though it changes no condition: certificates, load balancers."""
+    lines = []
+    for name in view.group.names:
+        until = certificate_until(view.evidence, name)
+        if until is None or view.wall is None or until - view.wall > CERTIFICATE_S:
+            continue
+        days = (until - view.wall) / 86_400
+        word = f"expires in {days:.0f} days" if days > 0 else "has expired"
+        lines.append(f"{name}: its certificate {word} ({iso(until)}); renew it")
+    for adapter in view.adapters:
+        if adapter.seen is None:
+            continue
+        if adapter.in_sync and adapter.seen.usable is False:
+            lines.append(
+                f"{adapter.name}: {adapter.seen.node} is assigned and gets no traffic there;"
+                f" {adapter.detail}"
+            )
+        lines += [f"{adapter.name}: {sentence}" for sentence in adapter.seen.leaving]
+    return lines
+
+
+def probe_json(page: PageEvidence, now: float) -> dict[str, object]:
+    """Return what a page said last; empty where it was never asked."""
     last = page.last
     if last is None:
         return {}
@@ -148,19 +191,25 @@ def _probe(page: PageEvidence, now: float) -> dict[str, object]:
 
 
 def _adapter(adapter: AdapterStatus) -> dict[str, object]:
+    seen = adapter.seen
     return {
         "name": adapter.name,
         "type": adapter.type,
         "wanted": adapter.wanted,
-        "seen": adapter.seen.node if adapter.seen else None,
-        "usable": adapter.seen.usable if adapter.seen else None,
+        "seen": seen.node if seen else None,
+        "usable": seen.usable if seen else None,
         "in_sync": adapter.in_sync,
         "foreign_writer": adapter.yielded,
         "detail": adapter.detail,
+        "version": seen.version or None if seen else None,
+        "uptime_s": seen.uptime_s if seen else None,
+        "restarts": adapter.restarts,
+        "owner": seen.owner or None if seen else None,
     }
 
 
-def _change(change: Change | None) -> dict[str, object] | None:
+def change_json(change: Change | None) -> dict[str, object] | None:
+    """Return the last change as the API shows it."""
     if change is None:
         return None
     return {

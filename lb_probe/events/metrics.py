@@ -1,32 +1,53 @@
 """Prometheus metrics: counters fed by events, gauges rendered from one immutable snapshot.
 
-A scrape of a thousand groups takes a third of a second to render, so it never runs on the event
-loop: the loop takes the snapshot, a thread renders it.
+A thousand groups are thirty thousand lines, and a thread that builds them takes the interpreter
+from the loop for 5 ms at a time, again and again. So the lines of a group are kept until something
+they show has changed, numbers that move all the time are one line each, and the thread that puts
+it all together rests after every few groups.
 
-Source: DESIGN section 8; prometheus.io "Metric and label naming".
+Source: DESIGN section 8; prometheus.io "Metric and label naming", "Exposition formats".
 """
 
 import platform
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 from prometheus_client import (
     CollectorRegistry,
     Counter,
+    Gauge,
     Histogram,
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
-from prometheus_client.registry import Collector
 
 from lb_probe import __version__
 from lb_probe.core.failover import CONDITIONS
-from lb_probe.core.model import Event, Failed, Mode, Observation, Page
+from lb_probe.core.model import Event, Failed, Group, Mode, Observation, Page
 from lb_probe.core.view import View, mode_word, serving_word
 
+T = TypeVar("T")
 FAST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+# The thread works for about half a millisecond and lets the loop have as much.
+SLICE = 50  # groups; a line of a counter is a tenth of one
+REST_S = 0.0005
+
+# What is shown of each group, in this order: name, labels after `group`, what it is.
+GROUP_GAUGES = (
+    ("group_condition", ("condition",), "1 for the present condition"),
+    ("group_assigned", ("node",), "1 for the node with the traffic"),
+    ("group_latched", (), "Traffic was moved off the Primary"),
+    ("group_held", (), "A hold is on"),
+    ("group_generation", (), "Saved changes so far"),
+    ("group_last_change_timestamp_seconds", (), "Last saved change"),
+    ("node_serving", ("node", "role"), "The status page is ok"),
+    ("node_mode", ("node", "mode"), "1 for what hastatus says"),
+    ("publish_in_sync", ("adapter",), "Seen equals wanted"),
+    ("publish_last_success_timestamp_seconds", ("adapter",), "Last good publication"),
+)
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -40,43 +61,107 @@ class Snapshot:
     is_config_good: bool
 
 
+class _Shown(NamedTuple):
+    """What the lines of one group say; while it is the same, so are they.
+
+    Attributes:
+        serving: ok, fail or unknown, for each node.
+        modes: What hastatus says, for each node.
+        adapters: Name, in sync, last good publication (UTC seconds, or 0).
+    """
+
+    group: Group
+    condition: str
+    assigned: str | None
+    latched: bool
+    held: bool
+    generation: int
+    changed_at: float
+    serving: tuple[str, ...]
+    modes: tuple[str, ...]
+    adapters: tuple[tuple[str, bool, float], ...]
+
+
+class _Series:
+    """One line: its name and labels as they are written, and its value."""
+
+    __slots__ = ("head", "value")
+
+    def __init__(self, head: str) -> None:
+        self.head = head
+        self.value = 0.0
+
+
+class _Family:
+    """All lines of one name. The loop writes values while a thread renders them."""
+
+    def __init__(self, kind: str, name: str, text: str, *labels: str) -> None:
+        self.series: dict[tuple[str, ...], _Series] = {}
+        self._name = name
+        self._labels = labels
+        self._head = _head(kind, name, text)
+
+    def at(self, *values: str) -> _Series:
+        """Return the line with these labels' values; a new one starts at 0."""
+        found = self.series.get(values)
+        if found is None:
+            head = _line_head(self._name, zip(self._labels, values, strict=True))
+            found = self.series[values] = _Series(head)
+        return found
+
+    def render(self) -> str:
+        # A copy in one step: the loop may add a line meanwhile.
+        lines = [self._head]
+        for few in _rested(list(self.series.values()), SLICE * 10):
+            lines += [f"{one.head}{one.value!r}\n" for one in few]
+        return "".join(lines)
+
+
 class Metrics:
     """EventSink that counts, and the renderer of everything."""
 
     def __init__(self, now_wall: Callable[[], float]) -> None:
         self._wall = now_wall
         self._registry = registry = CollectorRegistry()
-        self._failovers = Counter(
-            "lb_probe_group_failovers", "Automatic failovers", ["group"], registry=registry
+        self._failovers = _Family(
+            "counter", "group_failovers_total", "Automatic failovers", "group"
         )
-        self._resumes = Counter(
-            "lb_probe_group_resumes", "Manual resumes", ["group"], registry=registry
-        )
-        self._probes = Counter(
-            "lb_probe_probes",
+        self._resumes = _Family("counter", "group_resumes_total", "Manual resumes", "group")
+        self._probes = _Family(
+            "counter",
+            "probes_total",
             "Finished probes; result is ok or the phase that failed",
-            ["group", "node", "page", "result"],
-            registry=registry,
+            *("group", "node", "page", "result"),
         )
-        self._durations = Histogram(
+        self._certificates = _Family(
+            "gauge",
+            "node_certificate_expiry_timestamp_seconds",
+            "When the certificate that the node showed last expires",
+            *("group", "node"),
+        )
+        self._publishes = _Family(
+            "counter",
+            "publish_attempts_total",
+            "Publications to a load balancer",
+            *("group", "adapter", "result"),
+        )
+        durations = Histogram(
             "lb_probe_probe_duration_seconds",
             "Time from start to verdict of a probe",
             ["page"],
             buckets=FAST_BUCKETS,
             registry=registry,
         )
-        for page in Page:
-            self._durations.labels(page.value)
+        self._durations = {page.value: durations.labels(page.value) for page in Page}
         self._delays = Histogram(
             "lb_probe_probe_start_delay_seconds",
             "How late probes start",
             buckets=FAST_BUCKETS,
             registry=registry,
         )
-        self._publishes = Counter(
-            "lb_probe_publish_attempts",
-            "Publications to a load balancer",
-            ["group", "adapter", "result"],
+        self._stalls = Counter(
+            "lb_probe_loop_stalls",
+            "Times the loop was away so long that evidence was missed",
             registry=registry,
         )
         self._publish_seconds = Histogram(
@@ -85,8 +170,23 @@ class Metrics:
             buckets=FAST_BUCKETS,
             registry=registry,
         )
+        self._store = Gauge(
+            "lb_probe_store_writable", "The store took its last test write", registry=registry
+        )
+        self._config = Gauge(
+            "lb_probe_config_last_reload_successful",
+            "The last reading of probes.yaml was good",
+            registry=registry,
+        )
+        build = Gauge(
+            "lb_probe_build_info",
+            "Version of this program",
+            ["version", "python"],
+            registry=registry,
+        )
+        build.labels(__version__, platform.python_version()).set(1.0)
         self._last_success: dict[tuple[str, str], float] = {}
-        self._children: dict[tuple[str, str, str, str], Counter] = {}
+        self._kept: dict[str, tuple[_Shown, tuple[str, ...]]] = {}
         self._takers: Mapping[str, Callable[[Event], None]] = {
             "probe.done": self._probe_done,
             "publish.done": self._published,
@@ -95,18 +195,19 @@ class Metrics:
             "publish.confirmed": self._confirmed,
             "group.failover": self._failed_over,
             "group.resume": self._resumed,
+            "prober.stalled": self._stalled,
         }
 
     def know(self, group: str, nodes: Iterable[str], adapters: Iterable[str]) -> None:
         """Start every counter of a group at 0, so that the first failover is seen by rate()."""
-        self._failovers.labels(group)
-        self._resumes.labels(group)
+        self._failovers.at(group)
+        self._resumes.at(group)
         for node in nodes:
             for page in Page:
-                self._probe_counter(group, node, page.value, "ok")
+                self._probes.at(group, node, page.value, "ok")
         for adapter in adapters:
             for result in ("ok", "refused", "unreachable"):
-                self._publishes.labels(group, adapter, result)
+                self._publishes.at(group, adapter, result)
 
     def emit(self, event: Event) -> None:
         """Count one event."""
@@ -119,28 +220,61 @@ class Metrics:
         self._delays.observe(seconds)
 
     def render(self, snapshot: Snapshot) -> bytes:
-        """Return the exposition text; slow, so call it in a thread."""
-        registry = CollectorRegistry()
-        registry.register(_Gauges(snapshot, dict(self._last_success)))
-        return generate_latest(self._registry) + generate_latest(registry)
+        """Return the exposition text; slow and with rests, so call it in a thread, one at a time.
 
-    def _probe_counter(self, group: str, node: str, page: str, result: str) -> Counter:
-        key = (group, node, page, result)
-        child = self._children.get(key)
-        if child is None:
-            child = self._children[key] = self._probes.labels(*key)
-        return child
+        Source: prometheus.io "Exposition formats": all lines of one metric come together.
+        """
+        self._store.set(float(snapshot.is_store_writable))
+        self._config.set(float(snapshot.is_config_good))
+        blocks = [self._group(view) for few in _rested(snapshot.views, SLICE) for view in few]
+        texts = [family.render().encode() for family in self._families()]
+        for place, (name, _, text) in enumerate(GROUP_GAUGES):
+            lines = "".join([block[place] for block in blocks])
+            texts.append((_head("gauge", name, text) + lines).encode())
+        return b"".join([*texts, generate_latest(self._registry)])
 
+    def _families(self) -> tuple[_Family, ...]:
+        return self._failovers, self._resumes, self._probes, self._certificates, self._publishes
+
+    def _group(self, view: View) -> tuple[str, ...]:
+        """Return the lines of one group; those that were kept where they still hold."""
+        saved, group = view.saved, view.group
+        shown = _Shown(
+            group,
+            view.decision.condition,
+            saved.assigned,
+            saved.latched,
+            saved.hold is not None,
+            saved.generation,
+            saved.last_change.at_wall if saved.last_change else 0.0,
+            tuple([serving_word(view, node) for node in group.names]),
+            tuple([mode_word(view, node) for node in group.names]),
+            tuple(
+                [
+                    (one.name, one.in_sync, self._last_success.get((group.name, one.name), 0.0))
+                    for one in view.adapters
+                ]
+            ),
+        )
+        kept = self._kept.get(group.name)
+        if kept is None or kept[0] != shown:
+            kept = self._kept[group.name] = shown, _group_lines(shown)
+        return kept[1]
+
+    # -------------------------------------------------------------- events
     def _probe_done(self, event: Event) -> None:
         seen = event.fields["observation"]
         assert isinstance(seen, Observation)
+        page = seen.page.value
         result = seen.outcome.phase.value if isinstance(seen.outcome, Failed) else "ok"
-        self._probe_counter(event.group, seen.node, seen.page.value, result).inc()
-        self._durations.labels(seen.page.value).observe(seen.ended_at - seen.started_at)
+        self._probes.at(event.group, seen.node, page, result).value += 1.0
+        self._durations[page].observe(seen.ended_at - seen.started_at)
+        if seen.certificate_until is not None:
+            self._certificates.at(event.group, seen.node).value = seen.certificate_until
 
     def _published(self, event: Event) -> None:
         adapter = str(event.fields["adapter"])
-        self._publishes.labels(event.group, adapter, str(event.fields["result"])).inc()
+        self._publishes.at(event.group, adapter, str(event.fields["result"])).value += 1.0
         if event.fields["result"] == "ok":
             self._last_success[event.group, adapter] = self._wall()
 
@@ -151,80 +285,61 @@ class Metrics:
 
     def _failed_over(self, event: Event) -> None:
         if event.fields.get("actor") == "lb-probe":  # an operator's failover is none of ours
-            self._failovers.labels(event.group).inc()
+            self._failovers.at(event.group).value += 1.0
 
     def _resumed(self, event: Event) -> None:
-        self._resumes.labels(event.group).inc()
+        self._resumes.at(event.group).value += 1.0
+
+    def _stalled(self, event: Event) -> None:
+        self._stalls.inc()
 
 
-class _Gauges(Collector):
-    """The gauges of one snapshot."""
-
-    def __init__(self, snapshot: Snapshot, last_success: dict[tuple[str, str], float]) -> None:
-        self._snapshot = snapshot
-        self._last_success = last_success
-
-    def collect(self) -> Iterable[Metric]:
-        """Yield every gauge."""
-        yield from self._groups()
-        yield from self._nodes()
-        yield from self._adapters()
-        yield from self._process()
-
-    def _groups(self) -> Iterable[Metric]:
-        condition = _gauge("group_condition", "1 for the present condition", "group", "condition")
-        assigned = _gauge("group_assigned", "1 for the node with the traffic", "group", "node")
-        latched = _gauge("group_latched", "Traffic was moved off the Primary", "group")
-        held = _gauge("group_held", "A hold is on", "group")
-        generation = _gauge("group_generation", "Saved changes so far", "group")
-        changed = _gauge("group_last_change_timestamp_seconds", "Last saved change", "group")
-        for view in self._snapshot.views:
-            name, saved = view.group.name, view.saved
-            for word in CONDITIONS:
-                condition.add_metric([name, word], float(word == view.decision.condition))
-            for node in view.group.names:
-                assigned.add_metric([name, node], float(node == saved.assigned))
-            latched.add_metric([name], float(saved.latched))
-            held.add_metric([name], float(saved.hold is not None))
-            generation.add_metric([name], float(saved.generation))
-            at = saved.last_change.at_wall if saved.last_change else 0.0
-            changed.add_metric([name], at)
-        return [condition, assigned, latched, held, generation, changed]
-
-    def _nodes(self) -> Iterable[Metric]:
-        serving = _gauge("node_serving", "The status page is ok", "group", "node", "role")
-        mode = _gauge("node_mode", "1 for what hastatus says", "group", "node", "mode")
-        for view in self._snapshot.views:
-            for node in view.group.nodes:
-                ok = float(serving_word(view, node.name) == "ok")
-                serving.add_metric([view.group.name, node.name, node.role.value], ok)
-                said = mode_word(view, node.name)
-                for word in Mode:
-                    value = float(word.value == said)
-                    mode.add_metric([view.group.name, node.name, word.value], value)
-        return [serving, mode]
-
-    def _adapters(self) -> Iterable[Metric]:
-        in_sync = _gauge("publish_in_sync", "Seen equals wanted", "group", "adapter")
-        last = _gauge(
-            "publish_last_success_timestamp_seconds", "Last good publication", "group", "adapter"
-        )
-        for view in self._snapshot.views:
-            for adapter in view.adapters:
-                key = (view.group.name, adapter.name)
-                in_sync.add_metric(key, float(adapter.in_sync))
-                last.add_metric(key, self._last_success.get(key, 0.0))
-        return [in_sync, last]
-
-    def _process(self) -> Iterable[Metric]:
-        store = _gauge("store_writable", "The store took its last test write")
-        store.add_metric([], float(self._snapshot.is_store_writable))
-        config = _gauge("config_last_reload_successful", "The last reading of probes.yaml was good")
-        config.add_metric([], float(self._snapshot.is_config_good))
-        build = _gauge("build_info", "Version of this program", "version", "python")
-        build.add_metric([__version__, platform.python_version()], 1.0)
-        return [store, config, build]
+def _group_lines(shown: _Shown) -> tuple[str, ...]:
+    """Return the lines of one group, for each of `GROUP_GAUGES`."""
+    group, words = shown.group, [mode.value for mode in Mode]
+    lines: list[list[tuple[tuple[str, ...], float]]] = [
+        [((word,), float(word == shown.condition)) for word in CONDITIONS],
+        [((node,), float(node == shown.assigned)) for node in group.names],
+        [((), float(shown.latched))],
+        [((), float(shown.held))],
+        [((), float(shown.generation))],
+        [((), shown.changed_at)],
+        [
+            ((node.name, node.role.value), float(word == "ok"))
+            for node, word in zip(group.nodes, shown.serving, strict=True)
+        ],
+        [
+            ((node, word), float(word == said))
+            for node, said in zip(group.names, shown.modes, strict=True)
+            for word in words
+        ],
+        [((name,), float(in_sync)) for name, in_sync, _ in shown.adapters],
+        [((name,), last) for name, _, last in shown.adapters],
+    ]
+    found = []
+    for (name, labels, _), values in zip(GROUP_GAUGES, lines, strict=True):
+        whose = ("group", *labels)
+        heads = (_line_head(name, zip(whose, (group.name, *v), strict=True)) for v, _ in values)
+        written = zip(heads, values, strict=True)
+        found.append("".join(f"{head}{value!r}\n" for head, (_, value) in written))
+    return tuple(found)
 
 
-def _gauge(name: str, text: str, *labels: str) -> GaugeMetricFamily:
-    return GaugeMetricFamily(f"lb_probe_{name}", text, labels=labels)
+def _rested(items: Sequence[T], size: int) -> Iterator[Sequence[T]]:
+    """Yield the items a few at a time; the interpreter is the loop's between two of them."""
+    for start in range(0, len(items), size):
+        if start:
+            time.sleep(REST_S)
+        yield items[start : start + size]
+
+
+def _head(kind: str, name: str, text: str) -> str:
+    return f"# HELP lb_probe_{name} {text}\n# TYPE lb_probe_{name} {kind}\n"
+
+
+def _line_head(name: str, labels: Iterable[tuple[str, str]]) -> str:
+    words = ",".join(f'{label}="{value.translate(_ESCAPED)}"' for label, value in labels)
+    return f"lb_probe_{name}{{{words}}} "
+
+
+_ESCAPED = str.maketrans({"\\": r"\\", '"': r"\"", "\n": r"\n"})

@@ -1,11 +1,20 @@
 """Decides when each page of each node is asked, and starts the probes.
 
-One coroutine owns one heap of start times; a probe is a task only while it runs. Every page has
-its own times:
+One heap of start times behind one timer of the loop; a probe is whatever `start` makes of it. Every
+page has its own times:
 
 * The next start is `max(previous planned start + delay, previous end)`. The delay is `recheck_s`
   while a page fails and the verdict is open (0 < fails < fall), or while `hurry` says that its
   group waits for it; else `interval_s`.
+* Overlap. A probe that is overdue makes its page doubtful: the next ones start beside it, every
+  `recheck_s`, each with its own full timeout, at most `fall` at once, until the first answer. So a
+  page that hangs has failed `fall` times after `timeout + (fall - 1) * recheck`, and by then was
+  asked anew since the first timeout. Overdue is what takes longer than `recheck_s` and twice what
+  the page took lately, so that a slow page is not asked twice as often.
+* Doubt is no failure: whoever waits for the page is told (`doubt`), and that is all. Every failure
+  that is reported is an answer, or had its full timeout.
+* A pass leaves nothing under way: what started before it is older news, and what started after it
+  was asked for in a doubt that is gone. Dropping a probe can only take a failure away.
 * Times are counted from the plan, not from when a start came about, so they do not drift. A start
   that came late keeps its place in the plan: missed starts are left out, not made up for, and
   pages that were late together do not fall into step.
@@ -20,28 +29,40 @@ import heapq
 import math
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
-from lb_probe.core.model import Failed, Observation, Page
+from lb_probe.core.model import Observation, Page, Passed
 from lb_probe.prober import http_probe, tcp_probe
 from lb_probe.prober.http_probe import Target
 
 # A timer of the loop is this good; a start this early is on time.
 _EARLY_S = 0.001
 _MIN_STALL_S = 1.0
+# A doubt seen this late is our own: the answer may have come, and not have been read yet.
+_LATE_DOUBT_S = 0.02
+_SLACK = 2.0  # a probe may take this many times what its page took lately
+_FORGETS = 1 / 8  # share by which one quick pass makes a slow page a quicker one
+_LONGEST_TIMER_S = 3600.0
 
 Report = Callable[[str, Observation], None]
 Hurry = Callable[[str, str, Page], bool]
+Doubt = Callable[[str, str, Page, bool], None]
+Done = Callable[[Observation], None]
 
 
-class Probe(Protocol):
-    """Asks a target once and returns what came of it."""
+class Handle(Protocol):
+    """One probe under way."""
 
-    def __call__(
-        self, target: Target, *, clock: Callable[[], float]
-    ) -> Coroutine[Any, Any, Observation]:
-        """Return the coroutine of one attempt."""
+    def cancel(self) -> object:
+        """Drop it: nothing is heard of it any more."""
+
+
+# Begins one attempt; `done` is called once when it ends, and never before this returns.
+Starter = Callable[[Target, Done], Handle]
+# The same as a coroutine, which is given `clock` and returns what came of it.
+Probe = Callable[..., Coroutine[Any, Any, Observation]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +72,9 @@ class Pace:
     Attributes:
         interval_s: Seconds from start to start while all is plain.
         recheck_s: The same while a verdict is open.
-        fall: Failures in a row that make a verdict.
+        fall: Failures in a row that make a verdict, and the most probes under way at once.
+        overlap: Start the next probes beside one that is overdue. Off until the windows that
+            `check` and `explain` tell (`core.timing`) know of it.
 
     Raises:
         ValueError: A time is not positive, or fall is below 1.
@@ -60,46 +83,96 @@ class Pace:
     interval_s: float
     recheck_s: float
     fall: int
+    overlap: bool = False
 
     def __post_init__(self) -> None:
         if min(self.interval_s, self.recheck_s) <= 0 or self.fall < 1:
             raise ValueError(f"found {self}; use times above 0 and a fall of 1 or more")
 
 
+@dataclass(slots=True, eq=False)
+class _Flight:
+    """One probe under way; it is called with what came of it."""
+
+    slot: "_Slot"
+    started: float
+    ended: Callable[["_Flight", Observation], None]
+    handle: Handle | None = None
+
+    def __call__(self, observation: Observation) -> None:
+        self.ended(self, observation)
+
+
+@dataclass(slots=True, eq=False)
 class _Slot:
     """One page of one node, and where it is in its plan.
 
     Attributes:
-        planned: Start that is waited for; infinity while none is.
-        base: Planned start of the last probe, from which the next one is counted.
-        started: When it did start; None before the first.
+        planned: When it is looked at next; infinity while only the end of a probe leads on.
+        is_beside: What is planned is a start beside one that is overdue.
+        base: Planned start of the last probe that was not such a one: the plan goes on from there.
+        behind: Seconds by which that start came late.
+        last: When the last start of any kind was due; None before the first.
+        flights: Probes under way, in the order of their starts.
+        failed: Starts of the latest failures since the last pass, at most `fall` of them.
+        usual_s: About how long a pass took lately.
+        is_doubtful: One is overdue, and that was told.
     """
 
-    __slots__ = ("base", "fails", "is_running", "key", "pace", "planned", "started", "target")
+    target: Target
+    pace: Pace
+    planned: float = math.inf
+    is_beside: bool = False
+    base: float = 0.0
+    behind: float = 0.0
+    last: float | None = None
+    flights: list[_Flight] = field(default_factory=list)
+    failed: list[float] = field(default_factory=list)
+    usual_s: float = 0.0
+    is_doubtful: bool = False
+    key: tuple[str, str, Page] = field(init=False)
 
-    def __init__(self, target: Target, pace: Pace) -> None:
-        self.target = target
-        self.pace = pace
-        self.key = (target.group, target.node, target.page)
-        self.planned = math.inf
-        self.base = 0.0
-        self.started: float | None = None
-        self.fails = 0
-        self.is_running = False
+    def __post_init__(self) -> None:
+        self.key = (self.target.group, self.target.node, self.target.page)
 
-    def start(self, now: float) -> None:
-        """Note that the planned probe starts now, perhaps late."""
-        self.base, self.planned = self.planned, math.inf
-        self.started = now
-        self.is_running = True
+    def overdue_s(self) -> float:
+        """Return after how many seconds the latest probe is in doubt; infinity for never."""
+        if not self.pace.overlap:
+            return math.inf
+        is_known = bool(self.failed) or self.is_doubtful
+        if is_known and not self.may_start_beside():
+            return math.inf  # nothing would come of it
+        after = self.pace.recheck_s
+        if not is_known:
+            after = max(after, _SLACK * self.usual_s)
+        return after if after < self.target.timeout_s else math.inf
+
+    def may_start_beside(self) -> bool:
+        """Tell whether the verdict is open and there is room under way."""
+        return max(len(self.failed), len(self.flights)) < self.pace.fall
+
+    def passed(self, flight: _Flight, took_s: float) -> None:
+        """Note a pass: failures that started after it stay, and nothing is left under way."""
+        self.failed = [at for at in self.failed if at > flight.started]
+        self.usual_s = max(took_s, self.usual_s + (took_s - self.usual_s) * _FORGETS)
+        self.drop_flights()
+
+    def drop_flights(self) -> None:
+        """Cancel all that is under way."""
+        flights, self.flights = self.flights, []
+        for flight in flights:
+            if flight.handle is not None:
+                flight.handle.cancel()
 
     def next_start(self, delay: float, now: float) -> float:
         """Return when the next probe starts, the last one having ended now."""
-        assert self.started is not None
-        behind = self.started - self.base
+        assert self.last is not None
         # One step, or as many as lead at least half a step beyond a start that came late.
-        steps = max(1, math.ceil(behind / delay + 0.5))
-        return max(self.base + steps * delay, now)
+        steps = 1 if not self.behind else max(1, math.ceil(self.behind / delay + 0.5))
+        due = self.base + steps * delay
+        if self.last != self.base:
+            due = max(due, self.last + self.pace.recheck_s)
+        return max(due, now)
 
 
 class Schedule:
@@ -111,9 +184,14 @@ class Schedule:
         hurry: Asked after each report, and by `quicken`: does this group wait for this page?
         clock: Monotonic seconds.
         rng: Spreads the first starts.
+        start: Begins a probe; `http_probe.Engine.start`, as a rule.
+        probe: A coroutine in its place, where `start` is None.
         late: Takes the seconds by which each start was behind its plan.
         stalled: Takes the longest of them, once, where one exceeds its page's interval (and 1 s):
             the loop or the machine stood still, and what was measured meanwhile is worth little.
+        doubt: Takes a page that came into doubt, and True; or the same and False when the next
+            result of it is there, before that is reported. What waits for the page is then asked
+            for by `hurry`, as after a failure.
 
     Attributes:
         cycle_done: Set once every page has been reported at least once.
@@ -130,9 +208,11 @@ class Schedule:
         hurry: Hurry,
         clock: Callable[[], float],
         rng: random.Random,
+        start: Starter | None = None,
         probe: Probe = http_probe.probe,
         late: Callable[[float], None] = lambda seconds: None,
         stalled: Callable[[float], None] = lambda seconds: None,
+        doubt: Doubt = lambda group, node, page, is_doubtful: None,
     ) -> None:
         slots = [_Slot(target, pace) for target, pace in targets]
         self._slots = {slot.key: slot for slot in slots}
@@ -145,34 +225,38 @@ class Schedule:
         self._hurry = hurry
         self._clock = clock
         self._rng = rng
-        self._probe = probe
+        self._tasks = _Tasks(probe, clock, self._break)
+        self._begin: Starter = start or self._tasks.start
         self._late = late
         self._stalled = stalled
+        self._doubt = doubt
         # Entries whose time is no longer their slot's plan are left in place and passed over.
         self._heap: list[tuple[float, int, _Slot]] = []
         self._pushes = 0
-        self._wake = asyncio.Event()
-        self._is_on = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
+        self._broken: asyncio.Future[None] | None = None  # while it runs
         self._unreported = set(self._slots)
         self.cycle_done = asyncio.Event()
         if not slots:
             self.cycle_done.set()
 
     async def run(self) -> None:
-        """Probe until cancelled; running probes are cancelled then.
+        """Probe until cancelled; probes under way are cancelled then.
 
         Raises:
-            ExceptionGroup: A callback or a probe raised.
+            Exception: What a callback or a probe raised.
         """
-        self._spread()
+        self._broken = asyncio.get_running_loop().create_future()
         try:
-            async with asyncio.TaskGroup() as tasks:
-                self._is_on = True
-                while True:
-                    await self._until_due()
-                    self._start_due(tasks)
+            self._spread()
+            await self._broken
         finally:
-            self._is_on = False
+            self._broken = None
+            self._set_timer(math.inf)
+            for slot in self._slots.values():
+                slot.drop_flights()
+            await self._tasks.ended()
 
     def probe_now(self, group: str, node: str, page: Page) -> None:
         """Start one probe at once unless one runs; the next follows after its usual delay.
@@ -181,7 +265,7 @@ class Schedule:
             KeyError: There is no such page.
         """
         slot = self._slots[group, node, page]
-        if self._is_on and not slot.is_running:
+        if self._broken is not None and not slot.flights:
             self._plan(slot, self._clock())
 
     def quicken(self, group: str) -> None:
@@ -190,10 +274,15 @@ class Schedule:
         Only pages for which `hurry` is true, and to no earlier than `recheck_s` after their last
         start.
         """
+        if self._broken is None:
+            return
         now = self._clock()
         for slot in self._groups.get(group, ()):
-            if self._is_on and not slot.is_running and self._hurry(*slot.key):
-                self._pull_forward(slot, now)
+            # One before its first start is at hand anyway.
+            if not slot.flights and slot.last is not None and self._hurry(*slot.key):
+                due = max(slot.last + slot.behind + slot.pace.recheck_s, now)
+                if due < slot.planned:
+                    self._plan(slot, due)
 
     # -------------------------------------------------------------- the plan
     def _spread(self) -> None:
@@ -202,66 +291,157 @@ class Schedule:
         self._rng.shuffle(slots)
         now = self._clock()
         for place, slot in enumerate(slots):
-            slot.is_running = False
+            self._settle(slot)
             share = (place + self._rng.random()) / len(slots)
             self._plan(slot, now + share * slot.pace.interval_s)
 
-    def _plan(self, slot: _Slot, due: float) -> None:
-        slot.planned = due
+    def _plan(self, slot: _Slot, due: float, *, is_beside: bool = False) -> None:
+        slot.planned, slot.is_beside = due, is_beside
         self._pushes += 1  # breaks ties: slots have no order
         heapq.heappush(self._heap, (due, self._pushes, slot))
-        if self._heap[0][2] is slot:
-            self._wake.set()
+        if due < self._timer_at:
+            self._set_timer(due)
 
-    def _pull_forward(self, slot: _Slot, now: float) -> None:
-        if slot.started is None:  # its first start is at hand
-            return
-        due = max(slot.started + slot.pace.recheck_s, now)
-        if due < slot.planned:
-            self._plan(slot, due)
+    def _set_timer(self, due: float) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer, self._timer_at = None, due
+        if due < math.inf:
+            delay = min(max(due - self._clock(), 0.0), _LONGEST_TIMER_S)
+            self._timer = asyncio.get_running_loop().call_later(delay, self._on_time)
 
-    async def _until_due(self) -> None:
-        loop = asyncio.get_running_loop()
-        self._wake.clear()
-        while not self._heap or self._heap[0][0] > self._clock() + _EARLY_S:
-            delay = self._heap[0][0] - self._clock() if self._heap else math.inf
-            timer = loop.call_later(min(delay, 3600.0), self._wake.set)
-            try:
-                await self._wake.wait()
-            finally:
-                timer.cancel()
-            self._wake.clear()
+    def _on_time(self) -> None:
+        self._timer, self._timer_at = None, -math.inf  # set again at the end, not in between
+        try:
+            self._start_due()
+        except Exception as error:
+            self._break(error)
+        else:
+            self._set_timer(self._heap[0][0] if self._heap else math.inf)
 
-    def _start_due(self, tasks: asyncio.TaskGroup) -> None:
+    def _break(self, error: BaseException) -> None:
+        """End `run` with this error."""
+        if self._broken is not None and not self._broken.done():
+            self._broken.set_exception(error)
+
+    # -------------------------------------------------------------- starts
+    def _start_due(self) -> None:
         now = self._clock()
-        stall = 0.0
-        while self._heap and self._heap[0][0] <= now + _EARLY_S:
+        until, stall = now + _EARLY_S, 0.0
+        while self._heap and self._heap[0][0] <= until:
             due, _, slot = heapq.heappop(self._heap)
-            if due == slot.planned:
-                behind = max(0.0, now - due)
-                slot.start(now)
-                tasks.create_task(self._attempt(slot))
-                self._late(behind)
-                if behind > max(slot.pace.interval_s, _MIN_STALL_S):
-                    stall = max(stall, behind)
+            if due != slot.planned:
+                continue
+            behind = max(0.0, now - due)
+            if behind > max(slot.pace.interval_s, _MIN_STALL_S):
+                stall = max(stall, behind)
+            if not slot.is_beside:
+                slot.base, slot.behind = due, behind
+                self._start(slot, due, now)
+            elif behind > _LATE_DOUBT_S:
+                self._plan(slot, until + _EARLY_S, is_beside=True)
+            else:
+                self._overdue(slot, due, now)
         if stall:
             self._stalled(stall)
 
-    async def _attempt(self, slot: _Slot) -> None:
-        observation = await self._probe(slot.target, clock=self._clock)
-        slot.is_running = False
-        slot.fails = slot.fails + 1 if isinstance(observation.outcome, Failed) else 0
+    def _overdue(self, slot: _Slot, due: float, now: float) -> None:
+        slot.planned = math.inf
+        if not slot.failed and not slot.is_doubtful:
+            slot.is_doubtful = True
+            self._doubt(*slot.key, True)
+            self.quicken(slot.target.group)
+        if slot.may_start_beside():
+            self._start(slot, due, now)
+
+    def _start(self, slot: _Slot, due: float, now: float) -> None:
+        slot.planned, slot.last = math.inf, due
+        flight = _Flight(slot, now, self._ended)
+        slot.flights.append(flight)
+        flight.handle = self._begin(slot.target, flight)
+        self._late(max(0.0, now - due))
+        after = slot.overdue_s()
+        if after < math.inf:
+            self._plan(slot, now + after, is_beside=True)
+
+    # -------------------------------------------------------------- ends
+    def _ended(self, flight: _Flight, observation: Observation) -> None:
+        if self._broken is None or flight not in flight.slot.flights:
+            return  # it was cancelled
+        try:
+            self._take(flight, observation)
+        except Exception as error:
+            self._break(error)
+
+    def _take(self, flight: _Flight, observation: Observation) -> None:
+        slot = flight.slot
+        younger = len(slot.flights) - slot.flights.index(flight) - 1
+        slot.flights.remove(flight)
+        slot.planned = math.inf
+        self._settle(slot)
+        if isinstance(observation.outcome, Passed):
+            younger = 0
+            slot.passed(flight, observation.ended_at - observation.started_at)
+        else:
+            slot.failed = [*slot.failed, flight.started][-slot.pace.fall :]
         self._report(slot.target.group, observation)
         self._unreported.discard(slot.key)
         if not self._unreported:
             self.cycle_done.set()
-        delay = slot.pace.recheck_s if self._is_urgent(slot) else slot.pace.interval_s
-        due = slot.next_start(delay, self._clock())
+        self._plan_next(slot, younger)
+
+    def _plan_next(self, slot: _Slot, younger: int) -> None:
+        pace, now = slot.pace, self._clock()
+        if younger:  # these go on; once the verdict stands they are waited for
+            if slot.may_start_beside():
+                assert slot.last is not None
+                self._plan(slot, max(slot.last + pace.recheck_s, now), is_beside=True)
+            return
+        is_open = 0 < len(slot.failed) < pace.fall or self._hurry(*slot.key)
+        due = slot.next_start(pace.recheck_s if is_open else pace.interval_s, now)
         if due < slot.planned:  # else report asked for one sooner, by probe_now or quicken
             self._plan(slot, due)
 
-    def _is_urgent(self, slot: _Slot) -> bool:
-        return 0 < slot.fails < slot.pace.fall or self._hurry(*slot.key)
+    def _settle(self, slot: _Slot) -> None:
+        """Let the doubt of a page be over."""
+        if slot.is_doubtful:
+            slot.is_doubtful = False
+            self._doubt(*slot.key, False)
+
+
+class _Tasks:
+    """Runs a coroutine as a probe: the same to a schedule as an engine that calls back."""
+
+    def __init__(
+        self, probe: Probe, clock: Callable[[], float], broken: Callable[[BaseException], None]
+    ) -> None:
+        self._probe = probe
+        self._clock = clock
+        self._broken = broken
+        self._running: set[asyncio.Task[Observation]] = set()
+
+    def start(self, target: Target, done: Done, /) -> Handle:
+        """Begin one attempt."""
+        attempt = self._probe(target, clock=self._clock)
+        task = asyncio.get_running_loop().create_task(attempt)
+        self._running.add(task)
+        task.add_done_callback(partial(self._finished, done))
+        return task
+
+    def _finished(self, done: Done, task: asyncio.Task[Observation]) -> None:
+        self._running.discard(task)
+        if task.cancelled():
+            return
+        error = task.exception()
+        if error is not None:
+            self._broken(error)
+        else:
+            done(task.result())
+
+    async def ended(self) -> None:
+        """Wait until those that were cancelled are gone."""
+        if self._running:
+            await asyncio.wait(self._running)
 
 
 async def watch_references(

@@ -2,7 +2,9 @@
 
 `init` makes the file once, on purpose. `SqliteStore.open` looks at it read-only first, so that a
 file it refuses is left as it was found; then it migrates an older one and proves that writes work.
-Every commit is one transaction, synced to disk before it returns (WAL, synchronous=FULL).
+Every commit is synced to disk before it returns (WAL, synchronous=FULL). Commits that wait while
+the disk syncs share the next transaction, so that a thousand groups need no thousand syncs: each is
+a savepoint of its own in it, and a conflict of one is none of the others.
 
 Files beside `state.db`: `-wal` and `-shm` while in use (part of the store after a crash),
 `.lock` (the pid of the prober that uses it), `.v<N>.bak` (what was there before a migration).
@@ -21,10 +23,11 @@ import re
 import secrets
 import sqlite3
 import stat
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -37,6 +40,7 @@ from lb_probe.ports import WHOLE, Conflict, Record, Span, StoreError
 
 T = TypeVar("T")
 Migration = Callable[[sqlite3.Connection], None]
+Change = Callable[[sqlite3.Connection], None]
 
 SCHEMA_VERSION = 1
 BUSY_TIMEOUT_S = 1.0
@@ -48,6 +52,7 @@ KEEP_CHANGES_S = 400 * 86_400.0
 KEEP_CHANGES = 10_000
 PRUNE_EVERY = 100  # lines between two looks at the oldest ones
 PRUNE_STEP = 1_000  # lines that one look may delete: no transaction takes long
+TOGETHER = 64  # changes of one transaction: the first of many waits for no more than these
 MOUNTINFO = Path("/proc/self/mountinfo")
 
 # From version N to N + 1, inside one transaction: never commit, never use `executescript`.
@@ -536,13 +541,37 @@ def read_history(
             return _read_history(db, path, group, limit, span)
 
 
+@dataclass(slots=True)
+class _Waiting:
+    """A change in line, and who waits for it."""
+
+    change: Change
+    done: Future[None] = field(default_factory=Future)
+    error: BaseException | None = None
+    is_begun: bool | None = None
+
+    def begin(self) -> bool:
+        """Tell whether to make it: not if it was cancelled in line; later it cannot be."""
+        if self.is_begun is None:
+            self.is_begun = self.done.set_running_or_notify_cancel()
+        return self.is_begun
+
+    def end(self) -> None:
+        """Tell who waits how it went."""
+        if self.error is None:
+            self.done.set_result(None)
+        else:
+            self.done.set_exception(self.error)
+
+
 class SqliteStore:
     """The Store port over one SQLite file.
 
-    Every call runs in the store's own thread, one after the other, and is over when it returns.
-    Cancelling a caller never cuts a transaction: one that had begun is finished by the thread,
-    one that waited in line is dropped. Which of the two is told by the next `load()`, which waits
-    in the same line. After a StoreError nothing of that call is saved and the next call may work.
+    Every call runs in the store's own thread, one after the other, and is over when it returns;
+    commits and confirmations that stand in line together share a transaction. Cancelling a caller
+    never cuts a change: one that had begun is finished by the thread, one that waited in line is
+    dropped. Which of the two is told by the next `load()`, which waits in the same line. After a
+    StoreError nothing of that call is saved and the next call may work.
 
     Attributes:
         path: The file, without symbolic links.
@@ -558,6 +587,7 @@ class SqliteStore:
         self._lock: int | None = None
         self._inode: tuple[int, int] | None = None
         self._closing: Future[None] | None = None
+        self._line: deque[_Waiting] = deque()
 
     @classmethod
     async def open(cls, path: Path, *, migrations: Mapping[int, Migration] = MIGRATIONS) -> Self:
@@ -609,7 +639,7 @@ class SqliteStore:
         return await self._call(lambda db: _read_groups(db, self.path))
 
     async def commit(self, group: str, saved: Saved, *, expect: int, record: Record) -> None:
-        """Save `saved` and its history record in one transaction; durable on return.
+        """Save `saved` and its history record, both or neither; durable on return.
 
         `saved.confirmed` is ignored: only `confirm` writes it, so that a commit planned before a
         confirmation came in cannot take that back.
@@ -625,10 +655,7 @@ class SqliteStore:
         """
         if saved.generation != expect + 1:
             raise ValueError(f"generation {saved.generation} cannot follow {expect}")
-        row = _to_row(group, saved)
-        if _to_saved(row, {}) != replace(saved, confirmed={}):
-            raise ValueError(f"group {group}: {saved} would not be read back as it is")
-        await self._call(partial(self._commit, row, expect, _history_row(record)))
+        await self._change(partial(self._commit, group, saved, expect, _history_row(record)))
 
     async def rename(self, old: str, new: str) -> None:
         """Carry everything saved for group `old`, its history included, over to `new`.
@@ -646,7 +673,7 @@ class SqliteStore:
             ValueError: A generation that was never saved: believed, it would let the next change
                 pass for carried out before it was published.
         """
-        await self._call(partial(self._confirm, group, adapter, generation))
+        await self._change(partial(self._confirm, group, adapter, generation))
 
     async def note(self, record: Record) -> None:
         """Add a line of history that changes nothing saved.
@@ -697,9 +724,54 @@ class SqliteStore:
 
     # -------------------------------------------------------------- inside the thread
     async def _call(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        self._refuse_closed()
+        self._line = deque()  # what is in line goes first; what comes later stays behind this
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
+
+    async def _change(self, change: Change) -> None:
+        """Carry out a change, with those that stand in line beside it; durable on return."""
+        self._refuse_closed()
+        waiting, line = _Waiting(change), self._line
+        line.append(waiting)
+        if len(line) == 1:  # else the thread has yet to take what stands before this, and this too
+            self._thread.submit(self._drain, line)
+        await asyncio.wrap_future(waiting.done)
+
+    def _refuse_closed(self) -> None:
         if self._closing is not None:
             raise StoreError(f"store {self.path}: it is closed; open it again")
-        return await asyncio.get_running_loop().run_in_executor(self._thread, self._do, work)
+
+    def _drain(self, line: deque[_Waiting]) -> None:
+        """Carry out the changes of a line, in their order, up to `TOGETHER` in one transaction."""
+        while line:
+            batch = [line.popleft() for _ in range(min(len(line), TOGETHER))]
+            try:
+                self._do(partial(self._together, batch))
+            except BaseException as error:
+                for one in batch:
+                    # One of its own each: one exception must not be raised in several tasks.
+                    whole = StoreError(*error.args) if type(error) is StoreError else error
+                    one.error = one.error or whole
+            for one in batch:
+                if one.begin():
+                    one.end()
+
+    def _together(self, batch: Sequence[_Waiting], db: sqlite3.Connection) -> None:
+        """Make these changes in one transaction; one that fails leaves the others alone."""
+        with self._write(db):
+            for one in batch:
+                if not one.begin():
+                    continue
+                db.execute("SAVEPOINT change")
+                try:
+                    with _in_words(f"store {self.path}"):
+                        one.change(db)
+                except Exception as error:
+                    one.error = error
+                    if not db.in_transaction:
+                        raise  # SQLite gave up the whole of it
+                    db.execute("ROLLBACK TO change")  # where this fails, all of them do
+                db.execute("RELEASE change")
 
     def _do(self, work: Callable[[sqlite3.Connection], T]) -> T:
         assert self._db is not None
@@ -753,21 +825,23 @@ class SqliteStore:
 
     def _commit(
         self,
-        row: tuple[object, ...],
+        group: str,
+        saved: Saved,
         expect: int,
         history_row: tuple[object, ...],
         db: sqlite3.Connection,
     ) -> None:
-        group = str(row[0])
-        with self._write(db):
-            if (found := _generation(db, group) or 0) != expect:
-                raise Conflict(
-                    f"store {self.path}: group {group} is at generation {found}, wanted {expect};"
-                    " somebody else changed it: read it again and decide anew",
-                    found,
-                )
-            db.execute(UPSERT, row)
-            _add_history(db, history_row)
+        row = _to_row(group, saved)  # here, for it takes long enough to be kept off the loop
+        if _to_saved(row, {}) != replace(saved, confirmed={}):
+            raise ValueError(f"group {group}: {saved} would not be read back as it is")
+        if (found := _generation(db, group) or 0) != expect:
+            raise Conflict(
+                f"store {self.path}: group {group} is at generation {found}, wanted {expect};"
+                " somebody else changed it: read it again and decide anew",
+                found,
+            )
+        db.execute(UPSERT, row)
+        _add_history(db, history_row)
 
     def _rename(self, old: str, new: str, db: sqlite3.Connection) -> None:
         with self._write(db):
@@ -787,20 +861,19 @@ class SqliteStore:
             db.execute('UPDATE history SET "group" = ? WHERE "group" = ?', (new, old))
 
     def _confirm(self, group: str, adapter: str, generation: int, db: sqlite3.Connection) -> None:
-        with self._write(db):
-            saved = _generation(db, group)
-            if saved is None:
-                raise StoreError(
-                    f"store {self.path}: nothing is saved for group {group}, so {adapter} cannot"
-                    " have carried it out; commit first"
-                )
-            if not 0 <= generation <= saved:
-                raise ValueError(f"{adapter} cannot confirm {generation}: {group} is at {saved}")
-            db.execute(
-                "INSERT INTO confirmed VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
-                " SET generation = excluded.generation WHERE excluded.generation > generation",
-                (group, adapter, generation),
+        saved = _generation(db, group)
+        if saved is None:
+            raise StoreError(
+                f"store {self.path}: nothing is saved for group {group}, so {adapter} cannot"
+                " have carried it out; commit first"
             )
+        if not 0 <= generation <= saved:
+            raise ValueError(f"{adapter} cannot confirm {generation}: {group} is at {saved}")
+        db.execute(
+            "INSERT INTO confirmed VALUES (?, ?, ?) ON CONFLICT DO UPDATE"
+            " SET generation = excluded.generation WHERE excluded.generation > generation",
+            (group, adapter, generation),
+        )
 
     def _note(self, *args: Any) -> None:
         *history_rows, db = args

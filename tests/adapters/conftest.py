@@ -25,12 +25,13 @@ global
     stats socket {folder}/numbered.sock mode 600 level admin severity-output number
     stats socket fd@{tcp_fd} level admin
     stats maxconn 60
-    hard-stop-after 20s
+    hard-stop-after 60s
 defaults
     mode http
+    option abortonclose
     timeout connect 1s
-    timeout client 5s
-    timeout server 5s
+    timeout client 60s
+    timeout server 60s
 frontend service
     bind {folder}/service.sock
     default_backend epmm
@@ -38,6 +39,41 @@ backend epmm
     server a 127.0.0.1:{port_a} disabled
     server b 127.0.0.1:{port_b} disabled {check_b}
     server spare 127.0.0.1:{port_a} disabled
+backend second
+    server a 127.0.0.1:{port_a} disabled
+    server b 127.0.0.1:{port_b} disabled
+"""
+
+MAP_CONFIG = """
+global
+    stats socket {folder}/admin.sock mode 600 level admin
+    stats socket {folder}/operator.sock mode 600 level operator
+    stats socket {folder}/numbered.sock mode 600 level admin severity-output number
+    stats socket fd@{tcp_fd} level admin
+    stats maxconn 60
+    hard-stop-after 60s
+defaults
+    mode http
+    option abortonclose
+    timeout connect 1s
+    timeout client 60s
+    timeout server 60s
+frontend service
+    bind {folder}/service.sock
+    use_backend pool_%[str(epmm),map({folder}/active.map,none)]
+frontend second
+    bind {folder}/second.sock
+    use_backend pool_%[str(epmm-9997),map({folder}/active.map,none)]
+backend pool_a
+    server a 127.0.0.1:{port_a}
+backend pool_b
+    server b 127.0.0.1:{port_b} {check_b}
+"""
+MAP = """# who has the traffic
+other a
+
+epmm none   # not told yet
+epmm-9997 none
 """
 
 
@@ -47,11 +83,16 @@ class HaproxyProcess:
     `start` and `stop` may be called in turn; `close` ends what runs and removes the folder.
     """
 
-    def __init__(self, binary: str, port_a: int, port_b: int, check_b: str = "") -> None:
+    def __init__(
+        self, binary: str, port_a: int, port_b: int, check_b: str = "", config: str = CONFIG
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="hap", dir="/tmp"))
         self.admin = self.folder / "admin.sock"
         self.operator = self.folder / "operator.sock"
         self.numbered = self.folder / "numbered.sock"
+        self.master = self.folder / "master.sock"
+        self.map = self.folder / "active.map"
+        self.map.write_text(MAP)
         self._log = self.folder / "log"
         self._binary = binary
         self._process: subprocess.Popen[bytes] | None = None
@@ -60,7 +101,7 @@ class HaproxyProcess:
         self.tcp: tuple[str, int] = self._tcp.getsockname()
         self._config = self.folder / "haproxy.cfg"
         self._config.write_text(
-            CONFIG.format(
+            config.format(
                 folder=self.folder,
                 tcp_fd=self._tcp.fileno(),
                 port_a=port_a,
@@ -77,7 +118,7 @@ class HaproxyProcess:
     def _spawn(self) -> subprocess.Popen[bytes]:
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [self._binary, "-W", "-db", "-f", str(self._config)],
+                [self._binary, "-W", "-db", "-S", str(self.master), "-f", str(self._config)],
                 stdout=log,
                 stderr=log,
                 pass_fds=[self._tcp.fileno()],
@@ -142,9 +183,9 @@ class HaproxyProcess:
             with sock.makefile("rb") as answer:
                 return answer.read().decode()
 
-    async def ask_service(self) -> str:
+    async def ask_service(self, name: str = "service.sock") -> str:
         """Return the name of the backend that a client of the service reaches, or the status."""
-        reader, writer = await asyncio.open_unix_connection(str(self.folder / "service.sock"))
+        reader, writer = await asyncio.open_unix_connection(str(self.folder / name))
         try:
             writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
             answer = (await asyncio.wait_for(reader.read(), 10)).decode()
@@ -192,7 +233,7 @@ def haproxy_binary(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 async def nodes() -> AsyncIterator[dict[str, asyncio.Server]]:
-    """Two servers that answer their name."""
+    """Two servers that answer their name, keep a connection, and never answer `GET /hang`."""
     async with contextlib.AsyncExitStack() as stack:
         yield {
             name: await stack.enter_async_context(await _named_backend(name)) for name in ("a", "b")
@@ -202,11 +243,12 @@ async def nodes() -> AsyncIterator[dict[str, asyncio.Server]]:
 async def _named_backend(name: str) -> asyncio.Server:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            writer.write(
-                b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n" + name.encode()
-            )
-            await writer.drain()
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                if head.startswith(b"GET /hang"):
+                    await reader.read()
+                    break
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + name.encode())
+                await writer.drain()
         writer.close()
 
     return await asyncio.start_server(answer, "127.0.0.1", 0)
@@ -222,6 +264,50 @@ async def haproxy(
 ) -> AsyncIterator[HaproxyProcess]:
     """A HAProxy whose servers are disabled until somebody says ready."""
     process = HaproxyProcess(haproxy_binary, _port(nodes["a"]), _port(nodes["b"]))
+    try:
+        await process.start()
+        yield process
+    finally:
+        process.close()
+
+
+@pytest.fixture
+def make_haproxy(haproxy_binary: str) -> Iterator[Callable[[str], HaproxyProcess]]:
+    """Makes a HAProxy of any configuration, not started, whose nodes are not there."""
+    with contextlib.ExitStack() as stack:
+
+        def make(config: str) -> HaproxyProcess:
+            process = HaproxyProcess(haproxy_binary, 9, 9, config=config)
+            stack.callback(process.close)
+            return process
+
+        yield make
+
+
+@pytest.fixture
+async def map_haproxy(
+    haproxy_binary: str, nodes: dict[str, asyncio.Server]
+) -> AsyncIterator[HaproxyProcess]:
+    """A HAProxy whose map names the backend; the file says `none`."""
+    process = HaproxyProcess(
+        haproxy_binary, _port(nodes["a"]), _port(nodes["b"]), config=MAP_CONFIG
+    )
+    try:
+        await process.start()
+        yield process
+    finally:
+        process.close()
+
+
+@pytest.fixture
+async def checking_map_haproxy(
+    haproxy_binary: str, nodes: dict[str, asyncio.Server]
+) -> AsyncIterator[HaproxyProcess]:
+    """The same, with a health check of its own on b."""
+    check = "check inter 50ms fall 2 rise 2"
+    process = HaproxyProcess(
+        haproxy_binary, _port(nodes["a"]), _port(nodes["b"]), check, config=MAP_CONFIG
+    )
     try:
         await process.start()
         yield process

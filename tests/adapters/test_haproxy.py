@@ -20,7 +20,7 @@ PATIENT_S = 20.0  # for a real HAProxy on a busy machine: its deadline is not un
 
 
 def adapter(address: Path | tuple[str, int], **changes: Any) -> HaproxyServers:
-    wanted = {"backend": "epmm", "nodes": NODES, "timeout_s": PATIENT_S} | changes
+    wanted = {"backends": "epmm", "nodes": NODES, "timeout_s": PATIENT_S} | changes
     return HaproxyServers("edge-1", address, **wanted)
 
 
@@ -47,8 +47,9 @@ async def test_read_back_names_process_version_and_uptime(haproxy):
     seen = await adapter(haproxy.admin).read_back()
 
     assert seen.instance.startswith(f"{haproxy.pid}@")
-    assert f"pid {haproxy.pid}, version " in seen.detail
-    assert ", up " in seen.detail
+    assert seen.version.startswith(("2.", "3."))
+    assert seen.uptime_s is not None
+    assert 0 <= seen.uptime_s < 600
 
 
 async def test_no_client_is_refused_while_traffic_moves_to_and_fro(haproxy):
@@ -214,7 +215,7 @@ async def test_socket_without_admin_level_may_read_and_is_told_what_it_lacks(hap
 
 
 async def test_wrong_backend_is_named(haproxy):
-    edge = adapter(haproxy.admin, backend="other")
+    edge = adapter(haproxy.admin, backends="other")
 
     with pytest.raises(PublishError, match=r"backend other: found 'Can't find backend\.'"):
         await edge.read_back()
@@ -340,8 +341,8 @@ async def test_line_that_would_hang_an_old_haproxy_is_not_sent(serve):
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
-        ({"backend": "ep mm"}, "backend is 'ep mm'"),
-        ({"backend": ""}, "backend is ''"),
+        ({"backends": "ep mm"}, "backend is 'ep mm'"),
+        ({"backends": ""}, "backend is ''"),
         ({"nodes": {"epmm-a": "a;shutdown"}}, "server of epmm-a is 'a;shutdown'"),
         ({"nodes": {"epmm-a": "a\n"}}, "server of epmm-a"),
         ({"nodes": {"epmm-a": "ä"}}, "server of epmm-a"),
@@ -516,7 +517,7 @@ async def test_columns_are_found_by_name_and_other_backends_are_ignored(serve):
 @pytest.mark.parametrize(
     ("reply", "words"),
     [
-        (b"\n", "cut off"),
+        (b"\n", "wanted the answer of `show info`"),
         (b"\n\n", "wanted the answer of `show info`"),
         (b"\x00\xff\xfe" * 1000, "cut off"),
         (b"HTTP/1.1 400 Bad request\r\n\r\n<html>\x1b[31m</html>\n\n", "wanted the answer of"),
@@ -526,7 +527,7 @@ async def test_columns_are_found_by_name_and_other_backends_are_ignored(serve):
         (answer(), r"has the servers ''; wanted each of a and b once"),
         (answer(GOOD_ROWS[0]), r"has the servers 'a'; wanted each of a and b once"),
         (answer(*GOOD_ROWS, GOOD_ROWS[0]), r"has the servers 'a b a'"),
-        (answer(*GOOD_ROWS, header="# be_name srv_name"), "row of 11 cells"),
+        (answer(*GOOD_ROWS, header="# be_name srv_name"), "wanted the column srv_op_state"),
         (answer(GOOD_ROWS[0] + " x", GOOD_ROWS[1]), "row of 12 cells"),
         (answer(row("a", "up", 0), GOOD_ROWS[1]), "srv_op_state 'up'; wanted a number"),
         (answer(row("a", 2, "0x05"), GOOD_ROWS[1]), "srv_admin_state '0x05'"),
@@ -594,7 +595,7 @@ async def test_endless_answer_is_cut_before_it_fills_the_memory(serve):
 
     async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal sent
-        for _ in range(160):
+        for _ in range(MAX_REPLY_BYTES // 65536 * 3):
             writer.write(b"x" * 65536)
             await writer.drain()
             sent += 65536
@@ -605,7 +606,7 @@ async def test_endless_answer_is_cut_before_it_fills_the_memory(serve):
         with pytest.raises(PublishError, match="outcome is unknown"):
             await adapter(path).publish("epmm-a")
 
-    assert sent < 4 * MAX_REPLY_BYTES
+    assert sent < 4 * MAX_REPLY_BYTES  # for both
 
 
 async def say_nothing(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

@@ -1,6 +1,6 @@
 """When a load balancer is corrected, and when somebody else writes there: X2, X21."""
 
-from lb_probe.core.drift import Watch, drifted, in_sync
+from lb_probe.core.drift import Watch, drifted, in_sync, yielded
 
 
 def correct(watch, *times, run="run-1"):
@@ -47,3 +47,7 @@ def test_a_repair_that_does_not_take_is_one_drift():
 def test_a_restart_whose_repair_does_not_take_is_no_drift():
     watch = drifted(in_sync(Watch(), "run-1"), "run-2", 0)
     assert drifted(watch, "run-2", 1).drifts == ()
+
+
+def test_what_somebody_else_signed_is_yielded_to_at_once():
+    assert yielded(Watch()).yielded

@@ -1,0 +1,441 @@
+"""One attempt to ask one target: from the name to the verdict, in callbacks.
+
+An attempt never tries again, because rise and fall are the retry and a hidden one is lost
+evidence. The one exception: a kept connection that turns out closed before any byte of an answer
+is dialled again, inside the same attempt and deadline, and the observation says so.
+"""
+
+import contextlib
+import errno
+import select
+import socket
+import ssl
+from collections.abc import Callable
+from dataclasses import fields
+from typing import Protocol
+
+from lb_probe.core.model import Failed, Observation, Passed, Phase
+from lb_probe.core.status_page import Verdict, printable
+from lb_probe.prober.answer import Reading
+from lb_probe.prober.link import Link, Trace, Way, connect_failed, dial
+from lb_probe.prober.names import Endpoint, Found, Names
+from lb_probe.prober.target import Target
+from lb_probe.prober.tls import PinError, Stream, certificate_of, tls_failed
+
+FRESH_EVERY = 10  # with reuse: each tenth probe dials, or nobody would notice a full accept queue
+RESUME_S = 60.0  # a resumed handshake shows no certificate; after this long it is asked for again
+
+READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_CLOSING = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
+_CHUNK = 64 * 1024
+# These come of a connection that was made; one that was not is refused or runs out of time.
+_AFTER_CONNECT = frozenset({errno.ECONNRESET, errno.EPIPE})
+_PHASES = {Phase.NAME: "name", Phase.CONNECT_TIMEOUT: "connect", Phase.TLS: "tls"}
+_CONNECTED = Verdict(Passed(), "", "")
+_REDIALLED = "the kept connection had been closed; dialled again"
+
+Done = Callable[[Observation], None]
+
+
+class Home(Protocol):
+    """What an attempt needs of its engine."""
+
+    clock: Callable[[], float]
+    names: Names
+
+    def look(self, now: float) -> None:
+        """Close the kept connections that ended, or speak unasked."""
+
+    def hold(self, link: Link) -> None:
+        """Watch a new connection."""
+
+    def drop(self, link: Link) -> None:
+        """Close a connection."""
+
+    def read_again(self, link: Link, events: int) -> None:
+        """Read on after the others had their turn."""
+
+    def ended(self, attempt: "Attempt", observation: Observation | None) -> None:
+        """Count an attempt that is over, and tell of it; None where it was cancelled."""
+
+
+# The constructor of a frozen dataclass looks each field up again and took a fifth of the CPU of a
+# probe on a kept connection; these set the same fields, in the same order.
+_SET_FIELDS = tuple(getattr(Observation, field.name).__set__ for field in fields(Observation))
+
+
+def _observation(*values: object) -> Observation:
+    observation = object.__new__(Observation)
+    for set_field, value in zip(_SET_FIELDS, values, strict=True):
+        set_field(observation, value)
+    return observation
+
+
+class Attempt:
+    """One attempt: one question, one deadline, one observation.
+
+    Attributes:
+        is_begun: `start` has returned, so that the observation may be told at once.
+        is_over: Its verdict stands, or it was cancelled.
+    """
+
+    __slots__ = (
+        "_certificate_until",
+        "_endpoints",
+        "_engine",
+        "_error",
+        "_is_on_kept",
+        "_link",
+        "_note",
+        "_reading",
+        "_stage",
+        "_trace",
+        "_way",
+        "done",
+        "is_begun",
+        "is_over",
+        "started_at",
+        "target",
+    )
+
+    def __init__(
+        self, engine: Home, target: Target, way: Way, done: Done, trace: Trace | None
+    ) -> None:
+        self.target = target
+        self.done: Done | None = done
+        self.started_at = engine.clock()
+        self.is_begun = False
+        self.is_over = False
+        self._engine = engine
+        self._way = way
+        self._trace = trace
+        self._stage = Phase.NAME  # then CONNECT_TIMEOUT, TLS, TIMEOUT
+        self._endpoints: tuple[Endpoint, ...] = ()
+        self._error = OSError("no address")
+        self._link: Link | None = None
+        self._reading: Reading | None = None
+        self._is_on_kept = False
+        self._certificate_until: float | None = None
+        self._note = ""
+
+    def cancel(self) -> None:
+        """End without a word: `done` is not called any more."""
+        self.done = None
+        if not self.is_over:
+            self._leave()
+            self._engine.ended(self, None)
+
+    # -------------------------------------------------------------- on the way
+    def begin(self) -> None:
+        """Use the kept connection, or make one."""
+        way = self._way
+        if way.kept is not None:
+            self._engine.look(self.started_at)
+            if way.kept is None:
+                self._note = _REDIALLED
+            elif way.count % FRESH_EVERY:
+                self._take_over(way.kept)
+                return
+            else:
+                self._engine.drop(way.kept)
+        self._find()
+
+    def _take_over(self, link: Link) -> None:
+        self._way.kept = None
+        self._link, link.attempt = link, self
+        self._is_on_kept = True
+        try:
+            self._ask(link)
+        except Exception as error:
+            self._fail_with(error)
+
+    def _find(self) -> None:
+        way, target = self._way, self.target
+        if way.endpoints:
+            self._connect(way.endpoints)
+        elif way.failure:
+            self._fail(Phase.NAME, way.failure)
+        else:
+            found = self._engine.names.find(target.host, target.port, self._found)
+            if found is not None:
+                self._found(found)
+
+    def _found(self, found: Found) -> None:
+        if self.is_over:  # one that waited with us cancelled us
+            return
+        if found.failure:
+            self._fail(Phase.NAME, printable(found.failure))
+            return
+        if found.note:
+            self._note = "; ".join(filter(None, (self._note, printable(found.note))))
+        self._connect(found.endpoints)
+
+    def _connect(self, endpoints: tuple[Endpoint, ...]) -> None:
+        if self._trace is not None:
+            self._trace.mark("name", self._engine.clock())
+        self._stage = Phase.CONNECT_TIMEOUT
+        self._endpoints = endpoints
+        self._dial()
+
+    def _dial(self) -> None:
+        """Try the next address; a host that lacks IPv6 is not a host that is down."""
+        while self._endpoints:
+            endpoint, *rest = self._endpoints
+            self._endpoints = tuple(rest)
+            try:
+                link = dial(self._way, self.target, endpoint)
+                self._engine.hold(link)
+            except (OSError, OverflowError, ValueError) as error:
+                self._error = error if isinstance(error, OSError) else OSError(str(error))
+            else:
+                self._link, link.attempt = link, self
+                return
+        failed = connect_failed(self._error)
+        self._fail(failed.phase, failed.detail)
+
+    # -------------------------------------------------------------- events
+    def on_events(self, link: Link, events: int) -> None:
+        """Take what happened to the socket."""
+        try:
+            if self._stage is Phase.CONNECT_TIMEOUT:
+                self._try_connection(link, events)
+            elif link.unsent and events & select.EPOLLOUT:
+                link.send(b"")
+            if events & READABLE and self._link is link:
+                self._receive(link, events)
+        except Exception as error:  # whatever a peer sends ends in a verdict
+            self._fail_with(error)
+
+    def _try_connection(self, link: Link, events: int) -> None:
+        """Go on when the connection is there."""
+        if events & select.EPOLLERR:
+            self._lost_connection(link)
+            return
+        if not events & select.EPOLLOUT:
+            return
+        if self._trace is not None:
+            self._trace.mark("connect", self._engine.clock())
+            self._trace.connected(link.endpoint)
+        target = self.target
+        if target.ssl_context is not None:
+            self._stage = Phase.TLS
+            name = target.server_name or target.host
+            link.stream = Stream(target.ssl_context, name, self._session())
+            link.stream.shake_hands()
+            link.send(link.stream.to_send())
+        elif target.request:
+            self._ask(link)
+        else:
+            self._finish(_CONNECTED)
+
+    def _lost_connection(self, link: Link) -> None:
+        code = link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        if code in _AFTER_CONNECT:
+            raise OSError(code, "connect")
+        self._error = OSError(code, "connect")
+        self._link = None
+        self._engine.drop(link)
+        self._dial()
+
+    def _session(self) -> ssl.SSLSession | None:
+        way = self._way
+        is_young = self.started_at - way.session_at < RESUME_S
+        return way.session if is_young and not way.is_reused else None
+
+    def _ask(self, link: Link) -> None:
+        """Send the request."""
+        self._stage = Phase.TIMEOUT
+        if link.stream is None:
+            link.send(self.target.request)
+        else:
+            self._certify(link.stream)
+            link.stream.write(self.target.request)
+            link.send(link.stream.to_send())
+
+    def _certify(self, stream: Stream) -> None:
+        der = stream.tls.getpeercert(binary_form=True)
+        self._certificate_until = certificate_of(der).until
+
+    def _receive(self, link: Link, events: int) -> None:
+        try:
+            data = link.sock.recv(_CHUNK)
+        except BlockingIOError:
+            return
+        if link.stream is None:
+            self._take(data, is_end=not data, is_cut=False)
+        else:
+            self._decrypt(link, link.stream, data)
+        is_more = len(data) == _CHUNK or (data and events & _CLOSING)
+        if is_more and self._link is link:
+            self._engine.read_again(link, events)
+        elif is_more and self._way.kept is link:
+            self._engine.drop(link)  # more than was asked for, or closing
+
+    def _decrypt(self, link: Link, stream: Stream, data: bytes) -> None:
+        stream.feed(data)
+        if not stream.is_open:
+            is_open = self._shake_hands(link, stream)
+            if not is_open or self._stage is not Phase.TIMEOUT:
+                return
+        try:
+            while (plain := stream.read()) and self._link is link:
+                self._take(plain, is_end=False, is_cut=False)
+            if stream.is_ended and self._link is link:
+                self._take(b"", is_end=True, is_cut=False)
+        except ssl.SSLEOFError:
+            self._take(b"", is_end=True, is_cut=True)
+
+    def _shake_hands(self, link: Link, stream: Stream) -> bool:
+        try:
+            is_open = stream.shake_hands()
+        except ssl.SSLError as error:
+            if isinstance(error, PinError):
+                self._certify(stream)
+            with contextlib.suppress(OSError):
+                link.send(stream.to_send())  # the alert: the peer may want to know as well
+            raise
+        if not is_open:
+            link.send(stream.to_send())
+            return False
+        if self._trace is not None:
+            self._trace.mark("tls", self._engine.clock())
+            self._trace.encrypted(stream.tls)
+        if self.target.request:
+            self._ask(link)
+        else:
+            link.send(stream.to_send())
+            self._certify(stream)
+            self._finish(_CONNECTED)
+        return True
+
+    def _take(self, data: bytes, *, is_end: bool, is_cut: bool) -> None:
+        """Take bytes of the answer, or its end."""
+        reading = self._reading
+        if reading is None:
+            if is_end and self._is_on_kept:
+                raise ConnectionResetError
+            reading = self._reading = self._begin_reading(data)
+        if is_end:
+            reading.end(is_cut=is_cut)
+        elif reading.verdict is None:
+            if self._trace is not None:
+                self._trace.received(data)
+            reading.feed(data)
+        if reading.verdict is not None:
+            self._finish(reading.verdict)
+
+    def _begin_reading(self, data: bytes) -> Reading:
+        way, trace = self._way, self._trace
+        if trace is not None:
+            trace.mark("first-byte", self._engine.clock())
+        elif way.familiar is not None and way.familiar.fits(data):
+            return way.familiar
+        way.familiar = Reading(self.target)
+        return way.familiar
+
+    # -------------------------------------------------------------- the end
+    def fail_late(self) -> None:
+        """End the attempt because its time is over."""
+        if self.is_over:
+            return
+        limit = f"within {self.target.timeout_s:g}s"
+        if self._stage is Phase.NAME:
+            self._fail(Phase.NAME, f"no address for {self.target.host} {limit}")
+        elif self._stage is Phase.CONNECT_TIMEOUT:
+            self._fail(Phase.CONNECT_TIMEOUT, f"no connection {limit}")
+        elif self._stage is Phase.TLS:
+            self._fail(Phase.TIMEOUT, f"no TLS handshake {limit}")
+        else:
+            received = self._reading.received if self._reading is not None else 0
+            found = f"{received} bytes of it came" if received else "nothing came"
+            self._fail(Phase.TIMEOUT, f"no complete answer {limit}; {found}")
+
+    def _fail_with(self, error: Exception) -> None:
+        """End the attempt with what an exception of this stage means."""
+        if self.is_over:
+            return
+        received = self._reading.received if self._reading is not None else 0
+        if self._is_on_kept and not received and isinstance(error, OSError):
+            self._dial_again()
+            return
+        if isinstance(error, ssl.SSLError) and not isinstance(error, ssl.SSLEOFError):
+            self._way.session = None
+            failed = tls_failed(error)
+        elif isinstance(error, OSError):
+            what = "TLS handshake" if self._stage is Phase.TLS else "answer"
+            failed = Failed(Phase.RESET, f"reset or closed before the {what} was complete")
+        else:
+            failed = Failed(Phase.PROTOCOL, printable(f"{type(error).__name__}: {error}"))
+        self._fail(failed.phase, failed.detail)
+
+    def _dial_again(self) -> None:
+        self._note = _REDIALLED
+        self._is_on_kept = False
+        self._reading = None
+        self._certificate_until = None
+        link, self._link = self._link, None
+        if link is not None:
+            self._engine.drop(link)
+        self._stage = Phase.NAME
+        self._find()
+
+    def _fail(self, phase: Phase, detail: str) -> None:
+        reading = self._reading
+        if reading is None:
+            self._finish(Verdict(Failed(phase, detail), "", ""))
+            return
+        reading.fail(phase, detail)
+        assert reading.verdict is not None
+        self._finish(reading.verdict)
+
+    def _finish(self, verdict: Verdict) -> None:
+        engine, target, reading = self._engine, self.target, self._reading
+        now = engine.clock()
+        if self._trace is not None:
+            self._trace.mark(self._phase(), now)
+            if reading is not None:
+                self._trace.read(reading)
+        self._leave()
+        observation = _observation(
+            target.node,
+            target.page,
+            self.started_at,
+            now,
+            verdict.outcome,
+            None if reading is None else reading.code,
+            verdict.head,
+            verdict.body_sha256,
+            self._certificate_until,
+            self._note,
+        )
+        engine.ended(self, observation)
+
+    def _phase(self) -> str:
+        if self._stage is Phase.TIMEOUT:
+            return "body" if self._reading is not None else "first-byte"
+        return _PHASES[self._stage]
+
+    def _leave(self) -> None:
+        """Give the connection back, or close it; what was remembered for the way is dropped."""
+        self.is_over = True
+        if self._stage is Phase.NAME and not self._way.endpoints:
+            self._engine.names.give_up(self.target.host, self.target.port, self._found)
+        link, self._link = self._link, None
+        reading, self._reading = self._reading, None
+        if link is None:
+            return
+        way = self._way
+        if link.stream is not None and link.stream.is_open and not way.is_reused:
+            self._remember_session(link.stream)
+        is_good = reading is not None and reading.may_be_kept and not link.unsent
+        if way.is_reused and is_good and way.kept is None:
+            way.kept, link.attempt = link, None
+        else:
+            self._engine.drop(link)
+
+    def _remember_session(self, stream: Stream) -> None:
+        # Only of a full handshake: copying one costs as much as a handshake, and its age counts
+        # from when the certificate was seen.
+        if not stream.tls.session_reused:
+            self._way.session = stream.session()
+            self._way.session_at = self.started_at

@@ -1,0 +1,223 @@
+"""Drives every probe: sockets, deadlines and kept connections, in callbacks and without tasks.
+
+One epoll instance holds all sockets and is itself one descriptor of the event loop, so that a
+probe costs the loop nothing but its wake-ups; one timer serves all deadlines. Events are
+edge-triggered: each socket is registered once, and is read until a read comes back short.
+"""
+
+import asyncio
+import heapq
+import itertools
+import math
+import select
+import socket
+from collections.abc import Callable, Iterable
+
+from lb_probe.core.model import Observation
+from lb_probe.prober.attempt import READABLE, Attempt, Done
+from lb_probe.prober.link import Link, Trace, Way
+from lb_probe.prober.names import Names
+from lb_probe.prober.target import Target
+
+_EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+_EARLY_S = 0.0005  # timers of a loop are this good
+_TIMER_S = 0.001
+
+
+class Engine:
+    """Asks targets, any number at a time, in the event loop that `start` is called in.
+
+    Args:
+        clock: Monotonic seconds; stamps observations and measures deadlines.
+        names: Where names are looked up; one of its own when None.
+    """
+
+    def __init__(self, clock: Callable[[], float], *, names: Names | None = None) -> None:
+        self.clock = clock
+        self._owns_names = names is None
+        self.names = Names(clock) if names is None else names
+        self._ways: dict[Target, Way] = {}
+        self._links: dict[int, Link] = {}
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._poll = select.epoll()
+        self._is_dispatching = False
+        self._closing: list[socket.socket] = []
+        self._again: list[tuple[Link, int]] = []
+        self._deadlines: list[tuple[float, int, Attempt]] = []
+        self._numbers = itertools.count()
+        self._running = 0
+        self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
+        self._looked_at = -math.inf
+
+    def start(self, target: Target, done: Done, trace: Trace | None = None) -> Attempt:
+        """Ask once; nothing a peer does raises.
+
+        Args:
+            done: Called once with what came of it, unless the attempt is cancelled, and never
+                before `start` returns.
+            trace: Told of each phase.
+        """
+        if self._loop is None:
+            self._loop = asyncio.get_running_loop()
+            self._loop.add_reader(self._poll.fileno(), self._on_ready)
+        way = self._ways.get(target)
+        if way is None:
+            way = self._ways[target] = Way(target)
+        way.count += 1
+        attempt = Attempt(self, target, way, done, trace)
+        self._running += 1
+        self._watch(attempt)
+        attempt.begin()
+        attempt.is_begun = True
+        return attempt
+
+    def keep_only(self, targets: Iterable[Target]) -> None:
+        """Forget what is remembered of all other targets; running attempts go on."""
+        wanted = set(targets)
+        for target in [t for t in self._ways if t not in wanted]:
+            way = self._ways.pop(target)
+            way.is_reused = False  # what still runs keeps no connection either
+            if way.kept is not None:
+                self.drop(way.kept)
+
+    def close(self) -> None:
+        """Cancel what runs and leave nothing open; once more does nothing."""
+        if self._poll.closed:
+            return
+        for _, _, attempt in list(self._deadlines):
+            attempt.cancel()
+        for link in list(self._links.values()):
+            self.drop(link)
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.remove_reader(self._poll.fileno())
+        self._poll.close()
+        if self._owns_names:
+            self.names.close()
+
+    # -------------------------------------------------------------- for attempts
+    def look(self, now: float) -> None:
+        """Close the kept connections that ended, or speak unasked; once a millisecond at most.
+
+        After a stall timers come before what the sockets have to say.
+        """
+        if now - self._looked_at < _TIMER_S:
+            return
+        self._looked_at = now
+        for fd, events in self._poll.poll(0):
+            link = self._links.get(fd)
+            if link is None:
+                continue
+            if link.attempt is not None:  # not inside somebody's `start`
+                self.read_again(link, events)
+            elif events & READABLE:
+                self.drop(link)
+
+    def hold(self, link: Link) -> None:
+        """Watch a new connection, one that was begun: before, epoll calls a socket hung up.
+
+        Raises:
+            OSError: The kernel watches no more; the connection is closed.
+        """
+        try:
+            self._poll.register(link.fd, _EVENTS)
+        except OSError:
+            link.sock.close()
+            raise
+        self._links[link.fd] = link
+
+    def drop(self, link: Link) -> None:
+        """Close a connection."""
+        if self._links.pop(link.fd, None) is None:
+            return
+        if link.way.kept is link:
+            link.way.kept = None
+        link.attempt = None
+        if self._is_dispatching:
+            # Not yet: its number must not come again among the events of this round.
+            self._closing.append(link.sock)
+        else:
+            link.sock.close()
+
+    def read_again(self, link: Link, events: int) -> None:
+        """Read on in the next round of the loop, after the others had their turn."""
+        assert self._loop is not None
+        if not self._again:
+            self._loop.call_soon(self._on_again)
+        self._again.append((link, events))
+
+    def ended(self, attempt: Attempt, observation: Observation | None) -> None:
+        """Count an attempt that is over, and tell of it."""
+        assert self._loop is not None
+        self._running -= 1
+        if observation is None:
+            return
+        if attempt.is_begun:
+            self._tell(attempt, observation)
+        else:
+            self._loop.call_soon(self._tell, attempt, observation)
+
+    def _tell(self, attempt: Attempt, observation: Observation) -> None:
+        done, attempt.done = attempt.done, None
+        if done is None:  # cancelled meanwhile
+            return
+        try:
+            done(observation)
+        except Exception as error:
+            assert self._loop is not None
+            what = "a callback of a probe raised"
+            self._loop.call_exception_handler({"message": what, "exception": error})
+
+    # -------------------------------------------------------------- events
+    def _on_ready(self) -> None:
+        self._dispatch([(self._links.get(fd), events) for fd, events in self._poll.poll(0)])
+
+    def _on_again(self) -> None:
+        again, self._again = self._again, []
+        self._dispatch(again)
+
+    def _dispatch(self, events: Iterable[tuple[Link | None, int]]) -> None:
+        self._is_dispatching = True
+        try:
+            for link, mask in events:
+                if link is None:
+                    continue
+                attempt = link.attempt
+                if attempt is not None:
+                    attempt.on_events(link, mask)
+                elif mask & READABLE:  # nobody asked: closed, or not to be trusted
+                    self.drop(link)
+        finally:
+            self._is_dispatching = False
+            for sock in self._closing:
+                sock.close()
+            self._closing.clear()
+
+    # -------------------------------------------------------------- deadlines
+    def _watch(self, attempt: Attempt) -> None:
+        deadlines = self._deadlines
+        if len(deadlines) > 64 + 4 * self._running:
+            deadlines[:] = [entry for entry in deadlines if not entry[2].is_over]
+            heapq.heapify(deadlines)
+        deadline = attempt.started_at + attempt.target.timeout_s
+        heapq.heappush(deadlines, (deadline, next(self._numbers), attempt))
+        if self._timer is None or deadline < self._timer_at:
+            self._set_timer(deadline, attempt.started_at)
+
+    def _set_timer(self, deadline: float, now: float) -> None:
+        assert self._loop is not None
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_later(max(deadline - now, _TIMER_S), self._on_timer)
+        self._timer_at = deadline
+
+    def _on_timer(self) -> None:
+        self._timer = None
+        deadlines = self._deadlines
+        now = self.clock()
+        while deadlines and (deadlines[0][2].is_over or deadlines[0][0] <= now + _EARLY_S):
+            heapq.heappop(deadlines)[2].fail_late()
+        if deadlines and self._timer is None:
+            self._set_timer(deadlines[0][0], now)

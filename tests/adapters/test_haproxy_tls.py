@@ -1,0 +1,154 @@
+"""The command socket over TCP: a `listen` with TLS and client certificates in front of it."""
+
+import asyncio
+import shutil
+import ssl
+import subprocess
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import uvloop
+
+from lb_probe.adapters.haproxy import Device, HaproxyServers
+from lb_probe.ports import PublishError, Unreachable
+
+NODES = {"epmm-a": "a", "epmm-b": "b"}
+PATIENT_S = 20.0
+pytestmark = pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+
+CONFIG = """
+global
+    stats socket {folder}/admin.sock mode 600 level admin
+    ssl-default-bind-options ssl-min-ver TLSv1.2
+defaults
+    mode http
+    timeout connect 2s
+    timeout client 20s
+    timeout server 20s
+listen cli
+    mode tcp
+    bind fd@{tcp_fd} ssl crt {folder}/server.pem ca-file {folder}/ca.pem verify required
+    server s unix@{folder}/admin.sock
+frontend service
+    bind {folder}/service.sock
+    default_backend epmm
+backend epmm
+    server a 127.0.0.1:{port_a} disabled
+    server b 127.0.0.1:{port_b} disabled {check_b}
+"""
+
+
+def openssl(*words: str, cwd: Path) -> None:
+    subprocess.run(["openssl", *words], cwd=cwd, check=True, capture_output=True)
+
+
+def certificate(folder: Path, name: str, *, by: str | None, san: str = "") -> None:
+    line = ["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes"]
+    line += ["-days", "2", "-subj", f"/CN={name}", "-keyout", f"{name}.key", "-out", f"{name}.crt"]
+    if by:
+        line += ["-CA", f"{by}.crt", "-CAkey", f"{by}.key"]
+        line += ["-addext", "basicConstraints=CA:FALSE"]
+    if san:
+        line += ["-addext", f"subjectAltName={san}"]
+    openssl(*line, cwd=folder)
+    crt, key = (folder / f"{name}.crt").read_text(), (folder / f"{name}.key").read_text()
+    (folder / f"{name}.pem").write_text(crt + ("" if by is None else key))
+
+
+@pytest.fixture(scope="module")
+def certificates() -> Iterator[Path]:
+    """A folder with a CA, a server's and a client's certificate, and another CA's client."""
+    folder = Path(tempfile.mkdtemp(prefix="crt", dir="/tmp"))
+    certificate(folder, "ca", by=None)
+    certificate(folder, "server", by="ca", san="DNS:edge-1.example.com")
+    certificate(folder, "client", by="ca")
+    certificate(folder, "other", by=None)
+    certificate(folder, "stranger", by="other")
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+async def tls_haproxy(make_haproxy: Any, certificates: Path):
+    process = make_haproxy(CONFIG)
+    for name in ("ca.pem", "server.pem"):
+        shutil.copy(certificates / name, process.folder)
+    await process.start()
+    return process
+
+
+def context(folder: Path, ca: str = "ca", client: str | None = "client") -> ssl.SSLContext:
+    tls = ssl.create_default_context(cafile=str(folder / f"{ca}.crt"))
+    if client:
+        tls.load_cert_chain(folder / f"{client}.crt", folder / f"{client}.key")
+    return tls
+
+
+def edge(
+    haproxy: Any, tls: ssl.SSLContext, name: str | None = "edge-1.example.com"
+) -> HaproxyServers:
+    device = Device(haproxy.tcp, timeout_s=PATIENT_S, tls=tls, server_name=name)
+    return HaproxyServers("edge-1", device, "epmm", NODES)
+
+
+async def test_certificates_of_both_ends_open_the_socket(tls_haproxy, certificates):
+    adapter = edge(tls_haproxy, context(certificates))
+
+    for node in ("epmm-b", "epmm-a"):
+        await adapter.publish(node)
+        assert (await adapter.read_back()).node == node
+
+
+def test_tls_works_on_uvloop(make_haproxy, certificates):
+    process = make_haproxy(CONFIG)
+    for name in ("ca.pem", "server.pem"):
+        shutil.copy(certificates / name, process.folder)
+
+    async def main() -> str | None:
+        await process.start()
+        adapter = edge(process, context(certificates))
+        await adapter.publish("epmm-b")
+        return (await adapter.read_back()).node
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        assert runner.run(main()) == "epmm-b"
+
+
+@pytest.mark.parametrize("client", [None, "stranger"])
+async def test_client_without_a_good_certificate_changes_nothing(tls_haproxy, certificates, client):
+    adapter = edge(tls_haproxy, context(certificates, client=client))
+
+    with pytest.raises(PublishError):
+        await adapter.publish("epmm-b")
+    with pytest.raises(PublishError):
+        await adapter.read_back()
+
+    assert (await edge(tls_haproxy, context(certificates)).read_back()).node is None
+
+
+@pytest.mark.parametrize(
+    ("ca", "name", "words"),
+    [
+        ("other", "edge-1.example.com", "self-signed|unable to get local issuer|issuer"),
+        ("ca", "edge-2.example.com", "[Hh]ostname mismatch"),
+        ("ca", None, "IP address mismatch"),
+    ],
+)
+async def test_wrong_server_is_not_talked_to(tls_haproxy, certificates, ca, name, words):
+    adapter = edge(tls_haproxy, context(certificates, ca=ca), name)
+
+    with pytest.raises(
+        Unreachable, match=rf"TLS failed.*({words}).*`server_name`.*nothing was sent"
+    ):
+        await adapter.publish("epmm-b")
+
+
+async def test_plain_line_to_a_tls_socket_is_no_answer(tls_haproxy):
+    device = Device(tls_haproxy.tcp, timeout_s=PATIENT_S)
+    adapter = HaproxyServers("edge-1", device, "epmm", NODES)
+
+    with pytest.raises(PublishError):
+        await adapter.read_back()
