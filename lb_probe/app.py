@@ -24,10 +24,14 @@ from aiohttp import web
 
 from lb_probe import __version__, replay
 from lb_probe.adapters.agent_check import AgentCheck
-from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
+from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers, RuntimeApi
 from lb_probe.admin.api import Api
 from lb_probe.admin.auth import Operator, Rank
 from lb_probe.admin.health import Health
+from lb_probe.advice import findings
+from lb_probe.advice.haproxy_config import config_text
+from lb_probe.advice.haproxy_discover import probes_yaml
+from lb_probe.advice.haproxy_doctor import examine
 from lb_probe.agent import checks as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.clock import SystemClock
@@ -39,6 +43,7 @@ from lb_probe.config import (
     load,
 )
 from lb_probe.config.model import AgentCheckAdapter, HaproxyAdapter, Tls
+from lb_probe.config.values import parse_haproxy_socket
 from lb_probe.controller import Controller, OfflineNote, Setup
 from lb_probe.core.model import Event, Failed, Gate, Observation, Page
 from lb_probe.core.timing import lints
@@ -68,6 +73,7 @@ REFERENCE_INTERVAL_S = 1.0
 REFERENCE_TIMEOUT_S = 1.0
 SHUTDOWN_S = 2.0
 KNOCK_S = 1.0
+ASK_TIMEOUT_S = 2.0
 PROGRESS_S = 10.0  # a schedule silent for this long, and three rounds, is no longer alive
 END_OF_TIME = 253_402_300_800.0  # 10000-01-01, beyond what a date can be written for
 
@@ -141,6 +147,69 @@ def check(path: Path, as_: str) -> list[str]:
     for group in config.groups:
         warnings += [f"group {group.name}: {lint.text}" for lint in lints(group.times)]
     return warnings
+
+
+def haproxy_config(path: Path, group: str) -> str:
+    """Return the configuration to paste for each HAProxy of a group.
+
+    Raises:
+        ConfigError: The file cannot be used.
+        NotFound: No such group.
+        Invalid: The group has no HAProxy, or nothing can be printed for it.
+    """
+    found = _group(load(path, as_="client"), group)
+    ours = [a for a in found.adapters if isinstance(a, HaproxyAdapter)]
+    if not ours:
+        raise Invalid(f"group {group} has no adapter of type haproxy; add one to {path}")
+    try:
+        return "\n".join(config_text(found, adapter) for adapter in ours)
+    except ValueError as error:
+        raise Invalid(str(error)) from None
+
+
+def haproxy_doctor(
+    path: Path, group: str, files: Sequence[Path]
+) -> list[tuple[str, list[findings.Finding]]]:
+    """Return for each HAProxy of a group what it does, or would do, wrong.
+
+    Args:
+        files: Its configuration files, where they can be read from here.
+
+    Raises:
+        ConfigError: The file cannot be used.
+        NotFound: No such group.
+        PublishError: One cannot be asked.
+    """
+    found = _group(load(path, as_="client"), group)
+
+    async def ask(adapter: HaproxyAdapter) -> tuple[str, list[findings.Finding]]:
+        api = RuntimeApi(_place(adapter.socket), timeout_s=ASK_TIMEOUT_S)
+        master = None
+        if adapter.master is not None:
+            master = RuntimeApi(_place(adapter.master), timeout_s=ASK_TIMEOUT_S)
+        return adapter.name, await examine(api, adapter, found, files, master=master)
+
+    async def every() -> list[tuple[str, list[findings.Finding]]]:
+        return [await ask(a) for a in found.adapters if isinstance(a, HaproxyAdapter)]
+
+    return _run(every())
+
+
+def discover(text: str) -> str:
+    """Return a first probes.yaml, `act: false`, for what a running HAProxy serves.
+
+    Args:
+        text: Its runtime socket, a path or host:port.
+
+    Raises:
+        Invalid: That is no place.
+        LbProbeError: It cannot be asked, or has no pair of servers.
+    """
+    try:
+        place = parse_haproxy_socket(text, Path.cwd())
+    except ValueError as error:
+        raise Invalid(f"found {text!r} as socket; use {error}") from None
+    return _run(probes_yaml(RuntimeApi(_place(place), timeout_s=ASK_TIMEOUT_S), place))
 
 
 def agent_control(path: Path, node: str) -> Path:

@@ -252,12 +252,23 @@ def demo(script: bool) -> None:
     raise click.exceptions.Exit(code)
 
 
-@_verb("Run", "lb-probe init -c /etc/lb-probe/probes.yaml")
-def init() -> None:
+@_verb(
+    "Run",
+    "lb-probe init -c /etc/lb-probe/probes.yaml",
+    click.Option(
+        ["--from-haproxy"],
+        metavar="SOCKET",
+        help="Print a first probes.yaml for a running HAProxy instead.",
+    ),
+)
+def init(from_haproxy: str | None) -> None:
     """Make the store; a prober never makes one by itself."""
     from lb_probe import app
 
     with _local_errors():
+        if from_haproxy is not None:
+            click.echo(app.discover(from_haproxy), nl=False)
+            return
         sentence = app.init_store(_config_file())
     _say([sentence])
 
@@ -294,6 +305,58 @@ def backup(target: Path) -> None:
     with _local_errors():
         sentence = app.backup_store(_config_file(), target)
     _say(sentence.splitlines())
+
+
+@cli.group(
+    cls=VerbGroup, section="Run", example="lb-probe haproxy config epmm", params=[_config_option()]
+)
+def haproxy() -> None:
+    """What HAProxy's configuration must look like."""
+
+
+@haproxy.command(
+    "config",
+    cls=Verb,
+    section="Run",
+    example="lb-probe haproxy config epmm",
+    params=[click.Argument(["group"]), _config_option()],
+)
+def haproxy_config(group: str) -> None:
+    """Print the configuration to paste: closed until lb-probe says who has the traffic."""
+    from lb_probe import app
+
+    with _local_errors():
+        text = app.haproxy_config(_config_file(), group)
+    click.echo(text, nl=False)
+
+
+@haproxy.command(
+    "doctor",
+    cls=Verb,
+    section="Run",
+    example="lb-probe haproxy doctor epmm --file /etc/haproxy/haproxy.cfg",
+    params=[
+        click.Argument(["group"]),
+        click.Option(
+            ["--file", "files"],
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="Its configuration, where it can be read from here; may come again.",
+        ),
+        _config_option(),
+    ],
+)
+def haproxy_doctor(group: str, files: tuple[Path, ...]) -> None:
+    """Say what a running HAProxy does wrong, and the line that mends it."""
+    from lb_probe import app
+    from lb_probe.advice import findings
+
+    with _local_errors():
+        every = app.haproxy_doctor(_config_file(), group, files)
+    for name, found in every:
+        _say([f"{name}:", *render.lines_of(findings.text(found))])
+    if not all(findings.is_healthy(found) for _, found in every):
+        raise click.exceptions.Exit(1)
 
 
 def _node_option() -> click.Option:

@@ -927,6 +927,7 @@ class Controller:
                 yielded=r.view.yielded,
                 in_sync=r.is_in_sync,
                 detail=r.detail,
+                restarts=r.restarts,
             )
             for r in runtime.reconcilers
         )
@@ -939,6 +940,7 @@ class Controller:
             roles_swapped=runtime.group.nodes != runtime.setup.group.nodes,
             now=now,
             timing=runtime.setup.timing,
+            wall=self._clock.wall(),
         )
 
     def resume_gates(self, name: str) -> acts.Plan:
