@@ -28,6 +28,7 @@ from typing import Any
 
 from lb_probe.core import evidence as ev
 from lb_probe.core.evidence import Evidence
+from lb_probe.core.failover import words
 from lb_probe.core.model import NETWORK_PHASES, Automation, Failed, Group, Observation, Page
 
 
@@ -358,12 +359,6 @@ def as_markdown(rules: Iterable[Rule] = RULES) -> str:
     heads = ["rule", *(name for name, _ in COLUMNS), "action", "condition"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for rule in rules:
-        cells = [_words(getattr(rule, name), kind) for name, kind in COLUMNS]
+        cells = [words(getattr(rule, name), kind) for name, kind in COLUMNS]
         lines.append(f"| {' | '.join([rule.id, *cells, rule.action.value, rule.condition])} |")
     return "\n".join(lines) + "\n"
-
-
-def _words(values: Set[Any], kind: type[Enum]) -> str:
-    if len(values) == len(kind):
-        return "any"
-    return ", ".join(sorted(v.value for v in values))

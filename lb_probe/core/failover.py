@@ -153,12 +153,13 @@ def as_markdown(rules: Iterable[Rule] = RULES) -> str:
     heads = ["rule", *(name for name, _ in COLUMNS), "action", "condition"]
     lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
     for rule in rules:
-        cells = [_words(getattr(rule, name), kind) for name, kind in COLUMNS]
+        cells = [words(getattr(rule, name), kind) for name, kind in COLUMNS]
         lines.append(f"| {' | '.join([rule.id, *cells, rule.action.value, rule.condition])} |")
     return "\n".join(lines) + "\n"
 
 
-def _words(values: Set[Any], kind: type[Enum]) -> str:
+def words(values: Set[Any], kind: type[Enum]) -> str:
+    """Return the values of one cell of a table, as its page shows them."""
     if len(values) == len(kind):
         return "any"
     return ", ".join(sorted(v.value for v in values))
