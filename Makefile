@@ -65,7 +65,7 @@ lock: $(VENV)/.dev
 	for set in run demo dev; do \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 	    --python-version 3.11 pyproject.toml \
-	    $$(case $$set in demo) echo --extra demo --group build;; dev) echo --extra demo --group dev;; esac) \
+	    $$(case $$set in demo) echo --extra demo --group build;; dev) echo --extra demo --extra mail --group dev;; esac) \
 	    -o requirements/$$set.txt; \
 	done
 
