@@ -4,6 +4,8 @@ They do as they are told and decide nothing; each passes `effect` on the way, wh
 die, and tells the judge what is done to it.
 """
 
+import asyncio
+from collections.abc import Awaitable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -90,11 +92,11 @@ class Disk:
         await self._take()
         if self.saved.get(group, Saved()).generation != expect:
             raise Conflict("changed", before.generation)
-        await self._write(group, saved, expect, record)
         self._world.judge.committed(before, saved)
         kept = self.saved.get(group, before).confirmed  # one may have come in while it was slow
         self.saved[group] = replace(saved, confirmed=kept)
         self.records.append(record)
+        await self._write(group, saved, expect, record)
         await self._world.effect()  # durable, and the prober may die before it knows
 
     async def confirm(self, group, adapter, generation):
@@ -168,11 +170,14 @@ class RealDisk(Disk):
 
     async def confirm(self, group, adapter, generation):
         await super().confirm(group, adapter, generation)
-        await self._world.clock.outside(self._store.confirm(group, adapter, generation))
+        await self._surely(self._store.confirm(group, adapter, generation))
 
     async def _write(self, group: str, saved: Saved, expect: int, record: Record) -> None:
-        commit = self._store.commit(group, saved, expect=expect, record=record)
-        await self._world.clock.outside(commit)
+        await self._surely(self._store.commit(group, saved, expect=expect, record=record))
+
+    async def _surely(self, work: Awaitable[None]) -> None:
+        """Bring the store to what the model has, though another task ends the prober just now."""
+        await asyncio.shield(asyncio.ensure_future(self._world.clock.outside(work)))
 
 
 class Wire:
