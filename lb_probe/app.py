@@ -10,6 +10,7 @@ import gc
 import json
 import os
 import random
+import re
 import shlex
 import signal
 import socket
@@ -494,7 +495,21 @@ def _place(socket: Path | Address) -> Path | tuple[str, int]:
 
 def _setup(group: GroupConfig, balancers: _Balancers) -> Setup:
     publishers = balancers.of(group)
-    return Setup(group.shape, publishers, group.fingerprints, group.was, group.times)
+    return Setup(
+        group.shape,
+        publishers,
+        group.fingerprints,
+        group.was,
+        group.times,
+        group.witnesses,
+        group.drain_deadline_s,
+    )
+
+
+def _signature(store: SqliteStore) -> str:
+    """Return who writes to the load balancers: this machine, and the store it decides from."""
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname().split(".")[0])[:40]
+    return f"{host}-{store.id[:8]}"
 
 
 def _operators(config: Config) -> list[Operator]:
@@ -582,6 +597,7 @@ class _Prober:
             events,
             failovers_per_minute=config.limits.failovers_per_minute,
             quicken=lambda group: schedule.quicken(group),
+            signature=_signature(store),
         )
         schedule = self._schedule(controller, engine)
         for asked in balancers.asked:

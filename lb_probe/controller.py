@@ -8,6 +8,7 @@ Source: DESIGN section 1; guide lines 216-222; X1-X22.
 """
 
 import asyncio
+import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -36,6 +37,7 @@ from lb_probe.core.resume import World, paste
 from lb_probe.core.start import Beginning, begin, points_elsewhere, topology_faults
 from lb_probe.core.timing import Timing
 from lb_probe.core.view import AdapterStatus, View, iso
+from lb_probe.core.witness import Statement, Witness, objections
 from lb_probe.ports import (
     WHOLE,
     Clock,
@@ -50,7 +52,7 @@ from lb_probe.ports import (
     Store,
     StoreError,
 )
-from lb_probe.reconcile import Reconciler, Wanted
+from lb_probe.reconcile import Fence, Reconciler, Wanted
 from lb_probe.recorder import Recorder
 from lb_probe.recorder import state as recorded
 
@@ -59,6 +61,7 @@ STALL_S = 1.0  # a loop that was away this long has missed evidence
 CLOCK_JUMP_S = 2.0
 FIRST_LOOK_S = 3.0
 SETTLE_S = 3.0
+WITNESS_S = 0.5  # while the Primary fails, a load balancer that may contradict is asked so often
 STORE_TEST_S = 60.0
 STORE_RETRY_S = 5.0
 RECORD_S = 1.0
@@ -73,6 +76,8 @@ class Setup:
         fingerprints: For each node, where traffic for it really goes.
         was: The group's former name.
         timing: Its times, for explanations.
+        witnesses: Load balancers that check the Primary themselves, and how far they may object.
+        drain_s: Seconds a switchover waits, all load balancers closed, for what is under way.
     """
 
     group: Group
@@ -80,6 +85,8 @@ class Setup:
     fingerprints: Mapping[str, str] = field(default_factory=dict)
     was: str | None = None
     timing: Timing | None = None
+    witnesses: tuple[Witness, ...] = ()
+    drain_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +144,7 @@ class _Runtime:
         self.follow(saved)
         self.evidence = Evidence(floor=now)
         self.reconcilers: list[Reconciler] = []
+        self.objections: Mapping[str, str] = {}
         self.lock = asyncio.Lock()
         self.is_moving = False
         self.hold_due_at: float | None = None
@@ -152,6 +160,15 @@ class _Runtime:
         self.watched = ev.watched(self.group, saved.assigned)
         self.traffic = ev.traffic(self.group, saved.assigned)
         self.pages_read = calm.pages_read(self.group, saved.assigned)
+
+
+def _is_contestable(runtime: _Runtime) -> bool:
+    """Tell whether a load balancer may have a say: traffic is on a Primary that fails."""
+    return bool(
+        runtime.setup.witnesses
+        and runtime.traffic is Traffic.PRIMARY
+        and runtime.evidence.page(runtime.group.primary, Page.STATUS).fails
+    )
 
 
 def _came_to_wait(before: Saved, state: Saved, group: Group) -> bool:
@@ -170,6 +187,7 @@ class Controller:
     Args:
         quicken: Asks the schedule to probe a group's doubtful pages sooner.
         failovers_per_minute: Ceiling on automatic failovers over all groups; None for none.
+        signature: Who we are, left where a load balancer has room for it (X21).
     """
 
     def __init__(
@@ -181,6 +199,7 @@ class Controller:
         *,
         failovers_per_minute: int | None = None,
         quicken: Callable[[str], None] = lambda group: None,
+        signature: str = "",
     ) -> None:
         self._setups = {setup.group.name: setup for setup in setups}
         self._store = store
@@ -188,6 +207,7 @@ class Controller:
         self._events = events
         self._limit = failovers_per_minute
         self._quicken = quicken
+        self._signature = signature
         self._groups: dict[str, _Runtime] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._failovers: deque[float] = deque()
@@ -303,6 +323,7 @@ class Controller:
             confirm=confirm,
             confirmed=runtime.saved.confirmed.get(publisher.name, -1),
             changed=runtime.changed.set,
+            signature=self._signature,
         )
 
     async def run(self) -> None:
@@ -455,7 +476,10 @@ class Controller:
             self._isolated,
             self.is_store_writable,
             len(self._failovers),
-            calm.quiet_until(runtime.evidence, runtime.group, decision, now),
+            # An objection ages, and is renewed or not: it is looked at each time.
+            -math.inf
+            if runtime.objections
+            else calm.quiet_until(runtime.evidence, runtime.group, decision, now),
         )
         if before is None or before.condition != decision.condition:
             brakes = ",".join(decision.blocked)
@@ -468,6 +492,29 @@ class Controller:
             runtime.evidence, runtime.group, now
         ):
             self._quicken(runtime.group.name)
+        self._ask_witnesses(runtime, now)
+
+    def _ask_witnesses(self, runtime: _Runtime, now: float) -> None:
+        """Have the load balancers look that may contradict a failing Primary, often enough."""
+        if not _is_contestable(runtime):
+            return
+        names = {witness.adapter for witness in runtime.setup.witnesses}
+        for reconciler in runtime.reconcilers:
+            if reconciler.publisher.name in names and now - reconciler.seen_at >= WITNESS_S:
+                reconciler.look()
+
+    def _heed_witnesses(self, runtime: _Runtime, now: float) -> None:
+        """Take what the load balancers say of a Primary that fails (X7)."""
+        if not _is_contestable(runtime):
+            runtime.objections = {}  # with the fault they end by themselves, and in a replay too
+            return
+        looks = {r.publisher.name: (r.seen, r.seen_at) for r in runtime.reconcilers}
+        told = [Statement(w, *looks[w.adapter]) for w in runtime.setup.witnesses]
+        found = objections(runtime.evidence, runtime.group, told, now)
+        if found.keys() != runtime.objections.keys():
+            name, generation = runtime.group.name, runtime.saved.generation
+            self._recorder.note("witness", name, generation, adapters=sorted(found))
+        runtime.objections = found
 
     def _note_condition(self, runtime: _Runtime, before: Decision | None, after: Decision) -> None:
         self._recorder.note(
@@ -481,6 +528,7 @@ class Controller:
         )
 
     def _decide(self, runtime: _Runtime) -> Decision:
+        self._heed_witnesses(runtime, self._clock.monotonic())
         brakes = self._brakes(runtime)
         automation = Automation.BLOCKED if brakes else Automation.ARMED
         if self._isolated:
@@ -507,6 +555,7 @@ class Controller:
             "one-shot": runtime.saved.latched,
             "limit": self._limit is not None and len(self._failovers) >= self._limit,
             "store-not-writable": not self.is_store_writable,
+            "lb-disagrees": bool(runtime.objections),
         }
         return tuple(name for name, is_on in brakes.items() if is_on)
 
@@ -572,8 +621,17 @@ class Controller:
         return tuple(lines)
 
     # -------------------------------------------------------------- save, then publish
-    async def _save(self, runtime: _Runtime, state: Saved, decided_at: float = 0.0) -> None:
+    async def _save(
+        self,
+        runtime: _Runtime,
+        state: Saved,
+        decided_at: float = 0.0,
+        fence: Fence | None = None,
+    ) -> None:
         """Make `state` durable, then let the reconcilers publish it.
+
+        Args:
+            fence: Where all load balancers close first.
 
         Raises:
             StoreError: Not saved; nothing was published either.
@@ -606,7 +664,7 @@ class Controller:
         )
         state = replace(state, confirmed=runtime.saved.confirmed)
         is_move = state.assigned != runtime.saved.assigned  # a hold is no publication to be timed
-        self._apply(runtime, state, decided_at if is_move else 0.0)
+        self._apply(runtime, state, decided_at if is_move else 0.0, fence)
         fields = {"from": change.source, "to": change.target, "actor": change.actor}
         self._emit(
             f"group.{change.kind}",
@@ -616,7 +674,9 @@ class Controller:
             **fields,
         )
 
-    def _apply(self, runtime: _Runtime, state: Saved, decided_at: float) -> None:
+    def _apply(
+        self, runtime: _Runtime, state: Saved, decided_at: float, fence: Fence | None = None
+    ) -> None:
         """Take a saved state into force and tell the reconcilers."""
         before, now = runtime.saved, self._clock.monotonic()
         runtime.follow(state)
@@ -635,7 +695,7 @@ class Controller:
             runtime.is_overdue_told = False
         may_write = runtime.group.act and not (state.hold is not None and state.hold.hands_off)
         for reconciler in runtime.reconcilers:
-            reconciler.want(Wanted(state.assigned, state.generation, may_write, decided_at))
+            reconciler.want(Wanted(state.assigned, state.generation, may_write, decided_at, fence))
 
     def _left_s(self, state: Saved, hold: Hold, *, is_new: bool) -> float:
         """Return the seconds a hold has left; only one found at start goes by the wall clock now.
@@ -778,20 +838,29 @@ class Controller:
                 closed = ", ".join(gate.id for gate in plan.closed)
                 self._emit("act.refused", name, verb=ask.verb, actor=ask.actor, gates=closed)
                 raise Refused(f"{ask.verb} of {name} refused by {closed}", plan.gates, plan.paste)
+            fence = self._fence(runtime, ask.verb)
             if plan.saved is not None:
-                await self._save_by_hand(runtime, plan.saved)
+                await self._save_by_hand(runtime, plan.saved, fence)
             else:
                 await self._note_by_hand(runtime, ask)
             if ask.verb in ("accept", "republish"):
                 for reconciler in runtime.reconcilers:
                     reconciler.take_back()
         self._evaluate(runtime)
-        await self._settle(runtime)
+        await self._settle(runtime, fence)
         return self.view(name)
 
-    async def _save_by_hand(self, runtime: _Runtime, state: Saved) -> None:
+    def _fence(self, runtime: _Runtime, verb: str) -> Fence | None:
+        """Return where a planned move waits until no load balancer has anything under way."""
+        seconds = runtime.setup.drain_s
+        if verb != "switchover" or not seconds:
+            return None
+        writing = [r.publisher.name for r in runtime.reconcilers if not r.view.yielded]
+        return Fence(writing, self._clock.monotonic() + seconds)
+
+    async def _save_by_hand(self, runtime: _Runtime, state: Saved, fence: Fence | None) -> None:
         try:
-            await self._save(runtime, state, self._clock.monotonic())
+            await self._save(runtime, state, self._clock.monotonic(), fence)
         except StoreError as error:
             await self._not_saved(runtime, error)
             raise
@@ -809,9 +878,10 @@ class Controller:
             raise
         self._emit(f"group.{ask.verb}", name, **fields)
 
-    async def _settle(self, runtime: _Runtime) -> None:
-        """Wait until every load balancer follows or cannot; at most `SETTLE_S`."""
-        end = self._clock.monotonic() + SETTLE_S
+    async def _settle(self, runtime: _Runtime, fence: Fence | None) -> None:
+        """Wait until every load balancer follows or cannot; at most `SETTLE_S`, and for a fence."""
+        now = self._clock.monotonic()
+        end = now + SETTLE_S + (fence.left_s(now) if fence else 0.0)
         while True:
             runtime.changed.clear()
             left = end - self._clock.monotonic()
@@ -941,6 +1011,7 @@ class Controller:
             now=now,
             timing=runtime.setup.timing,
             wall=self._clock.wall(),
+            objections=tuple(runtime.objections.values()),
         )
 
     def resume_gates(self, name: str) -> acts.Plan:

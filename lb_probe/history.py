@@ -34,6 +34,7 @@ LONGEST_S = 1e9  # 31 years
 # What changed something saved, or was asked for by an operator; kept longest.
 CHANGES = frozenset({*VERBS, "hold-lapsed", "roles-agreed", "adopt", "assign", "offline"})
 # For replay; a timeline for people leaves them out.
+_OF_GROUPS = frozenset({"observation", "condition", "witness", "began"})
 QUIET = frozenset({"observation", "watching", "began"})
 _SPAN = re.compile(r"([0-9]{1,9}(?:\.[0-9]{1,3})?)(s|m|h|d)")
 _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -205,6 +206,7 @@ DETAILS: Mapping[str, Mapping[str, Check]] = {
         "rule": _text,
         "blocked": _texts,
     },
+    "witness": {"adapters!": _texts},
     "began": {"how": _text, "reason": _text, "to!": _or_null(_name), **_STATE},
     "started": {},
     "stopped": {},
@@ -242,7 +244,7 @@ def _fault_of_kind(record: Mapping[str, Any]) -> str:
     kind, details = record["kind"], record["details"]
     if kind not in DETAILS:
         return f"found the kind {_shown(kind)}, which this lb-probe does not know"
-    if bool(record["group"]) != (kind in CHANGES or kind in ("observation", "condition", "began")):
+    if bool(record["group"]) != (kind in CHANGES or kind in _OF_GROUPS):
         return f"found the group {_shown(record['group'])} with the kind {kind}"
     known = {key.rstrip("!"): check for key, check in {**_STAMP, **DETAILS[kind]}.items()}
     if strange := sorted(details.keys() - known.keys()):

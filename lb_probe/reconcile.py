@@ -150,6 +150,10 @@ class Reconciler:
         self._wanted = wanted
         self._wake.set()
 
+    def look(self) -> None:
+        """Read at once: somebody must know what it says now."""
+        self._wake.set()
+
     def take_back(self) -> None:
         """Write again after a yield: an operator said accept or republish."""
         self._watch = drift.Watch(instance=self._watch.instance)

@@ -17,6 +17,7 @@ from lb_probe.core.model import (
     Event,
     Failed,
     Group,
+    Health,
     Mode,
     Node,
     Observation,
@@ -28,6 +29,7 @@ from lb_probe.core.model import (
     Seen,
 )
 from lb_probe.core.timing import Timing
+from lb_probe.core.witness import Witness
 from lb_probe.history import QUIET
 from lb_probe.ports import (
     WHOLE,
@@ -132,6 +134,9 @@ class ModelBalancer:
     is_up: bool = True
     is_deaf: bool = False  # accepts a publication and does nothing
     written: list[str] = field(default_factory=list)
+    health: dict[str, Health] = field(default_factory=dict)  # by its own checks
+    in_flight: dict[str, int] = field(default_factory=dict)
+    owner: str = ""
 
     def restart(self) -> None:
         self.run += 1
@@ -158,6 +163,15 @@ class ModelPublisher:
         self.name = balancer.name
         self._balancer = balancer
         self._trap = trap
+        self.owner = ""
+
+    async def publish_nobody(self) -> None:
+        if not self._balancer.is_up:
+            raise Unreachable(f"{self.name}: connection refused")
+        self._balancer.chosen = set()
+
+    async def in_flight(self) -> dict[str, int]:
+        return self._balancer.in_flight
 
     async def publish(self, node: str) -> None:
         await self._trap.pass_by("publish")
@@ -166,13 +180,21 @@ class ModelPublisher:
         self._balancer.written.append(node)
         if not self._balancer.is_deaf:
             self._balancer.chosen = {node}
+            self._balancer.owner = self.owner
 
     async def read_back(self) -> Seen:
         if not self._balancer.is_up:
             raise Unreachable(f"{self.name}: connection refused")
         chosen = tuple(sorted(self._balancer.chosen))
         node = chosen[0] if len(chosen) == 1 else None
-        return Seen(node, chosen, usable=node is not None, instance=f"run-{self._balancer.run}")
+        return Seen(
+            node,
+            chosen,
+            usable=node is not None,
+            instance=f"run-{self._balancer.run}",
+            health=dict(self._balancer.health),
+            owner=self._balancer.owner,
+        )
 
     def commands(self, node: str) -> list[str]:
         return [f"use {node}"]
@@ -273,6 +295,9 @@ class World:
         self.limit: int | None = None
         self.was: str | None = None
         self.timing: Timing | None = None  # of this group, for explanations
+        self.witness = "off"
+        self.drain_s = 0.0
+        self.signature = ""
         self.servers: dict[str, str] = {}  # by node: where it moved, in the file
         self.balancers = balancers
         self.nodes = {
@@ -300,7 +325,15 @@ class World:
         prints = {name: f"url={server}" for name, server in servers.items()}
         self.setups = [
             *(Setup(replace(self.group, name=name, adapters=())) for name in self.neighbours),
-            Setup(self.group, publishers, prints, self.was, self.timing),
+            Setup(
+                self.group,
+                publishers,
+                prints,
+                self.was,
+                self.timing,
+                tuple(Witness(b, self.witness) for b in self.balancers if self.witness != "off"),
+                self.drain_s,
+            ),
         ]
         controller = Controller(
             self.setups,
@@ -309,6 +342,7 @@ class World:
             self,
             failovers_per_minute=self.limit,
             quicken=self._quicken,
+            signature=self.signature,
         )
         start = asyncio.ensure_future(controller.start(self.notes, allowed))
         while not start.done():

@@ -8,12 +8,14 @@ Commands:
     start [lb=a|b|both|none] [lb-2=a|b|down] [balancers=0|1|2] [lb-config=a] [nodes=3]
           [saved=NODE] [unconfirmed=yes] [server-was=URL] [saved-as=NAME] [was=NAME]
           [act=no] [confirm=S] [deadline=S] [limit=N] [neighbours=N] [references=yes]
+          [witness=network|all] [drain=S]
     wait SECONDS
     node NAME dies|returns|hangs|breaks|promotes|stands-by|says-odd
     node NAME stays-dark|serves|serves-always     serves: as soon as it is Primary
     node NAME loses-hastatus|finds-hastatus
     link cut|back             the prober's own
-    lb [NAME] restarts|goes-down|comes-up|set NODE|deaf|hears
+    lb [NAME] restarts|goes-down|comes-up|set NODE|deaf|hears|carries NODE REQUESTS
+    lb [NAME] sees NODE up|up-4|failing|down      by its own check; up-4: a plain connection
     store full|works
     store kept|goes-back      a copy is made; the copy takes its place
     clock jumps SECONDS       the wall clock alone
@@ -39,7 +41,7 @@ from lb_probe.admin.api import duration
 from lb_probe.controller import Ask, OfflineNote
 from lb_probe.core.acts import VERBS
 from lb_probe.core.failover import RULES
-from lb_probe.core.model import Event, Group, Node, Role, Saved
+from lb_probe.core.model import Event, Group, Health, Node, Role, Saved
 from lb_probe.core.timing import Timing
 from lb_probe.ports import LbProbeError, Refused
 
@@ -105,6 +107,8 @@ class Story:
         world.references = True if "references" in given else None
         world.limit = int(given["limit"]) if "limit" in given else None
         world.was = given.get("was")
+        world.witness = given.get("witness", "off")
+        world.drain_s = float(given.get("drain", "0"))
         if "saved" in given:
             world.store.saved[given.get("saved-as", "epmm")] = _saved(given, group)
         await self.prober("starts")
@@ -128,6 +132,12 @@ class Story:
         balancer = self.world.balancers[name]
         if does == "restarts":
             balancer.restart()
+        elif does == "sees":
+            is_up, is_sure = rest[1] != "down", rest[1] != "failing"
+            layer = 4 if rest[1] == "up-4" else 7
+            balancer.health[rest[0]] = Health(is_up, is_sure, f"L{layer}OK", layer)
+        elif does == "carries":
+            balancer.in_flight[rest[0]] = int(rest[1])
         elif does == "set":
             balancer.chosen = set(rest[0].split("+")) - {"none"}
         elif does in ("deaf", "hears"):

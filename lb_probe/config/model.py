@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, 
 from lb_probe.config import values as v
 from lb_probe.core import timing
 from lb_probe.core.model import Group, Node, Role
+from lb_probe.core.witness import Witness
 
 
 def _key(about: str, default: Any = ..., **more: Any) -> Any:
@@ -323,6 +324,15 @@ class GroupConfig(_Frozen):
             serving_deadline_s=self.serving_deadline_s,
             promotion=promotion.times if promotion else None,
             has_adapters=self.act and bool(self.adapters),
+        )
+
+    @property
+    def witnesses(self) -> tuple[Witness, ...]:
+        """The load balancers that may contradict a failure of the Primary."""
+        return tuple(
+            Witness(adapter.name, adapter.witness, adapter.check_interval_s)
+            for adapter in self.adapters
+            if isinstance(adapter, HaproxyAdapter) and adapter.witness != "off"
         )
 
     @property

@@ -321,11 +321,13 @@ class Health:
         up: Whether it would send traffic there by that check; its administrative state aside.
         is_sure: Every check in its memory agrees: not one failed lately while up.
         detail: Its own word for it, as UP or L4CON.
+        layer: How deep its last check looked: 4 a connection, 6 TLS, 7 an answer.
     """
 
     up: bool
     is_sure: bool
     detail: str = ""
+    layer: int = 7
 
 
 @dataclass(frozen=True, slots=True)

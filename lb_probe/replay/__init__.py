@@ -23,7 +23,14 @@ __all__ = ["Setting", "compare", "replay", "setting_of"]
 def setting_of(name: str, group: GroupConfig) -> Setting:
     """Return what a run must know of a group of probes.yaml."""
     probe = group.probe
-    return Setting(name, group.shape, probe.interval_s, probe.recheck_s, probe.timeout_s)
+    return Setting(
+        name,
+        group.shape,
+        probe.interval_s,
+        probe.recheck_s,
+        probe.timeout_s,
+        frozenset(witness.adapter for witness in group.witnesses),
+    )
 
 
 def replay(

@@ -37,6 +37,8 @@ _HANGS = (Phase.TIMEOUT, Phase.CONNECT_TIMEOUT)
 LONGEST_ROUNDS = 100
 _FLOORS = frozenset({"stalled", "clock-jumped", "rejoined", "lost"})
 
+_BRAKES = frozenset({"witness", "isolated", "rejoined", "store-failed", "store-recovered"})
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -44,6 +46,7 @@ class Setting:
 
     Attributes:
         name: What the result calls it.
+        witnesses: Load balancers that may contradict a failure of the Primary.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Setting:
     interval_s: float
     recheck_s: float
     timeout_s: float
+    witnesses: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -123,6 +127,7 @@ class Run:
         self._answers: dict[tuple[str, Page], Answer] = {}
         self._slots: list[_Slot] = []
         self._is_paused = self._is_isolated = self._is_store_broken = False
+        self._objecting: frozenset[str] = frozenset()
         self._fault: Fault | None = None
         self._verdict = Verdict()
 
@@ -180,16 +185,22 @@ class Run:
             self._is_paused = True
         elif step.what == "stalled":
             self._wake(step.at)
-        elif step.what in ("isolated", "rejoined"):
-            self._is_isolated = step.what == "isolated"
-        elif step.what in ("store-failed", "store-recovered"):
-            self._is_store_broken = step.what == "store-failed"
+        elif step.what in _BRAKES:
+            self._brake(step)
         elif step.saved is not None:
             self._change(step, step.saved)
         if step.what in _FLOORS:
             self._evidence = ev.raise_floor(self._evidence, step.at)
         if self._slots:
             self._evaluate()
+
+    def _brake(self, step: Step) -> None:
+        if step.what == "witness":
+            self._objecting = step.adapters & self._setting.witnesses
+        elif step.what in ("isolated", "rejoined"):
+            self._is_isolated = step.what == "isolated"
+        else:
+            self._is_store_broken = step.what == "store-failed"
 
     def _see(self, step: Step) -> None:
         key = (step.node, step.page)
@@ -209,6 +220,7 @@ class Run:
             return
         self._evidence = Evidence(floor=step.at)
         self._is_isolated = self._is_store_broken = False
+        self._objecting = frozenset()
         if self._saved.generation == 0 and step.saved is not None:
             self._take(step.saved, step.at)
 
@@ -273,6 +285,8 @@ class Run:
     def _end(self, slot: _Slot, answer: Answer) -> None:
         slot.under_way = None
         slot.fails = slot.fails + 1 if isinstance(answer.outcome, Failed) else 0
+        if not slot.fails and (slot.node, slot.page) == (self._group.primary, Page.STATUS):
+            self._objecting = frozenset()  # nobody contradicts a Primary that answers
         seen = Observation(slot.node, slot.page, slot.started, self._now, answer.outcome)
         watched = ev.watched(self._group, self._saved.assigned)
         self._evidence = ev.fold(self._evidence, seen, self._group, watched)
@@ -303,6 +317,7 @@ class Run:
             "act": not self._group.act,
             "one-shot": self._saved.latched,
             "store-not-writable": self._is_store_broken,
+            "lb-disagrees": bool(self._objecting),
         }
         return tuple(name for name, is_on in brakes.items() if is_on)
 

@@ -50,6 +50,7 @@ class Step:
             beginning of what ends with `stalled`, and `died`, where a killed prober was last heard.
         saved: What was saved after it, for `began` and changes.
         by: Who made a change; empty for the rule.
+        adapters: With `witness`: which load balancers see the Primary up.
     """
 
     at: float
@@ -60,6 +61,7 @@ class Step:
     answer: Answer | None = None
     saved: Saved | None = None
     by: str = ""
+    adapters: frozenset[str] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,6 +169,10 @@ def _steps(placed: Iterable[tuple[float, int, Record]], group: str) -> Iterator[
             yield Step(at, record.at_wall, "stalled")
         elif record.kind == "began" or record.kind in CHANGES:
             yield _changed(at, record)
+        elif record.kind == "witness":
+            found = record.details["adapters"]
+            adapters = frozenset(map(str, found)) if isinstance(found, list) else frozenset()
+            yield Step(at, record.at_wall, "witness", adapters=adapters)
         else:
             yield Step(at, record.at_wall, record.kind)
 

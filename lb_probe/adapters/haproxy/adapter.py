@@ -442,6 +442,7 @@ class Adapter(ABC):
         return Health(
             up=self._are_up([health.up for _, health in found]),
             is_sure=all(health.is_sure for _, health in found),
+            layer=min(health.layer for _, health in found),
             detail="; ".join(f"{name}: {health.detail}" for name, health in found),
         )
 

@@ -292,7 +292,9 @@ class Server:
         word = "UP" if up else "NOLB" if self.op_state == _OP_STOPPING else "DOWN"
         if not is_sure and full is not None:
             word += f" {self.check_health} of {full}"
-        return Health(up, is_sure, f"{word}, {self.check}")
+        # A check whose word is not of the usual kind proves nothing deeper than a connection.
+        layer = int(self.check[1]) if re.match(r"L[467]", self.check) else 4
+        return Health(up, is_sure, f"{word}, {self.check}", layer)
 
 
 # ------------------------------------------------------------------ show map
