@@ -220,6 +220,8 @@ class Reconciler:
         if wanted.node is None or not wanted.may_write or self._watch.yielded:
             return False
         if self._force:
+            if seen.node == wanted.node:  # a hand that comes now is a new one
+                self._watch = drift.in_sync(self._watch, seen.instance)
             return True
         if seen.node == wanted.node:
             return False
