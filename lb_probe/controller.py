@@ -25,6 +25,7 @@ from lb_probe.core.model import (
     Failed,
     Group,
     Hold,
+    Mode,
     Observation,
     Page,
     Primary,
@@ -928,7 +929,7 @@ class Controller:
         )
 
     def _warnings(self, runtime: _Runtime, verb: str) -> tuple[str, ...]:
-        situation = self._decide(runtime).situation
+        situation, now = self._decide(runtime).situation, self._clock.monotonic()
         failing = situation.primary is Primary.FAIL and situation.secondary is Secondary.STANDBY
         if verb == "release" and failing and situation.traffic is Traffic.PRIMARY:
             group = runtime.group
@@ -936,6 +937,10 @@ class Controller:
                 f"{group.primary} fails and {group.candidate} stands by: without the hold traffic"
                 f" moves after {group.fall} more failures over {group.confirm_s:g}s",
             )
+        if verb == "swap-roles":
+            modes = {ev.mode(runtime.evidence, runtime.group, n, now) for n in runtime.group.names}
+            if modes == {Mode.UNKNOWN}:
+                return ("no node says which mode it is in: nothing seen here speaks for the swap",)
         hold = runtime.saved.hold
         if verb == "hold" and hold is not None:
             return (f"replaces the hold by {hold.by} until {iso(hold.until_wall)}: {hold.reason}",)

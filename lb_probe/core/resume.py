@@ -217,6 +217,8 @@ def _seen_agree(world: World) -> Gate:
     line = f"lb-probe republish {world.group.name} --reason '...'"
     if world.saved.assigned is None:
         line = f"lb-probe failover {world.group.name} --to {world.group.primary} --reason '...'"
+    elif not world.adapters:
+        line = f"lb-probe status {world.group.name}"  # there is nothing to take over, or to write
     wanted = "all load balancers agree on one node"
     return Gate("seen-agree", passed, found or "no load balancers", wanted, "", line)
 
