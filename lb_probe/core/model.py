@@ -368,6 +368,10 @@ class Seen:
 
 
 # ------------------------------------------------------------------ what came of it
+# What may keep the rule from acting, in the order in which it is told.
+BRAKES = ("hold", "act", "one-shot", "limit", "store-not-writable", "lb-disagrees")
+
+
 @dataclass(frozen=True, slots=True)
 class Decision:
     """One answer of the table for one group.

@@ -25,7 +25,7 @@ from prometheus_client import (
 
 from lb_probe import __version__
 from lb_probe.core.failover import CONDITIONS
-from lb_probe.core.model import Event, Failed, Group, Mode, Observation, Page
+from lb_probe.core.model import BRAKES, Event, Failed, Group, Mode, Observation, Page
 from lb_probe.core.view import View, mode_word, serving_word
 
 T = TypeVar("T")
@@ -41,11 +41,15 @@ GROUP_GAUGES = (
     ("group_assigned", ("node",), "1 for the node with the traffic"),
     ("group_latched", (), "Traffic was moved off the Primary"),
     ("group_held", (), "A hold is on"),
+    ("group_hold_due_timestamp_seconds", (), "When the hold is due; 0 without one"),
+    ("group_blocked", ("reason",), "1 for each brake that is on"),
     ("group_generation", (), "Saved changes so far"),
     ("group_last_change_timestamp_seconds", (), "Last saved change"),
     ("node_serving", ("node", "role"), "The status page is ok"),
     ("node_mode", ("node", "mode"), "1 for what hastatus says"),
     ("publish_in_sync", ("adapter",), "Seen equals wanted"),
+    ("publish_usable", ("adapter",), "0 where its own check holds the assigned node down"),
+    ("publish_foreign_writer", ("adapter",), "1 where it yielded to somebody else"),
     ("publish_last_success_timestamp_seconds", ("adapter",), "Last good publication"),
 )
 
@@ -67,7 +71,8 @@ class _Shown(NamedTuple):
     Attributes:
         serving: ok, fail or unknown, for each node.
         modes: What hastatus says, for each node.
-        adapters: Name, in sync, last good publication (UTC seconds, or 0).
+        hold_due: UTC seconds since 1970, or 0.
+        adapters: Name, in sync, last good publication (UTC seconds, or 0), usable, yielded.
     """
 
     group: Group
@@ -75,11 +80,13 @@ class _Shown(NamedTuple):
     assigned: str | None
     latched: bool
     held: bool
+    hold_due: float
+    blocked: tuple[str, ...]
     generation: int
     changed_at: float
     serving: tuple[str, ...]
     modes: tuple[str, ...]
-    adapters: tuple[tuple[str, bool, float], ...]
+    adapters: tuple[tuple[str, bool, float, bool, bool], ...]
 
 
 class _Series:
@@ -170,6 +177,11 @@ class Metrics:
             buckets=FAST_BUCKETS,
             registry=registry,
         )
+        self._latest = Gauge(
+            "lb_probe_prober_last_probe_timestamp_seconds",
+            "When a probe ended last",
+            registry=registry,
+        )
         self._store = Gauge(
             "lb_probe_store_writable", "The store took its last test write", registry=registry
         )
@@ -245,13 +257,21 @@ class Metrics:
             saved.assigned,
             saved.latched,
             saved.hold is not None,
+            saved.hold.until_wall if saved.hold else 0.0,
+            view.decision.blocked,
             saved.generation,
             saved.last_change.at_wall if saved.last_change else 0.0,
             tuple([serving_word(view, node) for node in group.names]),
             tuple([mode_word(view, node) for node in group.names]),
             tuple(
                 [
-                    (one.name, one.in_sync, self._last_success.get((group.name, one.name), 0.0))
+                    (
+                        one.name,
+                        one.in_sync,
+                        self._last_success.get((group.name, one.name), 0.0),
+                        one.seen is None or one.seen.usable is not False,
+                        one.yielded,
+                    )
                     for one in view.adapters
                 ]
             ),
@@ -269,6 +289,7 @@ class Metrics:
         result = seen.outcome.phase.value if isinstance(seen.outcome, Failed) else "ok"
         self._probes.at(event.group, seen.node, page, result).value += 1.0
         self._durations[page].observe(seen.ended_at - seen.started_at)
+        self._latest.set(self._wall())
         if seen.certificate_until is not None:
             self._certificates.at(event.group, seen.node).value = seen.certificate_until
 
@@ -302,6 +323,8 @@ def _group_lines(shown: _Shown) -> tuple[str, ...]:
         [((node,), float(node == shown.assigned)) for node in group.names],
         [((), float(shown.latched))],
         [((), float(shown.held))],
+        [((), shown.hold_due)],
+        [((name,), float(name in shown.blocked)) for name in BRAKES],
         [((), float(shown.generation))],
         [((), shown.changed_at)],
         [
@@ -313,8 +336,10 @@ def _group_lines(shown: _Shown) -> tuple[str, ...]:
             for node, said in zip(group.names, shown.modes, strict=True)
             for word in words
         ],
-        [((name,), float(in_sync)) for name, in_sync, _ in shown.adapters],
-        [((name,), last) for name, _, last in shown.adapters],
+        [((name,), float(in_sync)) for name, in_sync, *_ in shown.adapters],
+        [((name,), float(usable)) for name, _, _, usable, _ in shown.adapters],
+        [((name,), float(yielded)) for name, *_, yielded in shown.adapters],
+        [((name,), last) for name, _, last, *_ in shown.adapters],
     ]
     found = []
     for (name, labels, _), values in zip(GROUP_GAUGES, lines, strict=True):
