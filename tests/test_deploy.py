@@ -1,0 +1,156 @@
+"""What docs/deploy has works: rules, dashboard, runbook, units; and a real Prometheus fires."""
+
+import json
+import re
+import shutil
+import socket
+import subprocess
+import time
+import urllib.request
+from pathlib import Path
+
+import pytest
+import yaml
+
+from lb_probe.core.failover import CONDITIONS
+from lb_probe.demo import Demo
+from lb_probe.events.metrics import Metrics, Snapshot
+
+DOCS = Path(__file__).parents[1] / "docs"
+DEPLOY = DOCS / "deploy"
+RULES = DEPLOY / "prometheus" / "lb-probe.rules.yml"
+METRIC = re.compile(r"\blb_probe_[a-z_]+")
+BASE = "https://lb-probe.example/docs/runbook#"
+
+
+def need(program):
+    """Return where a program is; a test without it says so."""
+    found = shutil.which(program) or shutil.which(program, path="/usr/sbin:/sbin")
+    if found is None:
+        pytest.skip(f"{program} is not installed")
+    return found
+
+
+def rules():
+    return [
+        rule for group in yaml.safe_load(RULES.read_text())["groups"] for rule in group["rules"]
+    ]
+
+
+def known():
+    """Every metric there is, as a scrape names its series."""
+    metrics = Metrics(lambda: 0.0)
+    text = metrics.render(Snapshot((), is_store_writable=True, is_config_good=True)).decode()
+    found = set()
+    for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
+        more = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
+        found |= {name + end for end in more}
+    return found
+
+
+def anchors():
+    heads = re.findall(r"^#+ (.+)$", (DOCS / "runbook.md").read_text(), re.MULTILINE)
+    return {re.sub(r"[^a-z0-9 -]", "", head.lower()).replace(" ", "-") for head in heads}
+
+
+# ------------------------------------------------------------------ rules and dashboard
+def test_prometheus_accepts_the_rules_and_their_tests_hold():
+    promtool = need("promtool")
+    for words in (
+        ["check", "rules", RULES],
+        ["test", "rules", RULES.with_name("lb-probe.tests.yml")],
+    ):
+        answer = subprocess.run(
+            [promtool, *map(str, words)], capture_output=True, text=True, timeout=60, check=False
+        )
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def test_every_alert_has_a_runbook_and_every_condition_too():
+    for rule in rules():
+        if "alert" in rule:
+            link = rule["annotations"]["runbook_url"]
+            assert link.startswith(BASE)
+            assert link.removeprefix(BASE) in anchors(), link
+            assert rule["labels"]["severity"] in ("page", "ticket")
+            assert rule["alert"] in (DOCS / "runbook.md").read_text(), rule["alert"]
+    assert set(CONDITIONS) <= anchors()
+
+
+def test_rules_and_dashboard_ask_only_for_metrics_that_exist():
+    recorded = {rule["record"] for rule in rules() if "record" in rule}
+    asked = "\n".join(rule["expr"] for rule in rules())
+    dashboard = json.loads((DEPLOY / "grafana" / "lb-probe.json").read_text())
+    targets = [t for panel in dashboard["panels"] for t in panel.get("targets", [])]
+    asked += "\n".join(target["expr"] for target in targets)
+    asked += "\n".join(str(v.get("query", "")) for v in dashboard["templating"]["list"])
+    assert targets
+    assert set(METRIC.findall(asked)) - known() == set()
+    assert set(re.findall(r"lb_probe:[a-z0-9_:]+", asked)) <= recorded
+
+
+# ------------------------------------------------------------------ a real one
+def ask(port, path):
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        return json.load(answer)
+
+
+@pytest.mark.timeout(120)
+def test_a_real_prometheus_sees_a_real_failover_and_the_alert_fires(stand, tmp_path):
+    prometheus = need("prometheus")
+    demo: Demo = stand(confirm="300ms")
+    metrics = demo.ports["9600"]
+    (tmp_path / "prometheus.yml").write_text(
+        f"""
+global: {{scrape_interval: 1s, evaluation_interval: 1s}}
+rule_files: [{RULES}]
+scrape_configs:
+  - job_name: lb-probe
+    static_configs: [{{targets: ["127.0.0.1:{metrics}"]}}]
+"""
+    )
+    port = _free_port()
+    with (tmp_path / "log").open("wb") as log:
+        child = subprocess.Popen(
+            [
+                prometheus,
+                f"--config.file={tmp_path}/prometheus.yml",
+                f"--storage.tsdb.path={tmp_path}/data",
+                f"--web.listen-address=127.0.0.1:{port}",
+            ],
+            stdout=log,
+            stderr=log,
+        )
+        try:
+            _until(lambda: _assigned(port) == "node-a", "it scrapes node-a as assigned")
+            demo.kill("node-a")
+            _until(lambda: "LbProbeFailedOver" in _firing(port), "the alert fires")
+            assert _assigned(port) == "node-b"
+        finally:
+            child.terminate()
+            child.wait()
+
+
+def _free_port():
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        return free.getsockname()[1]
+
+
+def _assigned(port):
+    try:
+        found = ask(port, "/api/v1/query?query=lb_probe_group_assigned==1")["data"]["result"]
+    except OSError:
+        return None
+    return found[0]["metric"]["node"] if found else None
+
+
+def _firing(port):
+    alerts = ask(port, "/api/v1/alerts")["data"]["alerts"]
+    return {alert["labels"]["alertname"] for alert in alerts if alert["state"] == "firing"}
+
+
+def _until(is_true, what, patience_s=40.0):
+    end = time.monotonic() + patience_s
+    while not is_true():
+        assert time.monotonic() < end, f"waited {patience_s:.0f}s in vain until {what}"
+        time.sleep(0.1)
