@@ -50,6 +50,7 @@ from lb_probe.core.model import Event, Failed, Gate, Observation, Page
 from lb_probe.core.timing import lints
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.metrics import CONTENT_TYPE, Metrics, Snapshot
+from lb_probe.events.systemd import Systemd
 from lb_probe.ports import (
     EventSink,
     Invalid,
@@ -569,7 +570,8 @@ class _Prober:
         self._allowed = allowed
         self._clock = SystemClock()
         self._metrics = Metrics(self._clock.wall)
-        self._events = Fanout(self._metrics.emit, Log().emit, *_die_at())
+        self._systemd = Systemd()
+        self._events = Fanout(self._metrics.emit, Log().emit, self._systemd.emit, *_die_at())
         self._progress = _Progress(self._clock.monotonic())
         self._broken: Exception | None = None
         rounds = [g.probe.interval_s + g.probe.timeout_s for g in config.groups]
@@ -623,6 +625,7 @@ class _Prober:
             if config.reference_targets:
                 watch = self._reference_watch(controller)
                 parts.append(tasks.create_task(self._supervised("references", watch)))
+            parts.append(tasks.create_task(self._systemd.watch(self._clock, self._trouble)))
             await stop.wait()
             for part in parts:
                 part.cancel()
@@ -807,7 +810,7 @@ def run_agent(path: Path, node: str) -> int:
 
     async def serve() -> int:
         stop = asyncio.Event()
-        log = Log()
+        log = Fanout(Log().emit, Systemd().emit)
         _on_signals(stop, log)
         await agent_daemon.run(
             node,

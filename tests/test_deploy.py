@@ -1,5 +1,6 @@
 """What docs/deploy has works: rules, dashboard, runbook, units; and a real Prometheus fires."""
 
+import asyncio
 import json
 import re
 import shutil
@@ -11,10 +12,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from simulated_world import VirtualClock, settle
 
+from lb_probe.config import load
 from lb_probe.core.failover import CONDITIONS
 from lb_probe.demo import Demo
 from lb_probe.events.metrics import Metrics, Snapshot
+from lb_probe.events.systemd import Systemd
 
 DOCS = Path(__file__).parents[1] / "docs"
 DEPLOY = DOCS / "deploy"
@@ -154,3 +158,66 @@ def _until(is_true, what, patience_s=40.0):
     while not is_true():
         assert time.monotonic() < end, f"waited {patience_s:.0f}s in vain until {what}"
         time.sleep(0.1)
+
+
+# ------------------------------------------------------------------ units and containers
+UNITS = sorted((DEPLOY / "systemd").glob("*.service"))
+
+
+@pytest.mark.parametrize("unit", UNITS, ids=lambda unit: unit.name)
+def test_systemd_finds_little_to_expose(unit):
+    line = [need("systemd-analyze"), "security", "--offline=true", "--threshold=20", str(unit)]
+    answer = subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+    assert answer.returncode == 0, answer.stdout[-300:]
+
+
+def test_the_cluster_example_is_a_configuration_that_is_accepted(tmp_path):
+    parts = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "lb-probe.yaml").read_text()))
+    kinds = {part["kind"]: part for part in parts}
+    file = tmp_path / "probes.yaml"
+    file.write_text(kinds["ConfigMap"]["data"]["probes.yaml"])
+    assert load(file).groups[0].act is False
+    spec = kinds["Deployment"]["spec"]
+    assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
+    yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+
+
+@pytest.mark.timeout(120)
+def test_the_prober_tells_systemd_that_it_is_ready_and_alive(stand):
+    demo: Demo = stand()
+    demo.kill("prober")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(demo.folder / "notify"))
+        supervisor.settimeout(30.0)
+        address = str(demo.folder / "notify")
+        demo.start("prober", NOTIFY_SOCKET=address, WATCHDOG_USEC="400000")
+        heard = {supervisor.recv(100) for _ in range(4)}
+        assert heard == {b"READY=1", b"WATCHDOG=1"}
+        demo.children["prober"].terminate()
+        while supervisor.recv(100) != b"STOPPING=1":
+            pass
+
+
+async def test_the_watchdog_starves_when_no_probe_ends(tmp_path):
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as supervisor:
+        supervisor.bind(str(tmp_path / "notify"))
+        supervisor.setblocking(False)
+        told = Systemd({"NOTIFY_SOCKET": str(tmp_path / "notify"), "WATCHDOG_USEC": "4000000"})
+        clock, trouble = VirtualClock(), [""]
+        task = asyncio.ensure_future(told.watch(clock, lambda: trouble[0]))
+        await settle()
+        await clock.advance(2.5)
+        assert [supervisor.recv(100) for _ in range(3)] == [b"WATCHDOG=1"] * 3
+        trouble[0] = "no probe ended for 30s"
+        await clock.advance(60.0)
+        with pytest.raises(BlockingIOError):
+            supervisor.recv(100)
+        task.cancel()
+
+
+async def test_without_systemd_nothing_is_told():
+    told = Systemd({})
+    told.tell("READY=1")
+    await told.watch(VirtualClock(), lambda: "")
+    gone = Systemd({"NOTIFY_SOCKET": "/nonexistent/notify"})
+    gone.tell("READY=1")
