@@ -849,7 +849,7 @@ def _agent_check(check: Any) -> agent_checks.Check:
     }
     if check.type == "http":
         return agent_checks.HttpCheck(
-            **pace, url=check.url, expect_status=check.expect_status, expect=check.expect
+            **pace, url=str(check.url), expect_status=check.expect_status, expect=check.expect
         )
     if check.type == "tcp":
         return agent_checks.TcpCheck(**pace, host=check.address.host, port=check.address.port)
