@@ -142,6 +142,7 @@ class _Runtime:
         self.hold_due_at: float | None = None
         self.is_overdue_told = False
         self.changed = asyncio.Event()
+        self.overdue: set[tuple[str, Page]] = set()
         self.decision: Decision | None = None
         self.look: _Look | None = None
 
@@ -357,16 +358,24 @@ class Controller:
         self._recorder.note("stalled", reason=why, away_s=round(seconds, 3))
         self._discount(why, "prober.stalled")
 
+    def doubt(self, name: str, node: str, page: Page, is_on: bool) -> None:
+        """Note that a probe of this page is overdue, or no more so: evidence of nothing."""
+        overdue = self._groups[name].overdue
+        (overdue.add if is_on else overdue.discard)((node, page))
+
     def is_hurried(self, name: str, node: str, page: Page) -> bool:
         """Tell whether this page should be probed at `recheck`, though it did not fail.
 
-        While the Primary is doubtful the Secondary's word must be newer than the doubt.
+        While the Primary is doubtful, or overdue, the Secondary's word must be newer than the
+        doubt.
         """
         runtime = self._groups[name]
         if page is not Page.HASTATUS or node != runtime.watched:
             return False
         if runtime.traffic is not Traffic.PRIMARY:
             return False
+        if (runtime.group.primary, Page.STATUS) in runtime.overdue:
+            return True
         now = self._clock.monotonic()
         if ev.is_doubtful(runtime.evidence, runtime.group, now):
             return True
@@ -535,6 +544,7 @@ class Controller:
         self._store_failed(error)
 
     async def _fail_over(self, runtime: _Runtime) -> None:
+        self._notice_stall()  # one since the decision has made its evidence worthless
         decision = self._decide(runtime)  # again: an operator may have acted in between
         if decision.action is not Action.FAIL_OVER:
             return
