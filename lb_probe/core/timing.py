@@ -164,10 +164,9 @@ def _by_schedule(timing: Timing, took_s: float) -> Window:
 
 def _verdict(timing: Timing, took_s: float, nudge_s: float, confirm_s: float) -> tuple[int, float]:
     """Return the number of the failure that makes the verdict, and when it ends."""
-    for number, end in enumerate(_ends(timing, took_s, nudge_s), 1):
-        if number >= timing.fall and end >= confirm_s - _ROUNDING_S:
-            return number, end
-    raise AssertionError  # pages are asked for ever
+    ends = enumerate(_ends(timing, took_s, nudge_s), 1)
+    enough_s = confirm_s - _ROUNDING_S
+    return next((n, end) for n, end in ends if n >= timing.fall and end >= enough_s)
 
 
 def _ends(timing: Timing, took_s: float, nudge_s: float) -> Iterator[float]:
