@@ -650,6 +650,7 @@ class _Prober:
             targets,
             report=report,
             hurry=controller.is_hurried,
+            doubt=controller.doubt,
             late=self._metrics.started_late,
             stalled=controller.stalled,
             clock=self._clock.monotonic,

@@ -151,6 +151,7 @@ class _Runtime:
         self.hold_due_at: float | None = None
         self.is_overdue_told = False
         self.changed = asyncio.Event()
+        self.overdue: set[tuple[str, Page]] = set()
         self.decision: Decision | None = None
         self.look: _Look | None = None
 
@@ -379,16 +380,24 @@ class Controller:
         self._recorder.note("stalled", reason=why, away_s=round(seconds, 3))
         self._discount(why, "prober.stalled")
 
+    def doubt(self, name: str, node: str, page: Page, is_on: bool) -> None:
+        """Note that a probe of this page is overdue, or no more so: evidence of nothing."""
+        overdue = self._groups[name].overdue
+        (overdue.add if is_on else overdue.discard)((node, page))
+
     def is_hurried(self, name: str, node: str, page: Page) -> bool:
         """Tell whether this page should be probed at `recheck`, though it did not fail.
 
-        While the Primary is doubtful the Secondary's word must be newer than the doubt.
+        While the Primary is doubtful, or overdue, the Secondary's word must be newer than the
+        doubt.
         """
         runtime = self._groups[name]
         if page is not Page.HASTATUS or node != runtime.watched:
             return False
         if runtime.traffic is not Traffic.PRIMARY:
             return False
+        if (runtime.group.primary, Page.STATUS) in runtime.overdue:
+            return True
         now = self._clock.monotonic()
         if ev.is_doubtful(runtime.evidence, runtime.group, now):
             return True
@@ -585,6 +594,7 @@ class Controller:
         self._store_failed(error)
 
     async def _fail_over(self, runtime: _Runtime) -> None:
+        self._notice_stall()  # one since the decision has made its evidence worthless
         decision = self._decide(runtime)  # again: an operator may have acted in between
         if decision.action is not Action.FAIL_OVER:
             return
@@ -699,14 +709,15 @@ class Controller:
             reconciler.want(Wanted(state.assigned, state.generation, may_write, decided_at, fence))
 
     def _left_s(self, state: Saved, hold: Hold, *, is_new: bool) -> float:
-        """Return the seconds a hold has left; only one found at start goes by the wall clock now.
+        """Return the seconds a hold has left; only one found at start goes by the wall clock.
 
-        A new one runs from its own beginning: the clock may have jumped while it was saved.
+        A new one runs from its own beginning: the clock may have jumped while it was saved. And
+        the wall clock is the one of our own beginning: it may have jumped while we looked around.
         """
         change = state.last_change
         if is_new and change is not None and change.kind == "hold":
             return hold.until_wall - change.at_wall
-        return hold.until_wall - self._clock.wall()
+        return hold.until_wall - (self._wall_offset + self._clock.monotonic())
 
     async def _reload(self, runtime: _Runtime) -> None:
         """Take over what is on disk: somebody saved there, or our own outcome was unknown."""

@@ -7,7 +7,8 @@ at its times. Nothing here judges: `simulation_judge` does.
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 from simulation_clock import BEGIN, Clock
@@ -46,6 +47,8 @@ from lb_probe.core.model import (
     Saved,
 )
 from lb_probe.ports import LbProbeError, StoreError
+from lb_probe.prober.schedule import Pace, Schedule
+from lb_probe.prober.target import Target
 
 HOLD_S = 3.0
 GATES = {
@@ -54,6 +57,17 @@ GATES = {
     "switchover": {"primary-serving", "standby-ready", "adapters-reachable"},
     "swap-roles": {"roles-observed"},
 }
+
+
+@dataclass
+class _Probe:
+    """One probe under way; `told_after_s` is how long its answer lies about before it is told."""
+
+    is_dropped: bool = False
+    told_after_s: float = 0.0
+
+    def cancel(self) -> None:
+        self.is_dropped = True
 
 
 # ------------------------------------------------------------------ the world
@@ -99,8 +113,7 @@ class Simulation:
         self._is_up = False
         self._die_in: int | None = None
         self._tasks: list[asyncio.Task[None]] = []
-        self._due: dict[tuple[str, Page], tuple[float, float]] = {}
-        self._failing: dict[tuple[str, Page], int] = {}
+        self._untold: dict[Observation, float] = {}
         self._generation_seen = 0
         self._due_holds: dict[str, tuple[int, float]] = {}
         self._due_by_wall = 0.0
@@ -158,8 +171,9 @@ class Simulation:
             self.disk,
             self.clock,
             self,
-            quicken=self._quicken,
+            quicken=lambda name: schedule.quicken(name),
         )
+        schedule = self._schedule(controller, life)
         try:
             await controller.start({"g": self.note} if self.note else None)
         except StoreError:  # it ends, and is started again
@@ -171,8 +185,7 @@ class Simulation:
         self.note = None
         self.controller = controller
         self.judge.believes(controller.view("g").saved)
-        for i, key in enumerate((n, p) for n in (A, B) for p in Page):
-            self._plan_probe(key, self.clock.now + 0.05 + 0.17 * i, life)
+        self._tasks.append(self.clock.create_task(schedule.run()))
         if self.plan.references:
             self.clock.at(self.clock.now + 0.13, self._refer, life)
         await controller.run()
@@ -187,36 +200,62 @@ class Simulation:
             self._tell(f"{self.clock.now - BEGIN:8.3f}  {text}".rstrip())
 
     # -------------------------------------------------------------- probes
-    def _plan_probe(self, key: tuple[str, Page], at: float, life: int) -> None:
-        started = self._due.get(key, (0.0, 0.0))[1]
-        self._due[key] = (at, started)
-        self.clock.at(at, self._begin, key, at, life)
+    def _schedule(self, controller: Controller, life: int) -> Schedule:
+        pace = Pace(self.interval_s, self.recheck_s, self.plan.fall)
+        pages = [(name, page) for name in (A, B) for page in Page]
+        return Schedule(
+            [
+                (Target("g", *p, "http", "::1", 1, "/", timeout_s=self.timeout_s), pace)
+                for p in pages
+            ],
+            report=partial(self._report, life),
+            hurry=controller.is_hurried,
+            doubt=controller.doubt,
+            stalled=controller.stalled,
+            clock=self.clock.monotonic,
+            rng=self.rng,
+            start=partial(self._begin, life),
+        )
 
-    def _begin(self, key: tuple[str, Page], at: float, life: int) -> None:
-        if life != self._life or self._due[key][0] != at:
-            return
-        started = self.clock.now
-        self._due[key] = (float("inf"), started)  # in flight
-        outcome = self._cut and self._cut_off(f"{key[0]}/{key[1].value}")
+    def _begin(self, life: int, target: Target, done: Callable[[Observation], None]) -> _Probe:
+        node, page = target.node, target.page
+        outcome = self._cut and self._cut_off(f"{node}/{page.value}")
         if not outcome:
             is_lost = self._loss and self.rng.random() < self._loss
-            outcome = LOST if is_lost else self.nodes[key[0]].answer(key[1])
+            outcome = LOST if is_lost else self.nodes[node].answer(page)
         hangs = outcome is LOST or outcome is HUNG
+        started, probe = self.clock.now, _Probe()
         ended = started + (self.timeout_s if hangs else self.rng.uniform(0.002, 0.04))
-        delay = self._delays.pop(f"{key[0]}/{key[1].value}", None)
-        if delay is None:
-            self.clock.at(ended, self._end, key, Observation(*key, started, ended, outcome), life)
-        else:
-            self._delay(key, Observation(*key, started, ended, outcome), life, *delay)
-
-    def _delay(self, key, seen: Observation, life: int, how: str, seconds: float) -> None:
-        """Deliver it late; `stuck` probes the page no more until then."""
-        late = seen.ended_at + seconds
+        how, seconds = self._delays.pop(f"{node}/{page.value}", ("", 0.0))
         if how == "stuck":
-            self.clock.at(late, self._end, key, replace(seen, ended_at=late), life)
+            ended += seconds
+        elif how == "late":
+            probe.told_after_s = seconds
+        seen = Observation(node, page, started, ended, outcome)
+        self.clock.at(ended, self._end, life, probe, done, seen)
+        return probe
+
+    def _end(
+        self, life: int, probe: _Probe, done: Callable[[Observation], None], seen: Observation
+    ) -> None:
+        if life != self._life or probe.is_dropped:
             return
-        self.clock.at(late, self._deliver, seen, life)
-        self._plan_probe(key, seen.ended_at + self.recheck_s, life)
+        seen = self._as_of_now(seen)
+        if probe.told_after_s:
+            self._untold[seen] = probe.told_after_s
+        done(seen)
+
+    def _report(self, life: int, name: str, seen: Observation) -> None:
+        """Take a result of the schedule; one that is to come late is told later."""
+        later_s = self._untold.pop(seen, None)
+        if later_s is None:
+            self._deliver(seen, life)
+        else:
+            self.clock.at(self.clock.now + later_s, self._deliver, seen, life)
+
+    def _as_of_now(self, seen: Observation) -> Observation:
+        """The loop was away, or it came late."""
+        return replace(seen, ended_at=self.clock.now) if seen.ended_at < self.clock.now else seen
 
     def _cut_off(self, name: str) -> Failed | None:
         node = name.partition("/")[0]
@@ -224,27 +263,9 @@ class Simulation:
 
     def _deliver(self, seen: Observation, life: int) -> None:
         if life == self._life and self.controller is not None:
-            if seen.ended_at < self.clock.now:  # the loop was away, or it came late
-                seen = replace(seen, ended_at=self.clock.now)
+            seen = self._as_of_now(seen)
             self.judge.observed(seen)
             self.controller.observe("g", seen)
-
-    def _end(self, key: tuple[str, Page], seen: Observation, life: int) -> None:
-        if life != self._life or self.controller is None:
-            return
-        failed = isinstance(seen.outcome, Failed)
-        self._failing[key] = self._failing.get(key, 0) + 1 if failed else 0
-        self._deliver(seen, life)
-        quick = 0 < self._failing[key] < self.plan.fall
-        quick = quick or self.controller.is_hurried("g", *key)
-        pause = self.recheck_s if quick else self.interval_s
-        self._plan_probe(key, max(seen.started_at + pause, self.clock.now), life)
-
-    def _quicken(self, name: str) -> None:
-        for key, (at, started) in self._due.items():
-            soon = max(started + self.recheck_s, self.clock.now)
-            if soon < at < float("inf") and self.controller.is_hurried(name, *key):
-                self._plan_probe(key, soon, self._life)
 
     def _refer(self, life: int) -> None:
         """Ask the reference targets, once a second."""

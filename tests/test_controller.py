@@ -21,7 +21,7 @@ from lb_probe.controller import (
     Ask,
     Controller,
 )
-from lb_probe.core.model import Saved
+from lb_probe.core.model import Action, Page, Saved
 from lb_probe.ports import Conflict, NotFound, Refused, StoreError
 
 
@@ -509,6 +509,43 @@ async def test_primary_that_was_well_during_the_pause_keeps_the_traffic(make):
     world.nodes["a"].state = "up"
     await world.advance(10)
     assert (world.traffic, view(world).decision.condition) == ({"edge": "a"}, "normal")
+
+
+async def test_pause_between_a_decision_and_its_turn_makes_the_decision_worthless(make, events):
+    world = await make()
+    async with world.controller._groups["epmm"].lock:  # an operator's command is under way
+        world.nodes["a"].state = "dead"
+        await until(world, lambda: view(world).decision.action is Action.FAIL_OVER)
+        world.clock.now += 30.0
+    await settle()
+    assert "prober.stalled" in names(events)
+    assert not view(world).saved.latched
+    resumed = world.clock.now
+    await until(world, lambda: world.traffic == {"edge": "b"})
+    assert world.clock.now - resumed >= 2.0
+
+
+# ------------------------------------------------------------------ a probe that is overdue
+async def test_while_the_primary_is_overdue_the_secondary_is_hurried_and_nothing_is_decided(make):
+    world = await make()
+    waiting = ("epmm", "b", Page.HASTATUS)
+    before = view(world).decision
+    assert not world.controller.is_hurried(*waiting)
+    world.controller.doubt("epmm", "a", Page.STATUS, True)
+    assert world.controller.is_hurried(*waiting)
+    for other in (("a", Page.STATUS), ("a", Page.HASTATUS), ("b", Page.STATUS)):
+        assert not world.controller.is_hurried("epmm", *other)
+    world.controller.tick()
+    assert view(world).decision == before
+    world.controller.doubt("epmm", "a", Page.STATUS, False)
+    assert not world.controller.is_hurried(*waiting)
+
+
+async def test_doubt_of_another_page_hurries_nobody(make):
+    world = await make()
+    for node, page in (("a", Page.HASTATUS), ("b", Page.STATUS), ("b", Page.HASTATUS)):
+        world.controller.doubt("epmm", node, page, True)
+    assert not world.controller.is_hurried("epmm", "b", Page.HASTATUS)
 
 
 async def test_time_that_passes_as_it_should_is_no_stall(make, events):

@@ -119,7 +119,8 @@ async def begins_to_fail(path, state, least_s, most_s):
             found = await moved_by_itself_in(world, 120.0)
             # This world's probes drift: each may start a step late, and the next counts from it.
             latest_s = most_s * 1.05 + STEP_S
-            assert least_s - STEP_S <= found <= latest_s, (state, later_s)
+            earliest_s = least_s * 0.95 - STEP_S  # fewer of them fill `confirm`
+            assert earliest_s <= found <= latest_s, (state, later_s)
 
 
 async def test_goldens_tell_every_condition_and_every_brake():

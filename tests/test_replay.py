@@ -182,6 +182,29 @@ async def test_fall_and_interval_and_timeout_of_the_other_configuration_count():
     assert 5.0 <= seldom <= 15.0
 
 
+async def hangs(seconds, **changes):
+    async with telling(**changes) as world:
+        world.nodes["a"].state = "hung"
+        await world.advance(seconds)
+        return world.group, exported(world.store.records)
+
+
+async def test_primary_that_hangs_is_asked_beside_a_probe_that_is_overdue():
+    group, records = await hangs(60.0, confirm_s=0.0, max_age_s=20.0)
+    patient = {"timeout_s": 5.0, "max_age_s": 20.0}
+    some = [
+        setting(group, **patient),
+        setting(group, **patient, fall=5),
+        setting(group, **patient, recheck_s=6.0),  # never overdue: one after another
+    ]
+    (fault,) = compare(records, some)["faults"]
+    beside, more, apart = (would["after_s"] for would in fault["would"])
+    assert 5.5 <= beside <= 6.5 + CADENCE_S
+    assert more - beside == pytest.approx(0.5, abs=0.01)
+    assert 17.0 <= apart <= 18.0 + CADENCE_S
+    assert compare(records, some) == compare(records, some, may_skip=False)
+
+
 async def test_move_that_only_the_other_configuration_makes_does_not_hide_the_next_fault():
     async with telling(confirm_s=10.0) as world:
         for _ in range(3):

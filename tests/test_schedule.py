@@ -34,7 +34,7 @@ from lb_probe.core.model import (
 from lb_probe.prober.http_probe import Engine, Target
 from lb_probe.prober.schedule import Pace, Schedule, watch_references
 
-PACE = Pace(interval_s=1.0, recheck_s=0.25, fall=3, overlap=True)
+PACE = Pace(interval_s=1.0, recheck_s=0.25, fall=3)
 FAILED = Failed(Phase.BODY, "x")
 TIMEOUT = Failed(Phase.TIMEOUT, "no answer")
 BOTH_LOOPS = pytest.mark.parametrize(
@@ -265,7 +265,7 @@ async def test_hurry_is_asked_after_the_report():
 async def test_a_page_that_hangs_has_failed_after_its_timeout_and_fall_less_one_rechecks(
     fall, recheck_s
 ):
-    world = World(pace=Pace(1.0, recheck_s, fall, overlap=True))
+    world = World(pace=Pace(1.0, recheck_s, fall))
     async with world.probing():
         await asyncio.sleep(5.3)
         world.hangs.add(KEY)
@@ -377,7 +377,7 @@ async def test_a_page_slower_than_half_its_timeout_that_hangs_fails_one_timeout_
 @virtual
 async def test_a_failure_that_is_an_answer_ends_the_overlap():
     """The probe that hangs goes on, and counts when it ends; the others keep the recheck pace."""
-    world = World(pages=(Page.STATUS,), pace=Pace(1.0, 0.25, 4, overlap=True), timeout_s=3.0)
+    world = World(pages=(Page.STATUS,), pace=Pace(1.0, 0.25, 4), timeout_s=3.0)
     async with world.probing():
         await world.schedule.cycle_done.wait()
         world.hangs.add(KEY)
@@ -442,7 +442,7 @@ async def test_what_a_dropped_probe_still_says_is_not_heard():
 @virtual
 async def test_doubt_is_told_before_any_result_and_hurries_who_waits():
     waiting = ("g0", "b", Page.HASTATUS)
-    world = World(groups=2, pace=Pace(30.0, 0.5, 3, overlap=True), timeout_s=10.0)
+    world = World(groups=2, pace=Pace(30.0, 0.5, 3), timeout_s=10.0)
 
     def doubt(*key, is_doubtful):
         world.doubts.append((key, is_doubtful, world.loop.time()))
@@ -547,7 +547,7 @@ async def test_no_cut_of_our_own_link_moves_traffic_though_probes_overlap(seed):
 
 @virtual
 async def test_a_slow_probe_delays_its_next_start_where_nothing_is_doubted():
-    world = World(pace=Pace(1.0, 2.0, 3, overlap=True), timeout_s=1.8)
+    world = World(pace=Pace(1.0, 2.0, 3), timeout_s=1.8)
     world.took_s = 1.6
     await world.run_for(20)
     assert world.gaps(KEY) == pytest.approx([1.6] * len(world.gaps(KEY)))
@@ -558,7 +558,7 @@ async def test_a_slow_probe_delays_its_next_start_where_nothing_is_doubted():
 # ------------------------------------------------------------------ asked for by hand
 @virtual
 async def test_probe_now_starts_at_once_and_the_next_follows_after_its_delay():
-    world = World(pace=Pace(10.0, 1.0, 3, overlap=True))
+    world = World(pace=Pace(10.0, 1.0, 3))
     async with asyncio.TaskGroup() as tasks:
         run = tasks.create_task(world.run_for(60))
         await asyncio.sleep(15)
@@ -573,7 +573,7 @@ async def test_probe_now_starts_at_once_and_the_next_follows_after_its_delay():
 
 @virtual
 async def test_probe_now_leaves_a_running_probe_alone():
-    world = World(pace=Pace(10.0, 5.5, 3, overlap=True), pages=(Page.STATUS,), timeout_s=6.0)
+    world = World(pace=Pace(10.0, 5.5, 3), pages=(Page.STATUS,), timeout_s=6.0)
     world.took_s = 5.0
     async with asyncio.TaskGroup() as tasks:
         run = tasks.create_task(world.run_for(45))
@@ -588,7 +588,7 @@ async def test_probe_now_leaves_a_running_probe_alone():
 
 @virtual
 async def test_probe_now_from_within_a_report_is_not_lost():
-    world = World(pace=Pace(100.0, 1.0, 3, overlap=True))
+    world = World(pace=Pace(100.0, 1.0, 3))
     left = [1, 1]
     world.on_report = lambda group, seen: left and left.pop() and world.schedule.probe_now(*KEY)
     await world.run_for(100)
@@ -608,7 +608,7 @@ async def test_probe_now_knows_its_pages_and_needs_a_running_schedule():
 
 @virtual
 async def test_quicken_pulls_the_hurried_pages_of_the_group_forward():
-    world = World(groups=2, pace=Pace(60.0, 2.0, 3, overlap=True))
+    world = World(groups=2, pace=Pace(60.0, 2.0, 3))
     waiting = ("g0", "b", Page.HASTATUS)
     async with asyncio.TaskGroup() as tasks:
         run = tasks.create_task(world.run_for(100))
@@ -633,7 +633,7 @@ async def test_quicken_pulls_the_hurried_pages_of_the_group_forward():
 
 @virtual
 async def test_quicken_keeps_the_recheck_distance():
-    world = World(pace=Pace(60.0, 2.0, 3, overlap=True))
+    world = World(pace=Pace(60.0, 2.0, 3))
 
     def on_report(group, observation):
         if (group, observation.node, observation.page) == KEY and not world.hurried:
@@ -858,7 +858,7 @@ def test_a_real_node_that_accepts_and_never_answers_is_known_to_fail_before_two_
         target = Target("g", "a", Page.STATUS, "http", "127.0.0.1", port, "/", timeout_s=2.0)
         engine = Engine(time.monotonic)
         schedule = Schedule(
-            [(target, Pace(0.5, 0.1, 3, overlap=True))],
+            [(target, Pace(0.5, 0.1, 3))],
             report=lambda group, observation: failures.put_nowait(observation),
             hurry=lambda *key: False,
             clock=time.monotonic,

@@ -4,8 +4,8 @@ Every window is in seconds from the fault, the shortest and the longest case. De
 `prober.schedule` and `core.evidence` do together:
 
 * The first failing probe starts within `interval`. Until `fall` failures the page is asked every
-  `recheck`, then every `interval` again; a probe that hangs lasts `timeout`, and the next one of
-  its page waits for it.
+  `recheck`, then every `interval` again. A probe that hangs lasts `timeout`; the next ones start
+  beside it while the verdict is open, `fall` at most at once, and wait for it after that.
 * The verdict falls when a failed probe ends, is at least the `fall`-th, and ends `confirm` or more
   after the first one started. So `confirm` is rounded up to the next probe.
 * The Secondary's word must be newer than the first failure. It is asked every `recheck` meanwhile;
@@ -18,7 +18,10 @@ Source: guide lines 219-221 and 332-338; R57, R61-R65; DESIGN sections 1 and 5.
 """
 
 import math
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from itertools import islice
 from typing import Literal
 
 # A probe starts or ends this much late now and then. Where one ends just as `confirm` does, it is
@@ -115,7 +118,7 @@ def detection(timing: Timing, hangs: bool) -> Window:
     >>> detection(Timing(), hangs=False)
     Window(least_s=10.5, most_s=11.5)
     >>> detection(Timing(), hangs=True)
-    Window(least_s=10.0, most_s=11.0)
+    Window(least_s=10.25, most_s=11.25)
     """
     if hangs and _outlasts_age(timing):
         return Window(math.inf, math.inf)
@@ -141,29 +144,54 @@ def promotion_window(promotion: Promotion) -> Window:
 
 def _by_schedule(timing: Timing, took_s: float) -> Window:
     """Return the window where each failing probe lasts `took_s`, as if no reading grew old."""
-    fallen_s, step_s = _pace(timing, took_s)
-    # Slower probes need fewer of them to fill `confirm`, and so may be done sooner.
-    slower_s, slower_step_s = _pace(timing, took_s + _JITTER_S)
-    soonest = _steps(timing.confirm_s - slower_s, slower_step_s)
-    least_s = max(fallen_s + soonest * step_s, timing.confirm_s)
+    confirm_s = timing.confirm_s
     # Probes on a plan come early or late to one another; those that wait for the last only late.
-    is_planned = timing.confirm_s > took_s and took_s < max(timing.interval_s, timing.recheck_s)
-    latest = _steps(timing.confirm_s + (_JITTER_S if is_planned else 0.0) - fallen_s, step_s)
+    is_planned = confirm_s > took_s and took_s < max(timing.interval_s, timing.recheck_s)
+    later_s = confirm_s + (_JITTER_S if is_planned else 0.0)
+    soonest, latest, number = math.inf, 0.0, 0
+    for nudge_s in (-_JITTER_S, _JITTER_S):
+        # Slower probes need fewer of them to fill `confirm`, and so may be done sooner.
+        number, _ = _verdict(timing, took_s + _JITTER_S, nudge_s, confirm_s)
+        _, surely_s = _verdict(timing, took_s, nudge_s, confirm_s)
+        maybe_s = next(islice(_ends(timing, took_s, nudge_s), number - 1, None))
+        soonest = min(soonest, surely_s, maybe_s)
+        latest = max(latest, _verdict(timing, took_s, nudge_s, later_s)[1])
     # One failure was enough: the Secondary may have been asked just before, and is asked again.
-    is_first = timing.fall == 1 and soonest == 0
+    is_first = number == 1
     asked_s = max(0.0, timing.recheck_s - took_s) if is_first else 0.0
-    most_s = timing.interval_s + fallen_s + max(latest * step_s, asked_s)
-    return Window(least_s, most_s)
+    return Window(max(soonest, confirm_s), timing.interval_s + max(latest, took_s + asked_s))
 
 
-def _pace(timing: Timing, took_s: float) -> tuple[float, float]:
-    """Return seconds from the first failure's start to the end of the last of `fall`, and on."""
-    fallen_s = (timing.fall - 1) * max(timing.recheck_s, took_s) + took_s
-    return fallen_s, max(timing.interval_s, took_s)
+def _verdict(timing: Timing, took_s: float, nudge_s: float, confirm_s: float) -> tuple[int, float]:
+    """Return the number of the failure that makes the verdict, and when it ends."""
+    ends = enumerate(_ends(timing, took_s, nudge_s), 1)
+    enough_s = confirm_s - _ROUNDING_S
+    return next((n, end) for n, end in ends if n >= timing.fall and end >= enough_s)
 
 
-def _steps(seconds: float, step_s: float) -> int:
-    return max(0, math.ceil((seconds - _ROUNDING_S) / step_s))
+def _ends(timing: Timing, took_s: float, nudge_s: float) -> Iterator[float]:
+    """Yield when each failure ends, in seconds from the start of the first; as `prober.schedule`.
+
+    Args:
+        nudge_s: Where one probe starts just as another ends, above 0 the start comes first.
+    """
+    recheck_s, fall = timing.recheck_s, timing.fall
+    is_overdue = recheck_s < timing.timeout_s <= took_s
+    base = last = now = 0.0  # start of the latest probe that was not beside another; of any
+    ends, failed = deque([took_s]), 0
+    while True:
+        may_start = is_overdue and max(failed, len(ends)) < fall
+        beside = max(last + recheck_s, now) if may_start else math.inf
+        if beside < ends[0] + nudge_s:
+            ends.append(beside + took_s)
+            last = now = beside
+            continue
+        now = ends.popleft()
+        failed += 1
+        yield now
+        if not ends:
+            now = last = base = max(base + (recheck_s if failed < fall else timing.interval_s), now)
+            ends.append(now + took_s)
 
 
 def _outlasts_age(timing: Timing) -> bool:
@@ -290,7 +318,7 @@ def _timeout_over_interval(timing: Timing) -> Lint | None:
         "timeout-over-interval",
         "note",
         f"`timeout` ({_text(timing.timeout_s)}) is longer than `interval`"
-        f" ({_text(timing.interval_s)}): a page that hangs is asked every"
+        f" ({_text(timing.interval_s)}): a page that goes on hanging is asked every"
         f" {_text(timing.timeout_s)} only, and detection takes {hung} where it hangs"
         f" and {refused} where it refuses; lower `timeout` to {_text(timing.interval_s)}",
     )

@@ -73,8 +73,6 @@ class Pace:
         interval_s: Seconds from start to start while all is plain.
         recheck_s: The same while a verdict is open.
         fall: Failures in a row that make a verdict, and the most probes under way at once.
-        overlap: Start the next probes beside one that is overdue. Off until the windows that
-            `check` and `explain` tell (`core.timing`) know of it.
 
     Raises:
         ValueError: A time is not positive, or fall is below 1.
@@ -83,7 +81,6 @@ class Pace:
     interval_s: float
     recheck_s: float
     fall: int
-    overlap: bool = False
 
     def __post_init__(self) -> None:
         if min(self.interval_s, self.recheck_s) <= 0 or self.fall < 1:
@@ -137,8 +134,6 @@ class _Slot:
 
     def overdue_s(self) -> float:
         """Return after how many seconds the latest probe is in doubt; infinity for never."""
-        if not self.pace.overlap:
-            return math.inf
         is_known = bool(self.failed) or self.is_doubtful
         if is_known and not self.may_start_beside():
             return math.inf  # nothing would come of it

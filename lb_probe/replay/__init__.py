@@ -14,7 +14,8 @@ from typing import Any
 from lb_probe.config import Config, GroupConfig
 from lb_probe.history import iso_ms
 from lb_probe.ports import NotFound, Record
-from lb_probe.replay.run import Run, Setting, Verdict
+from lb_probe.replay.plan import Setting
+from lb_probe.replay.run import Run, Verdict
 from lb_probe.replay.story import Fault, Story, faults, tell
 
 __all__ = ["Setting", "compare", "replay", "setting_of"]

@@ -1,10 +1,11 @@
 """A prober that never was: one configuration, driven through what was recorded of the pages.
 
 It decides with the real core (`evidence`, `failover`, `acts`) and probes by the rules of
-`prober.schedule`: from start to start, never overlapping, at `recheck` while a verdict is open, the
-Secondary hurried while the Primary is doubtful. It differs where the real one hangs on chance or on
-the world: a page's first probe is at the first recorded one after a start, no probe starts late, a
-probe takes as long as the recorded one did (a timeout: this configuration's), saving takes no time.
+`prober.schedule`: from start to start, at `recheck` while a verdict is open, beside one that is
+overdue, the Secondary hurried while the Primary is doubtful. It differs where the real one hangs on
+chance or on the world: a page's first probe is at the first recorded one after a start, no probe
+starts late, a probe takes as long as the recorded one did (a timeout: this configuration's), saving
+takes no time.
 """
 
 import math
@@ -20,7 +21,6 @@ from lb_probe.core.model import (
     Automation,
     Decision,
     Failed,
-    Group,
     Mode,
     Observation,
     Page,
@@ -31,30 +31,13 @@ from lb_probe.core.model import (
     Serving,
     Traffic,
 )
+from lb_probe.replay.plan import Flight, Setting, Slot
 from lb_probe.replay.story import HOLDS, MOVES, Answer, Fault, Step, Story
 
 _HANGS = (Phase.TIMEOUT, Phase.CONNECT_TIMEOUT)
 LONGEST_ROUNDS = 100
 _FLOORS = frozenset({"stalled", "clock-jumped", "rejoined", "lost"})
-
 _BRAKES = frozenset({"witness", "isolated", "rejoined", "store-failed", "store-recovered"})
-
-
-@dataclass(frozen=True, slots=True)
-class Setting:
-    """One configuration of one group.
-
-    Attributes:
-        name: What the result calls it.
-        witnesses: Load balancers that may contradict a failure of the Primary.
-    """
-
-    name: str
-    group: Group
-    interval_s: float
-    recheck_s: float
-    timeout_s: float
-    witnesses: frozenset[str] = frozenset()
 
 
 @dataclass(slots=True)
@@ -86,32 +69,6 @@ class Verdict:
     reached: dict[str, float] = field(default_factory=dict)
 
 
-@dataclass(slots=True)
-class _Slot:
-    """One page, and where it is in its plan."""
-
-    node: str
-    page: Page
-    planned: float
-    base: float = 0.0
-    started: float = -math.inf
-    ends: float = 0.0
-    fails: int = 0
-    under_way: Answer | None = None
-
-    @property
-    def due(self) -> float:
-        """When something happens to it next."""
-        return self.planned if self.under_way is None else self.ends
-
-    def shift(self, seconds: float) -> None:
-        """Put its whole plan later."""
-        self.planned += seconds
-        self.base += seconds
-        self.started += seconds
-        self.ends += seconds
-
-
 class Run:
     """One pass of one configuration through one story."""
 
@@ -125,7 +82,7 @@ class Run:
         self._decision: Decision | None = None
         self._now = self._stepped_at = 0.0
         self._answers: dict[tuple[str, Page], Answer] = {}
-        self._slots: list[_Slot] = []
+        self._slots: list[Slot] = []
         self._is_paused = self._is_isolated = self._is_store_broken = False
         self._objecting: frozenset[str] = frozenset()
         self._fault: Fault | None = None
@@ -207,7 +164,7 @@ class Run:
         if step.answer is None or step.node not in self._group.names:
             return
         if key not in self._answers:
-            self._slots.append(_Slot(*key, planned=step.at))
+            self._slots.append(Slot(*key, planned=step.at))
             self._slots.sort(key=lambda slot: (slot.node, slot.page.value))
         self._answers[key] = step.answer
 
@@ -228,7 +185,8 @@ class Run:
         self._is_paused = False
         for slot in self._slots:
             slot.planned = max(slot.planned, at)
-            slot.ends = max(slot.ends, at)
+            for flight in slot.flights:
+                flight.ends = max(flight.ends, at)
 
     def _change(self, step: Step, saved: Saved) -> None:
         if step.what == "roles-agreed":
@@ -264,49 +222,78 @@ class Run:
             if slot.due >= end:
                 break
             self._now = max(self._now, slot.due)
-            if slot.under_way is None:
-                self._start(slot)
-            else:
-                self._end(slot, slot.under_way)
+            if slot.ends <= slot.planned:  # what came is read before it is missed
+                self._end(slot, min(slot.flights, key=lambda flight: flight.ends))
                 self._skip(end)
+            elif slot.is_beside:
+                self._overdue(slot)
+            else:
+                slot.base = slot.planned
+                self._start(slot)
 
-    def _start(self, slot: _Slot) -> None:
+    def _overdue(self, slot: Slot) -> None:
+        slot.planned = math.inf
+        if not slot.failed and not slot.is_doubtful:
+            slot.is_doubtful = True
+            self._quicken()
+        if slot.may_start_beside(self._group.fall):
+            self._start(slot)
+
+    def _start(self, slot: Slot) -> None:
         answer = self._answers[slot.node, slot.page]
-        slot.base, slot.planned = slot.planned, math.inf
         slot.started = self._now
-        slot.under_way = answer
-        slot.ends = self._now + self._took(answer)
+        slot.flights.append(Flight(self._now, self._now + self._took(answer), answer))
+        slot.planned, slot.is_beside = self._now + slot.overdue_s(self._setting), True
 
     def _took(self, answer: Answer) -> float:
         if isinstance(answer.outcome, Failed) and answer.outcome.phase in _HANGS:
             return self._setting.timeout_s
         return min(answer.took_s, self._setting.timeout_s)
 
-    def _end(self, slot: _Slot, answer: Answer) -> None:
-        slot.under_way = None
-        slot.fails = slot.fails + 1 if isinstance(answer.outcome, Failed) else 0
-        if not slot.fails and (slot.node, slot.page) == (self._group.primary, Page.STATUS):
-            self._objecting = frozenset()  # nobody contradicts a Primary that answers
-        seen = Observation(slot.node, slot.page, slot.started, self._now, answer.outcome)
+    def _end(self, slot: Slot, flight: Flight) -> None:
+        younger = len(slot.flights) - slot.flights.index(flight) - 1
+        slot.flights.remove(flight)
+        slot.planned, slot.is_beside, slot.is_doubtful = math.inf, False, False
+        if isinstance(flight.answer.outcome, Failed):
+            slot.failed = [*slot.failed, flight.started][-self._group.fall :]
+        else:
+            younger = 0
+            slot.passed(flight)
+            if (slot.node, slot.page) == (self._group.primary, Page.STATUS):
+                self._objecting = frozenset()  # nobody contradicts a Primary that answers
+        outcome = flight.answer.outcome
+        seen = Observation(slot.node, slot.page, flight.started, self._now, outcome)
         watched = ev.watched(self._group, self._saved.assigned)
         self._evidence = ev.fold(self._evidence, seen, self._group, watched)
         self._evaluate()
-        is_urgent = 0 < slot.fails < self._group.fall or self._is_hurried(slot)
-        delay = self._setting.recheck_s if is_urgent else self._setting.interval_s
-        slot.planned = min(slot.planned, max(slot.base + delay, self._now))
+        self._plan_next(slot, younger)
 
-    def _is_hurried(self, slot: _Slot) -> bool:
+    def _plan_next(self, slot: Slot, younger: int) -> None:
+        recheck_s, fall = self._setting.recheck_s, self._group.fall
+        if younger:
+            if slot.may_start_beside(fall):
+                slot.planned, slot.is_beside = max(slot.started + recheck_s, self._now), True
+            return
+        is_urgent = 0 < len(slot.failed) < fall or self._is_hurried(slot)
+        due = slot.base + (recheck_s if is_urgent else self._setting.interval_s)
+        if slot.started != slot.base:
+            due = max(due, slot.started + recheck_s)
+        slot.planned = min(slot.planned, max(due, self._now))
+
+    def _is_hurried(self, slot: Slot) -> bool:
         node = ev.watched(self._group, self._saved.assigned)
         if (slot.node, slot.page) != (node, Page.HASTATUS):
             return False
         if ev.traffic(self._group, self._saved.assigned) is not Traffic.PRIMARY:
             return False
+        if any(s.is_doubtful for s in self._slots if _is_of(s, self._group.primary)):
+            return True
         is_asked = self._decision is not None and self._decision.action is Action.REPROBE
         return is_asked or ev.is_doubtful(self._evidence, self._group, self._now)
 
     def _quicken(self) -> None:
         for slot in self._slots:
-            if slot.under_way is None and slot.started >= 0 and self._is_hurried(slot):
+            if not slot.flights and slot.started >= 0 and self._is_hurried(slot):
                 soon = max(slot.started + self._setting.recheck_s, self._now)
                 slot.planned = min(slot.planned, soon)
 
@@ -382,6 +369,9 @@ class Run:
             period = max(self._setting.interval_s, self._took(self._answers[key]))
             seconds = math.floor((target - self._now) / period) * period
             slot.shift(seconds)
+            answer = self._answers[key]
+            if isinstance(answer.outcome, Passed):
+                slot.forget_slowness(self._took(answer), seconds / period)
             pages[key] = _shifted(pages[key], seconds)
         self._evidence = replace(self._evidence, pages=pages)
         self._now = max(self._now, min(slot.due for slot in self._slots))
@@ -412,7 +402,7 @@ class Run:
         is_armed = decision.situation.automation is Automation.ARMED
         return decision.situation.primary is Primary.FAIL and not (is_standby and is_armed)
 
-    def _is_steady(self, slot: _Slot) -> bool:
+    def _is_steady(self, slot: Slot) -> bool:
         page = self._evidence.page(slot.node, slot.page)
         outcome = self._answers[slot.node, slot.page].outcome
         if page.last is None or page.last.outcome != outcome:
@@ -420,6 +410,11 @@ class Run:
         if isinstance(outcome, Failed):
             return page.fails > self._group.fall
         return page.passes > self._group.rise
+
+
+def _is_of(slot: Slot, primary: str) -> bool:
+    """Tell whether this is the page that a failover hangs on."""
+    return slot.node == primary and slot.page is Page.STATUS
 
 
 def _mode(answer: Answer) -> Mode | None:
@@ -430,4 +425,9 @@ def _shifted(page: ev.PageEvidence, seconds: float) -> ev.PageEvidence:
     last = page.last
     assert last is not None
     later = replace(last, started_at=last.started_at + seconds, ended_at=last.ended_at + seconds)
-    return replace(page, last=later, answered=later if page.answered is last else page.answered)
+    return replace(
+        page,
+        last=later,
+        answered=later if page.answered is last else page.answered,
+        latest=tuple(at + seconds for at in page.latest),
+    )

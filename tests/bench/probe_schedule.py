@@ -34,7 +34,7 @@ from lb_probe.core.model import Page, Passed
 from lb_probe.prober.http_probe import Engine, Target
 from lb_probe.prober.schedule import Pace, Schedule
 
-PACE = Pace(interval_s=1.0, recheck_s=0.25, fall=3, overlap=True)
+PACE = Pace(interval_s=1.0, recheck_s=0.25, fall=3)
 PATHS = {Page.STATUS: "/status/status.html", Page.HASTATUS: "/hastatus.html"}
 STATUS = "MOBILEIRON-STATUS: OK"
 STANDBY = "MOBILEIRON-STATUS: OK (Mode: Standby)"
