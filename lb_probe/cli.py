@@ -200,8 +200,9 @@ def cli() -> None:
     """Keeps traffic on a healthy node of an active/standby pair; an operator resumes by hand.
 
     Reading and acting verbs talk to the prober's API: LB_PROBE_URL (http://, https:// or
-    unix:///PATH), else what the configuration says. LB_PROBE_TOKEN or LB_PROBE_TOKEN_FILE
-    holds the token; root and the service's own user need none on the socket.
+    unix:///PATH; of several the first that answers), else what the configuration says.
+    LB_PROBE_TOKEN or LB_PROBE_TOKEN_FILE holds the token; root and the service's own user need
+    none on the socket.
     """
 
 
@@ -615,6 +616,33 @@ def _not_live(age_s: float | None, error: client.ClientError, look: render.Look)
     seen = "nothing seen yet" if age_s is None else f"what follows is {age_s:.0f} s old"
     why = render.lines_of(str(error))[0]
     return look.paint(f"*** NOT LIVE: {seen}: {why} ***", "bad")
+
+
+@_verb("Read", "lb-probe check-nagios epmm", click.Argument(["group"], required=False))
+def check_nagios(group: str | None) -> None:
+    """One line for Nagios and its kin: 0 ok, 1 warning, 2 critical, 3 unknown."""
+    try:
+        groups = _Picture(_connect(), group).fetch()
+    except client.ClientError as error:
+        click.echo(f"LB-PROBE UNKNOWN - {render.lines_of(str(error))[0]}")
+        raise click.exceptions.Exit(3) from None
+    code, line = render.nagios(groups)
+    click.echo(line)
+    raise click.exceptions.Exit(code)
+
+
+@_verb(
+    "Read",
+    "lb-probe completion bash",
+    click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"])),
+)
+def completion(shell: str) -> None:
+    """Print what makes a shell complete verbs: eval "$(lb-probe completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(cli, {}, "lb-probe", "_LB_PROBE_COMPLETE").source())
 
 
 @_verb("Read", "lb-probe explain epmm", click.Argument(["group"]), _format_option())

@@ -20,7 +20,7 @@ import re
 import socket
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
 from ipaddress import ip_address
 from pathlib import Path
@@ -147,8 +147,13 @@ def find_config(given: Path | None) -> Path | None:
     return given
 
 
-def find_address(config: Path | None, environ: Mapping[str, str] = os.environ) -> Address:
+def find_addresses(
+    config: Path | None, environ: Mapping[str, str] = os.environ
+) -> tuple[Address, ...]:
     """Say where the API is: LB_PROBE_URL, else the configuration file, else the usual places.
+
+    LB_PROBE_URL may hold several addresses, with blanks or commas between them: they are asked in
+    this order until one answers.
 
     Args:
         config: The file given by -c or LB_PROBE_CONFIG; None looks in the usual places.
@@ -157,17 +162,17 @@ def find_address(config: Path | None, environ: Mapping[str, str] = os.environ) -
     Raises:
         Unusable: The URL or the file cannot be understood.
     """
-    if url := environ.get("LB_PROBE_URL"):
-        return parse_url(url, source="LB_PROBE_URL")
+    if urls := environ.get("LB_PROBE_URL", "").replace(",", " ").split():
+        return tuple(parse_url(url, source="LB_PROBE_URL") for url in urls)
     file = find_config(config)
     # An operator may use the socket without being allowed to read the service's file.
     if file is not None and (config is not None or os.access(file, os.R_OK)):
         address = _address_in(file)
         if address is not None:
-            return address
+            return (address,)
     if DEFAULT_SOCKET.exists():
-        return Address("unix", "", 0, str(DEFAULT_SOCKET), "the default")
-    return Address("http", "127.0.0.1", DEFAULT_PORT, "", "the default")
+        return (Address("unix", "", 0, str(DEFAULT_SOCKET), "the default"),)
+    return (Address("http", "127.0.0.1", DEFAULT_PORT, "", "the default"),)
 
 
 def parse_url(url: str, source: str) -> Address:
@@ -292,12 +297,16 @@ class Client:
 
     Every method raises `ClientError`, mostly one of its kinds. A timeout holds for each step on
     the wire, not for the whole.
+
+    Attributes:
+        others: Asked in turn where nobody answers at `address`; never after a command was sent.
     """
 
     address: Address
     token: str | None = field(default=None, repr=False)
     read_timeout_s: float = READ_TIMEOUT_S
     act_timeout_s: float = ACT_TIMEOUT_S
+    others: tuple[Address, ...] = ()
 
     def groups(self) -> list[Json]:
         """Return every group."""
@@ -385,6 +394,20 @@ class Client:
     def _send(
         self, method: str, path: str, body: Json | None = None, *, acts: bool = False
     ) -> Json:
+        *most, last = (self.address, *self.others)
+        for address in most:
+            try:
+                return replace(self, address=address, others=()).send(method, path, body, acts=acts)
+            except Unreachable:
+                continue  # nothing was sent: the next one may be asked
+        return replace(self, address=last, others=()).send(method, path, body, acts=acts)
+
+    def send(self, method: str, path: str, body: Json | None, *, acts: bool) -> Json:
+        """Ask at `address` alone.
+
+        Args:
+            acts: It may change something, so that a lost answer must not look like no answer.
+        """
         timeout_s = self.act_timeout_s if acts else self.read_timeout_s
         try:
             connection = self._connect(timeout_s)
@@ -498,13 +521,14 @@ def connect(config: Path | None, environ: Mapping[str, str] = os.environ) -> Cli
     Raises:
         Unusable: Address or token cannot be understood, or the token would travel in clear.
     """
-    address, token = find_address(config, environ), find_token(environ)
-    if token is not None and address.scheme == "http" and not _is_here(address.host):
-        raise Unusable(
-            f"{address} would carry the token unencrypted over the network; use https://,"
-            " or a tunnel that ends on this machine"
-        )
-    return Client(address, token)
+    addresses, token = find_addresses(config, environ), find_token(environ)
+    for address in addresses:
+        if token is not None and address.scheme == "http" and not _is_here(address.host):
+            raise Unusable(
+                f"{address} would carry the token unencrypted over the network; use https://,"
+                " or a tunnel that ends on this machine"
+            )
+    return Client(addresses[0], token, others=addresses[1:])
 
 
 def _is_here(host: str) -> bool:

@@ -106,6 +106,38 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
     return lines
 
 
+# ------------------------------------------------------------------ one line for a monitor
+_NAGIOS = {"bad": (2, "CRITICAL"), "warn": (1, "WARNING"), "good": (0, "OK")}
+_PASSING = frozenset({"confirming", "failing-over"})  # lasts seconds: not worth an alarm yet
+
+
+def nagios(groups: Sequence[Json]) -> tuple[int, str]:
+    """Return exit code and line of a monitoring plugin (Monitoring Plugins Development Guidelines).
+
+    The worst group decides; a load balancer that is not in sync is critical, a hold a warning.
+    """
+    found = [(*_worry(group), plain(group["name"])) for group in worst_first(groups)]
+    level = next((one for one in ("bad", "warn") if any(f[0] == one for f in found)), "good")
+    code, word = _NAGIOS[level]
+    told = [f"{name}: {why}" for one, why, name in found if one == level and level != "good"]
+    text = "; ".join(told[:5]) + (f"; and {len(told) - 5} more" if len(told) > 5 else "")
+    moved = sum(is_moved(group) for group in groups)
+    text = (text or f"{len(groups)} groups normal").replace("|", "/")
+    return code, f"LB-PROBE {word} - {text} | groups={len(groups)} failed_over={moved}"
+
+
+def _worry(group: Json) -> tuple[str, str]:
+    condition = plain(group.get("condition"))
+    level = "good" if condition in _PASSING else LEVELS.get(condition, "bad")
+    apart = [plain(a["name"]) for a in group["adapters"] if a.get("in_sync") is False]
+    is_told = group.get("act") is not False and condition != "unassigned"
+    if apart and is_told and condition != "failing-over":
+        return "bad", f"{condition}, {', '.join(apart)} not in sync"
+    if level == "good" and group.get("hold"):
+        return "warn", f"{condition}, on hold"
+    return level, condition
+
+
 # ------------------------------------------------------------------ reading a group
 def is_moved(group: Json) -> bool:
     """Tell whether traffic is off the Primary: latched, or assigned to another node."""

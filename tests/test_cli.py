@@ -304,6 +304,7 @@ def test_the_help_page_has_every_verb_in_its_section_and_the_exit_codes():
 def test_every_verb_of_the_contract_is_there():
     wanted = """
         demo init prober agent check probe status explain history replay backup publish haproxy
+        check-nagios completion
         resume failover switchover hold release swap-roles ack accept republish
     """
     assert sorted(cli.cli.commands) == sorted(wanted.split())
@@ -395,6 +396,46 @@ def test_the_worst_group_comes_first(api):
     api.routes["GET", "/groups"] = (200, {"groups": [fine, late, moved, down]})
     rows = run(api, "status").stdout.splitlines()[1:5]
     assert [row.split()[0] for row in rows] == ["z-down", "m-moved", "n-late", "a-fine"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "code", "word"),
+    [
+        ({}, 0, "OK - 1 groups normal"),
+        ({"condition": "failed-over", "latched": True}, 1, "WARNING - epmm: failed-over"),
+        ({"condition": "unprotected"}, 1, "WARNING - epmm: unprotected"),
+        ({"hold": {"by": "ops"}}, 1, "WARNING - epmm: normal, on hold"),
+        ({"condition": "confirming"}, 0, "OK"),
+        ({"condition": "not-serving"}, 2, "CRITICAL - epmm: not-serving"),
+        ({"condition": "failover-blocked"}, 2, "CRITICAL - epmm: failover-blocked"),
+        ({"condition": "a-new-word"}, 2, "CRITICAL - epmm: a-new-word"),
+        ({"name": "e|pmm", "condition": "all-down"}, 2, "e/pmm"),
+    ],
+)
+def test_a_monitor_gets_one_line_and_its_own_exit_codes(api, changes, code, word):
+    api.routes["GET", "/groups"] = (200, {"groups": [{**GROUP, **changes}]})
+    result = run(api, "check-nagios")
+    assert result.exit_code == code
+    assert word in result.stdout
+    assert result.stdout.count("\n") == 1
+    assert result.stdout.count("|") == 1
+
+
+def test_a_load_balancer_out_of_sync_is_critical_and_a_silent_prober_unknown(api, tmp_path):
+    apart = {**GROUP["adapters"][0], "in_sync": False}
+    api.routes["GET", "/groups"] = (200, {"groups": [{**GROUP, "adapters": [apart]}]})
+    assert run(api, "check-nagios").exit_code == 2
+    api.routes["GET", "/groups"] = (200, {"groups": [{**GROUP, "adapters": [apart], "act": False}]})
+    assert run(api, "check-nagios").exit_code == 0
+    result = run(f"unix://{tmp_path}/none.sock", "check-nagios")
+    assert (result.exit_code, result.stdout.split(" - ")[0]) == (3, "LB-PROBE UNKNOWN")
+
+
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_completion(shell):
+    result = run(None, "completion", shell)
+    assert result.exit_code == 0
+    assert "_LB_PROBE_COMPLETE" in result.stdout
 
 
 def test_every_condition_of_the_table_has_a_mark_and_an_unknown_one_is_bad():

@@ -100,7 +100,7 @@ def free_port() -> int:
 def test_the_url_of_the_environment_wins_over_every_file(tmp_path):
     file = tmp_path / "probes.yaml"
     file.write_text("api: {listen: '127.0.0.1:1'}\n")
-    found = client.find_address(file, {"LB_PROBE_URL": "http://127.0.0.1:9/base/"})
+    (found,) = client.find_addresses(file, {"LB_PROBE_URL": "http://127.0.0.1:9/base/"})
     assert str(found) == "http://127.0.0.1:9/base"
     assert found.source == "LB_PROBE_URL"
 
@@ -108,15 +108,15 @@ def test_the_url_of_the_environment_wins_over_every_file(tmp_path):
 def test_the_socket_of_the_file_is_used_when_it_exists_and_else_its_listener(tmp_path):
     file = tmp_path / "probes.yaml"
     file.write_text("api: {socket: api.sock, listen: '0.0.0.0:8700'}\n")
-    assert str(client.find_address(file, {})) == "http://127.0.0.1:8700"
+    assert str(client.find_addresses(file, {})[0]) == "http://127.0.0.1:8700"
     with raw(b"", tmp_path / "api.sock"):
-        assert str(client.find_address(file, {})) == f"unix://{tmp_path}/api.sock"
+        assert str(client.find_addresses(file, {})[0]) == f"unix://{tmp_path}/api.sock"
 
 
 def test_an_ipv6_listener_is_read_and_written_with_brackets(tmp_path):
     file = tmp_path / "probes.yaml"
     file.write_text("api: {listen: '[::]:8700'}\n")
-    assert str(client.find_address(file, {})) == "http://[::1]:8700"
+    assert str(client.find_addresses(file, {})[0]) == "http://[::1]:8700"
 
 
 def test_without_url_and_file_the_default_socket_is_used_and_else_the_default_port(
@@ -125,16 +125,16 @@ def test_without_url_and_file_the_default_socket_is_used_and_else_the_default_po
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(client, "CONFIG_PLACES", (Path("probes.yaml"),))
     monkeypatch.setattr(client, "DEFAULT_SOCKET", tmp_path / "api.sock")
-    assert str(client.find_address(None, {})) == "http://127.0.0.1:8600"
+    assert str(client.find_addresses(None, {})[0]) == "http://127.0.0.1:8600"
     with raw(b"", tmp_path / "api.sock"):
-        assert str(client.find_address(None, {})) == f"unix://{tmp_path}/api.sock"
+        assert str(client.find_addresses(None, {})[0]) == f"unix://{tmp_path}/api.sock"
 
 
 def test_a_file_without_api_leaves_the_defaults(tmp_path, monkeypatch):
     monkeypatch.setattr(client, "DEFAULT_SOCKET", tmp_path / "none.sock")
     file = tmp_path / "probes.yaml"
     file.write_text("version: 1\n")
-    assert client.find_address(file, {}).port == 8600
+    assert client.find_addresses(file, {})[0].port == 8600
 
 
 @pytest.mark.parametrize(
@@ -153,14 +153,14 @@ def test_a_broken_file_is_named_with_what_to_do(tmp_path, text, said):
     file = tmp_path / "probes.yaml"
     file.write_text(text)
     with pytest.raises(client.Unusable, match=said) as caught:
-        client.find_address(file, {})
+        client.find_addresses(file, {})
     assert str(file) in str(caught.value)
     assert caught.value.exit_code == 2
 
 
 def test_a_file_that_was_named_must_exist(tmp_path):
     with pytest.raises(client.Unusable, match="no such file; give -c FILE"):
-        client.find_address(tmp_path / "probes.yaml", {})
+        client.find_addresses(tmp_path / "probes.yaml", {})
 
 
 @pytest.mark.parametrize(
@@ -464,6 +464,24 @@ def test_ssl_is_not_asked_for_a_context_over_plain_http(monkeypatch):
         assert client_of(server).groups() == []
 
 
+def test_of_several_addresses_the_first_that_answers_is_asked(tmp_path):
+    with raw(http({"groups": []})) as server:
+        there = client_of(server).address
+        urls = f"unix://{tmp_path}/none.sock, http://127.0.0.1:1 {there} http://127.0.0.1:2"
+        found = client.connect(None, {"LB_PROBE_URL": urls})
+        assert found.groups() == []
+    with pytest.raises(client.Unreachable, match=r"127\.0\.0\.1:2"):
+        client.connect(None, {"LB_PROBE_URL": f"{there} http://127.0.0.1:2"}).groups()
+
+
+def test_a_command_that_was_sent_is_not_sent_to_another_address():
+    with raw(b"") as first, raw(http({"name": "epmm", "condition": "normal"})) as second:
+        urls = f"{client_of(first).address} {client_of(second).address}"
+        with pytest.raises(client.Lost):
+            client.connect(None, {"LB_PROBE_URL": urls}).act("resume", "epmm", {})
+        assert second.sent == b""  # nobody came
+
+
 # ------------------------------------------------------------------ the agent
 def test_an_agent_is_asked_in_one_line_and_answers_in_one(tmp_path):
     path = tmp_path / "agent.sock"
@@ -519,4 +537,4 @@ def test_the_client_loads_nothing_heavy():
 def test_a_configured_socket_that_is_not_there_is_named(tmp_path):
     file = tmp_path / "probes.yaml"
     file.write_text("version: 1\napi: {socket: api.sock}\n")
-    assert str(client.find_address(file, {})) == f"unix://{tmp_path}/api.sock"
+    assert str(client.find_addresses(file, {})[0]) == f"unix://{tmp_path}/api.sock"
