@@ -156,6 +156,64 @@ async def test_each_of_many_deadlines_is_kept():
             assert sorted(late)[len(late) // 2] < 0.05  # half of them, on a loaded machine
 
 
+@pytest.mark.parametrize(
+    "answer", [page(), page(OK + b"\n" + b"x" * 60_000)], ids=["short", "long"]
+)
+@on_both_loops
+async def test_an_answer_that_came_while_the_loop_was_away_is_no_timeout(answer):
+    """Timers come before what the sockets have to say, where both are overdue."""
+    asked, may_answer = threading.Event(), threading.Event()
+
+    def serve():
+        peer, _ = server.accept()
+        with peer:
+            peer.recv(4096)
+            asked.set()
+            may_answer.wait(LONG_S)
+            peer.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, engine_of() as engine:
+        server.settimeout(LONG_S)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        ended = asyncio.get_running_loop().create_future()
+        engine.start(target(server.getsockname()[1], timeout_s=2.0), ended.set_result)
+        await until(asked.is_set)
+
+        def stand_still():
+            loop.remove_reader(heard)
+            may_answer.set()
+            thread.join()
+            time.sleep(2.2)  # beyond the deadline
+
+        loop = asyncio.get_running_loop()
+        heard, word = socket.socketpair()
+        with heard, word:
+            loop.add_reader(heard, stand_still)
+            word.send(b"x")
+            seen = await asyncio.wait_for(ended, LONG_S)
+        assert seen.outcome == Passed()
+        assert seen.ended_at - seen.started_at >= 2.0
+
+
+@on_both_loops
+async def test_a_peer_that_sends_without_end_does_not_hold_the_deadlines_up():
+    async def flood(reader, writer):
+        writer.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        while True:
+            writer.write(b"1\r\nx\r\n")
+            await writer.drain()
+            await asyncio.sleep(0)
+
+    async with serving(flood) as flooding, serving(silent) as quiet:
+        with engine_of() as engine:
+            engine.start(target(flooding), lambda seen: None)
+            seen = []
+            engine.start(target(quiet, timeout_s=SHORT_S), seen.append)
+            await until(lambda: seen)
+            assert seen[0].outcome.phase is Phase.TIMEOUT
+
+
 @on_both_loops
 async def test_what_is_over_is_not_remembered():
     async with serving(answering(page())) as port:

@@ -32,7 +32,7 @@ from lb_probe.core.model import (
     Role,
 )
 from lb_probe.prober.http_probe import Engine, Target
-from lb_probe.prober.schedule import Pace, Schedule, watch_references
+from lb_probe.prober.schedule import GRID_S, Pace, Schedule, watch_references
 
 PACE = Pace(interval_s=1.0, recheck_s=0.25, fall=3)
 FAILED = Failed(Phase.BODY, "x")
@@ -200,13 +200,41 @@ async def test_first_starts_are_spread_evenly_over_one_interval():
     firsts = sorted(world.starts[key][0] - begun for key in world.keys)
     assert len(firsts) == 200
     for place, first in enumerate(firsts):
-        assert place / 200 - 0.002 <= first <= (place + 1) / 200 + 0.002
+        assert place / 200 - 0.002 <= first <= (place + 1) / 200 + GRID_S + 0.002
     same_node = [
         abs(world.starts[(g, n, Page.STATUS)][0] - world.starts[(g, n, Page.HASTATUS)][0])
         for g, n, page in world.keys
         if page is Page.STATUS
     ]
     assert sum(same_node) / len(same_node) > 0.1  # pages of one node are not in step
+
+
+@virtual
+async def test_what_is_asked_as_usual_starts_together_on_a_grid():
+    world = World(groups=50, pace=Pace(0.99, 0.25, 3))
+    await world.run_for(60)
+    for key in world.keys:
+        assert all(_off_grid(at) < 0.002 for at in world.starts[key])
+        # An interval that is no multiple of the grid keeps its length, as a long run shows.
+        starts = world.starts[key]
+        assert starts[-1] - starts[0] == pytest.approx((len(starts) - 1) * 0.99, abs=GRID_S + 0.002)
+    assert (
+        len({round(at / GRID_S) for key in world.keys for at in world.starts[key]}) <= 60 / GRID_S
+    )
+    assert max(world.late) < 0.002
+
+
+@virtual
+async def test_what_is_in_doubt_does_not_wait_for_the_grid():
+    world = World(pages=(Page.STATUS,), pace=Pace(1.0, 0.11, 5))
+    world.bad.add(KEY)
+    await world.run_for(3)
+    assert world.gaps(KEY)[:4] == pytest.approx([0.11] * 4, abs=0.003)
+    assert any(_off_grid(at) > 0.005 for at in world.starts[KEY])
+
+
+def _off_grid(at):
+    return min(at % GRID_S, GRID_S - at % GRID_S)
 
 
 @virtual
@@ -484,6 +512,7 @@ async def test_a_loop_that_was_away_doubts_nobody_before_it_has_read_what_came()
     world.took_s = 0.2
     async with world.probing():
         await world.schedule.cycle_done.wait()
+        await asyncio.sleep(0.001)  # what starts now has begun
         world.loop.stand_still(0.4)
         count = {key: len(starts) for key, starts in world.starts.items()}
         await asyncio.sleep(0.3)
@@ -529,10 +558,21 @@ async def test_no_cut_of_our_own_link_moves_traffic_though_probes_overlap(seed):
         decision = decide(found)
         actions.add(decision.action)
         is_open = ev.is_doubtful(evidence[0], group, now) or decision.action is Action.REPROBE
-        (world.hurried.add if is_open else world.hurried.discard)(("g0", "b", Page.HASTATUS))
+        (open_.add if is_open else open_.discard)("verdict")
+        hurry(name)
+
+    def doubt(name, node, page, is_on):
+        if (node, page) == ("a", Page.STATUS):
+            (open_.add if is_on else open_.discard)("overdue")
+            hurry(name)
+
+    def hurry(name):
+        (world.hurried.add if open_ else world.hurried.discard)(("g0", "b", Page.HASTATUS))
         world.schedule.quicken(name)
 
+    open_ = set()
     world.on_report = on_report
+    world.schedule._doubt = doubt
     async with world.probing():
         for _ in range(150):
             await asyncio.sleep(rng.uniform(3, 6))
@@ -650,7 +690,7 @@ async def test_a_loop_that_stood_still_makes_no_burst_and_says_so_once():
     world = World(groups=25)
     async with asyncio.TaskGroup() as tasks:
         run = tasks.create_task(world.run_for(40))
-        await asyncio.sleep(10.0)
+        await asyncio.sleep(10.001)
         before = {key: world.starts[key][-1] for key in world.keys}
         waiting = set(world.keys) - set(world.running)
         world.loop.stand_still(7.3)

