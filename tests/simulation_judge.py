@@ -14,7 +14,7 @@ from simulation_clock import BEGIN
 from simulation_plan import A, B
 
 from lb_probe.controller import Ask
-from lb_probe.core.model import Failed, Mode, Observation, Page, Passed, Role, Saved, Seen
+from lb_probe.core.model import Event, Failed, Mode, Observation, Page, Passed, Role, Saved, Seen
 from lb_probe.ports import Record
 
 if TYPE_CHECKING:
@@ -175,7 +175,10 @@ class Judge:
     # -------------------------------------------------------------- operators
     def asked(self, ask: Ask) -> None:
         self._asks[ask.actor] = ask
-        if ask.verb in ("accept", "republish"):
+
+    def told(self, event: Event) -> None:
+        """An event: what an operator took back is written again whatever is there by then."""
+        if event.name in ("group.accept", "group.republish"):
             self._corrected.clear()
             self._touched.clear()
             self._agreed.clear()

@@ -191,6 +191,7 @@ class Simulation:
         await controller.run()
 
     def emit(self, event: Event) -> None:
+        self.judge.told(event)
         if self._tell is not None and event.name != "probe.done":
             words = " ".join(f"{k}={v}" for k, v in event.fields.items() if v not in (None, ""))
             self._say(f"  {event.name} {words}")
