@@ -28,7 +28,9 @@ from lb_probe.adapters.agent_check import AgentCheck
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers, RuntimeApi
 from lb_probe.admin.api import Api
 from lb_probe.admin.auth import Operator, Rank
+from lb_probe.admin.door import Door
 from lb_probe.admin.health import Health
+from lb_probe.admin.tokens import Tokens
 from lb_probe.advice import findings
 from lb_probe.advice.haproxy_config import config_text
 from lb_probe.advice.haproxy_discover import probes_yaml
@@ -48,6 +50,7 @@ from lb_probe.config.values import parse_haproxy_socket
 from lb_probe.controller import Controller, OfflineNote, Setup
 from lb_probe.core.model import Event, Failed, Gate, Observation, Page
 from lb_probe.core.timing import lints
+from lb_probe.events.audit import Audit
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.metrics import CONTENT_TYPE, Metrics, Snapshot
 from lb_probe.events.systemd import Systemd
@@ -507,6 +510,11 @@ def _setup(group: GroupConfig, balancers: _Balancers) -> Setup:
     )
 
 
+def audit_file(config: Config) -> Path:
+    """Return where the audit log of a prober is."""
+    return config.store_path.with_name(f"{config.store_path.name}.audit.jsonl")
+
+
 def _signature(store: SqliteStore) -> str:
     """Return who writes to the load balancers: this machine, and the store it decides from."""
     host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname().split(".")[0])[:40]
@@ -696,12 +704,33 @@ class _Prober:
             await _serve_on(health.application(), stack, tcp=(site.host, site.port))
         if config.api is None:
             return
-        api = Api(controller, _operators(config), self._events.add)
+        api = Api(controller, self._door(), self._events.add)
         if config.api.listen is not None:
             site = config.api.listen
             await _serve_on(api.application(), stack, tcp=(site.host, site.port))
         if config.api.socket is not None:
             await _serve_on(api.application(), stack, unix=config.api.socket)
+
+    def _door(self) -> Door:
+        """Return the door of the API, with what was written beside the store.
+
+        Raises:
+            TokenError, AuditError: A file beside the store cannot be used.
+        """
+        store = self._config.store_path
+        tokens = Tokens(store.with_name(f"{store.name}.tokens.json"), self._clock.wall)
+        tokens.open()
+        audit = Audit(audit_file(self._config), self._clock.wall, self._audited)
+        audit.open()
+        self._metrics.audited(audit.head.number, audit.head.digest)
+        operators = _operators(self._config)
+        return Door(operators, self._clock.monotonic, tokens=tokens, audit=audit)
+
+    def _audited(self, number: int, action: str, digest: str) -> None:
+        self._metrics.audited(number, digest)
+        self._events.emit(
+            Event("audit.written", fields={"seq": number, "action": action, "hash": digest})
+        )
 
     def _snapshot(self, controller: Controller) -> Callable[[], bytes]:
         snapshot = Snapshot(

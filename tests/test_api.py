@@ -23,10 +23,13 @@ from simulated_world import ModelBalancer, ModelPublisher, ModelStore, Trap, pai
 from lb_probe.admin import api as api_room
 from lb_probe.admin.api import LONGEST_DAYS, MAX_BODY, Api, duration
 from lb_probe.admin.auth import Operator, Rank
+from lb_probe.admin.door import Door
+from lb_probe.admin.tokens import Tokens
 from lb_probe.clock import SystemClock
 from lb_probe.controller import Controller, Setup
 from lb_probe.core.acts import VERBS
 from lb_probe.core.model import Event, Failed, Mode, Observation, Page, Passed, Phase
+from lb_probe.events.audit import Audit
 from lb_probe.events.log import Fanout
 from lb_probe.history import CHANGES
 from lb_probe.ports import Invalid
@@ -82,7 +85,11 @@ class Desk:
         group = pair(confirm_s=0.0, max_age_s=120.0)
         publisher = ModelPublisher(self.balancer, Trap())
         self.controller = Controller([Setup(group, (publisher,))], self.store, self.clock, self)
-        self.api = Api(self.controller, OPERATORS, self.events.add)
+        self.tokens = Tokens(folder / "tokens.json", self.clock.wall)
+        self.audit = Audit(folder / "audit.jsonl", self.clock.wall)
+        self.audit.open()
+        door = Door(OPERATORS, self.clock.monotonic, tokens=self.tokens, audit=self.audit)
+        self.api = Api(self.controller, door, self.events.add)
         self.socket = folder / "api.sock"
         self.applications = []
         self.runners = []

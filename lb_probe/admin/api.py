@@ -12,8 +12,7 @@ import contextlib
 import json
 import logging
 import re
-import socket
-from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any
 
@@ -21,13 +20,15 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lb_probe import __version__, history
-from lb_probe.admin.auth import Actor, Operator, Rank, by_peer, by_token
+from lb_probe.admin.auth import Actor, Rank
+from lb_probe.admin.door import Door
 from lb_probe.admin.openapi import document
+from lb_probe.admin.tokens import Token, Tokens
 from lb_probe.controller import Ask, Controller
 from lb_probe.core import acts
 from lb_probe.core.explain import explain
 from lb_probe.core.model import Event
-from lb_probe.core.view import as_json, gate_json
+from lb_probe.core.view import as_json, gate_json, iso
 from lb_probe.ports import Conflict, Invalid, LbProbeError, NotFound, Refused, Span
 
 MAX_BODY = 64 * 1024
@@ -43,7 +44,6 @@ _UNPRINTABLE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
 _log = logging.getLogger(__name__)
 
 Subscribe = Callable[[Callable[[Event], None]], Callable[[], None]]
-Handler = Callable[[web.Request, Actor], Awaitable[web.StreamResponse]]
 
 
 def _one_line(text: str) -> str:
@@ -105,19 +105,28 @@ class _Reader:
             self.transport.abort()
 
 
+class TokenBody(BaseModel):
+    """The body that makes a token."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    name: _Word
+    role: str = Field(pattern="^(viewer|operator|admin)$")
+    groups: list[_Word] = Field(default_factory=list, max_length=200)
+    expires: str | None = Field(default=None, max_length=20)
+
+
 class Api:
     """The HTTP application of one prober.
 
     Args:
-        operators: Who may come in by token.
+        door: Who may come in.
         subscribe: Adds a taker of events; returns what removes it.
     """
 
-    def __init__(
-        self, controller: Controller, operators: Sequence[Operator], subscribe: Subscribe
-    ) -> None:
+    def __init__(self, controller: Controller, door: Door, subscribe: Subscribe) -> None:
         self._controller = controller
-        self._operators = tuple(operators)
+        self._door = door
         self._subscribe = subscribe
         self._readers: set[_Reader] = set()
 
@@ -132,44 +141,26 @@ class Api:
             ("GET", "/api/v1/history", Rank.VIEWER, self._history),
             ("GET", "/api/v1/events", Rank.VIEWER, self._events),
             ("GET", "/api/v1/openapi.json", Rank.VIEWER, self._openapi),
+            ("DELETE", "/api/v1/session", Rank.VIEWER, self._door.logout),
+            ("GET", "/api/v1/tokens", Rank.ADMIN, self._tokens),
+            ("POST", "/api/v1/tokens", Rank.ADMIN, self._new_token),
+            ("DELETE", "/api/v1/tokens/{token}", Rank.ADMIN, self._end_token),
         ]
         for method, path, rank, handler in routes:
-            app.router.add_route(method, path, self._guarded(rank, handler))
+            app.router.add_route(method, path, self._door.guarded(rank, handler))
+        # The one route without a guard: here a browser shows its token for the first time.
+        app.router.add_post("/api/v1/session", self._door.login)
         app.on_response_prepare.append(_headers)
         app.on_shutdown.append(self._close_streams)
         return app
 
-    # -------------------------------------------------------------- who is it
-    def _guarded(
-        self, rank: Rank, handler: Handler
-    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        async def guarded(request: web.Request) -> web.StreamResponse:
-            actor = self._actor(request)
-            if actor is None:
-                answer = _error(401, "unauthorized", "found no valid token; send a bearer token")
-                answer.headers["WWW-Authenticate"] = "Bearer"  # RFC 9110, 11.6.1
-                return answer
-            if actor.rank < rank:
-                wanted = rank.name.lower()
-                detail = f"{actor.name} is a {actor.rank.name.lower()}; this needs {wanted}"
-                return _error(403, "forbidden", detail)
-            return await handler(request, actor)
-
-        return guarded
-
-    def _actor(self, request: web.Request) -> Actor | None:
-        header = request.headers.get("Authorization")
-        if header is not None:
-            return by_token(self._operators, header)
-        sock = request.transport.get_extra_info("socket") if request.transport else None
-        if sock is not None and sock.family == socket.AF_UNIX:
-            return by_peer(sock)
-        return None
-
     # -------------------------------------------------------------- reading
     async def _groups(self, request: web.Request, actor: Actor) -> web.StreamResponse:
-        groups = [as_json(self._controller.view(name)) for name in self._controller.names]
-        return web.json_response({"groups": groups})
+        return web.json_response({"groups": self._all(actor)})
+
+    def _all(self, actor: Actor) -> list[dict[str, object]]:
+        names = [name for name in self._controller.names if actor.may_see(name)]
+        return [as_json(self._controller.view(name)) for name in names]
 
     async def _group(self, request: web.Request, actor: Actor) -> web.StreamResponse:
         return web.json_response(as_json(self._controller.view(request.match_info["group"])))
@@ -197,7 +188,11 @@ class Api:
         if not re.fullmatch("[0-9]{1,5}", limit) or not 1 <= int(limit) <= 10_000:
             raise Invalid(f"found limit {limit[:20]!r}; use a number from 1 to 10000")
         span = _span(request.query, self._controller.wall)
-        found = await self._controller.history(request.query.get("group"), int(limit), span)
+        group = request.query.get("group")
+        if actor.groups and (group is None or not actor.may_see(group)):
+            scope = ", ".join(sorted(actor.groups))
+            raise Invalid(f"found group {group}; this token is for {scope}: name one of them")
+        found = await self._controller.history(group, int(limit), span)
         # Give `before` back to get the page before this one; null where this one is the first.
         before = found[0].number if len(found) == int(limit) else None
         return web.json_response({"history": [history.as_json(r) for r in found], "before": before})
@@ -214,7 +209,25 @@ class Api:
         ask = _ask(verb, body, actor)
         if body.dry_run:
             return web.json_response(self._plan(name, ask))
-        return web.json_response(as_json(await self._controller.act(name, ask)))
+        said: dict[str, object] = {
+            "verb": verb,
+            "group": name,
+            "reason": ask.reason,
+            "to": ask.to,
+            "override": sorted(ask.override),
+            "attest": dict(ask.attest),
+        }
+        # First of all: what is not on record is not done.
+        await self._door.note("act", actor, request, outcome="asked", **said)
+        try:
+            view = await self._controller.act(name, ask)
+        except LbProbeError as error:
+            outcome = type(error).__name__.lower()
+            await self._door.note("act", actor, request, outcome=outcome, detail=str(error), **said)
+            raise
+        done = {"assigned": view.saved.assigned, "generation": view.saved.generation}
+        await self._door.note("act", actor, request, outcome="done", **said, **done)
+        return web.json_response(as_json(view))
 
     def _plan(self, name: str, ask: Ask) -> dict[str, Any]:
         plan = self._controller.plan(name, ask)
@@ -235,6 +248,39 @@ class Api:
             },
         }
 
+    # -------------------------------------------------------------- tokens
+    async def _tokens(self, request: web.Request, actor: Actor) -> web.StreamResponse:
+        book = self._book()
+        return web.json_response(
+            {"tokens": [_shown(t, self._controller.wall) for t in book.every()]}
+        )
+
+    async def _new_token(self, request: web.Request, actor: Actor) -> web.StreamResponse:
+        try:
+            body = TokenBody.model_validate_json(await request.read() or b"{}")
+        except ValidationError as error:
+            raise _invalid(error) from None
+        strange = sorted(set(body.groups) - set(self._controller.names))
+        if strange:
+            raise NotFound(f"no group {', '.join(strange)}")
+        lasts_s = None if body.expires is None else duration(body.expires)
+        said = {"name": body.name, "granted": body.role, "groups": body.groups}
+        await self._door.note("token-create", actor, request, **said, expires=body.expires)
+        token, text = self._book().create(
+            body.name, Rank[body.role.upper()], actor.name, groups=body.groups, lasts_s=lasts_s
+        )
+        return web.json_response({**_shown(token, self._controller.wall), "token": text})
+
+    async def _end_token(self, request: web.Request, actor: Actor) -> web.StreamResponse:
+        which = request.match_info["token"]
+        await self._door.note("token-revoke", actor, request, token=which[:64])
+        return web.json_response(_shown(self._book().revoke(which), self._controller.wall))
+
+    def _book(self) -> Tokens:
+        if self._door.tokens is None:
+            raise NotFound("this prober keeps no tokens")
+        return self._door.tokens
+
     # -------------------------------------------------------------- following
     async def _events(self, request: web.Request, actor: Actor) -> web.StreamResponse:
         if len(self._readers) >= MAX_STREAMS:
@@ -247,7 +293,7 @@ class Api:
         remove = self._subscribe(reader.offer)  # before the snapshot, so that nothing is missed
         try:
             await response.prepare(request)
-            async with contextlib.aclosing(self._stream(reader.queue)) as chunks:
+            async with contextlib.aclosing(self._stream(reader.queue, actor)) as chunks:
                 async for chunk in chunks:
                     await response.write(chunk)
         except ConnectionError:
@@ -260,9 +306,10 @@ class Api:
             reader.left.set()
         return response
 
-    async def _stream(self, queue: "asyncio.Queue[Event | None]") -> AsyncGenerator[bytes]:
-        groups = [as_json(self._controller.view(name)) for name in self._controller.names]
-        yield b"retry: 2000\n\n" + _sse("snapshot", {"groups": groups})
+    async def _stream(
+        self, queue: "asyncio.Queue[Event | None]", actor: Actor
+    ) -> AsyncGenerator[bytes]:
+        yield b"retry: 2000\n\n" + _sse("snapshot", {"groups": self._all(actor)})
         while True:
             try:
                 async with asyncio.timeout(PING_S):
@@ -272,6 +319,8 @@ class Api:
                 continue
             if event is None:
                 return
+            if event.group and not actor.may_see(event.group):
+                continue
             fields = {k: v for k, v in event.fields.items() if _is_plain(v)}
             yield _sse(event.name, {"group": event.group, **fields})
             if event.group in self._controller.names:
@@ -312,11 +361,29 @@ def _parse(raw: bytes) -> Body:
     try:
         return Body.model_validate_json(raw or b"{}")
     except ValidationError as error:
-        faults = [
-            f"{'.'.join(str(part) for part in fault['loc']) or 'body'}: {fault['msg']}"
-            for fault in error.errors(include_url=False, include_input=False)
-        ]
-        raise Invalid("; ".join(faults)) from None
+        raise _invalid(error) from None
+
+
+def _invalid(error: ValidationError) -> Invalid:
+    faults = [
+        f"{'.'.join(str(part) for part in fault['loc']) or 'body'}: {fault['msg']}"
+        for fault in error.errors(include_url=False, include_input=False)
+    ]
+    return Invalid("; ".join(faults))
+
+
+def _shown(token: Token, wall: float) -> dict[str, object]:
+    """Return a token as lists show it: never its secret, nor its hash."""
+    return {
+        "id": token.id,
+        "name": token.name,
+        "role": token.role,
+        "groups": list(token.groups),
+        "created": iso(token.created_wall),
+        "created_by": token.created_by,
+        "expires": None if token.expires_wall is None else iso(token.expires_wall),
+        "state": "good" if token.is_good(wall) else "revoked" if token.is_revoked else "expired",
+    }
 
 
 def _ask(verb: str, body: Body, actor: Actor) -> Ask:

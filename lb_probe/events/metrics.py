@@ -182,6 +182,15 @@ class Metrics:
             "When a probe ended last",
             registry=registry,
         )
+        self._audit_lines = Gauge(
+            "lb_probe_audit_records", "Lines of the audit log", registry=registry
+        )
+        self._audit_head = Gauge(
+            "lb_probe_audit_head",
+            "1 for the hash of the newest line of the audit log",
+            ["hash"],
+            registry=registry,
+        )
         self._store = Gauge(
             "lb_probe_store_writable", "The store took its last test write", registry=registry
         )
@@ -226,6 +235,12 @@ class Metrics:
         take = self._takers.get(event.name)
         if take is not None:
             take(event)
+
+    def audited(self, lines: int, digest: str) -> None:
+        """Show the head of the audit log: kept elsewhere, it proves that no line was cut off."""
+        self._audit_lines.set(lines)
+        self._audit_head.clear()
+        self._audit_head.labels(digest).set(1.0)
 
     def started_late(self, seconds: float) -> None:
         """Note how late a probe started."""
