@@ -7,6 +7,7 @@ rule of DESIGN section 1.
 
 import asyncio
 import gc
+import itertools
 import json
 import os
 import random
@@ -18,6 +19,8 @@ import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -48,7 +51,7 @@ from lb_probe.config import (
 from lb_probe.config.model import AgentCheckAdapter, HaproxyAdapter, Tls
 from lb_probe.config.values import parse_haproxy_socket
 from lb_probe.controller import Controller, OfflineNote, Setup
-from lb_probe.core.model import Event, Failed, Gate, Observation, Page
+from lb_probe.core.model import Event, Gate, Observation, Page
 from lb_probe.core.timing import lints
 from lb_probe.events.audit import Audit
 from lb_probe.events.log import Fanout, Log
@@ -68,6 +71,9 @@ from lb_probe.ports import (
 )
 from lb_probe.prober import http_probe
 from lb_probe.prober.http_probe import Target, TlsSettings, make_ssl_context
+from lb_probe.prober.names import Names
+from lb_probe.prober.report import capture as capture_text
+from lb_probe.prober.report import written
 from lb_probe.prober.schedule import Pace, Schedule, watch_references
 from lb_probe.store import sqlite
 from lb_probe.store.sqlite import SqliteStore
@@ -228,12 +234,19 @@ def agent_control(path: Path, node: str) -> Path:
     return found.agent.control
 
 
-def probe_once(path: Path, group: str, node: str) -> dict[str, Any]:
-    """Probe both pages of one node once, from this machine.
+def probe_once(
+    path: Path, group: str, node: str, capture: Path | None = None, *, with_addresses: bool = False
+) -> dict[str, Any]:
+    """Probe the pages of one node once, from this machine, and tell all that was seen.
+
+    Args:
+        capture: Folder to write the raw answers into, for a bug report.
+        with_addresses: Leave addresses and names of machines in them.
 
     Raises:
         ConfigError: The file cannot be used.
         NotFound: No such group or node.
+        OSError: The capture cannot be written.
     """
     config = load(path, as_="client")
     found = _group(config, group)
@@ -243,28 +256,34 @@ def probe_once(path: Path, group: str, node: str) -> dict[str, Any]:
         raise NotFound(f"group {group} has no node {node}; its nodes are {names}")
     clock = SystemClock()
 
-    async def both() -> list[Observation]:
-        return list(
-            await asyncio.gather(*(http_probe.probe(t, clock=clock.monotonic) for t in targets))
+    async def both() -> list[http_probe.Report]:
+        names = Names(clock.monotonic)
+        ask = partial(http_probe.inspect, clock=clock.monotonic, names=names)
+        try:
+            return list(await asyncio.gather(*map(ask, targets)))
+        finally:
+            names.close()
+
+    told = list(zip(targets, _run(both()), strict=True))
+    answer: dict[str, Any] = {"group": group, "node": node}
+    answer["pages"] = {target.page.value: written(target, seen) for target, seen in told}
+    if capture is not None:
+        at = datetime.fromtimestamp(clock.wall(), UTC)
+        text = capture_text(told, at=at.isoformat(" ", "seconds"), with_addresses=with_addresses)
+        answer["capture"] = str(
+            _write_new(capture, f"lb-probe-{group}-{node}-{at:%Y%m%dT%H%M%SZ}", text)
         )
-
-    seen = _run(both())
-    return {"group": group, "node": node, "pages": {o.page.value: _observed(o) for o in seen}}
+    return answer
 
 
-def _observed(seen: Observation) -> dict[str, Any]:
-    outcome = seen.outcome
-    failed = isinstance(outcome, Failed)
-    return {
-        "result": "failed" if failed else "ok",
-        "phase": outcome.phase.value if isinstance(outcome, Failed) else None,
-        "mode": None if isinstance(outcome, Failed) or not outcome.mode else outcome.mode.value,
-        "detail": outcome.detail,
-        "duration_s": round(seen.ended_at - seen.started_at, 6),
-        "code": seen.code,
-        "head": seen.head,
-        "body_sha256": seen.body_sha256,
-    }
+def _write_new(folder: Path, name: str, content: bytes) -> Path:
+    """Write a file of this name, or of the first like it that is free; nothing is overwritten."""
+    candidates = (folder / f"{name}{f'-{n}' if n > 1 else ''}.txt" for n in itertools.count(1))
+    file = next(file for file in candidates if not os.path.lexists(file))
+    # Its owner's alone, until it was read through. One made in between is not overwritten either.
+    with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
+        out.write(content)
+    return file
 
 
 def publish_offline(path: Path, group: str, node: str, reason: str) -> list[dict[str, Any]]:
@@ -391,10 +410,11 @@ def _targets(group: GroupConfig) -> Iterator[Target]:
     for node in group.nodes:
         context = None
         server_name = node.tls.server_name if node.tls else None
-        if node.url.scheme == "https":
+        if node.url.scheme in ("https", "tls"):
             name = server_name or node.url.host
             context = make_ssl_context(_tls(node.tls, name))
-        for page in Page:
+        # A node without pages is well when a connection to it can be made.
+        for page in Page if node.url.scheme in ("http", "https") else (Page.STATUS,):
             path = node.status_path if page is Page.STATUS else node.hastatus_path
             yield Target(
                 group=group.name,

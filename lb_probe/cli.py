@@ -506,16 +506,34 @@ def _counts(file: Path) -> dict[str, int]:
     }
 
 
-@_verb("Read", "lb-probe probe epmm/epmm-b", click.Argument(["target"]), _format_option())
-def probe(target: str, form: str) -> None:
+@_verb(
+    "Read",
+    "lb-probe probe epmm/epmm-b",
+    click.Argument(["target"]),
+    _format_option(),
+    click.Option(
+        ["--capture"],
+        is_flag=True,
+        help="Write the raw answers into a new file here, for a bug report; secrets are hidden.",
+    ),
+    click.Option(
+        ["--with-addresses"],
+        is_flag=True,
+        help="Leave addresses and names of machines in that file.",
+    ),
+)
+def probe(target: str, form: str, capture: bool, with_addresses: bool) -> None:
     """Probe GROUP/NODE once, now, from this machine; a failed probe is an answer (exit 0)."""
     from lb_probe import app
 
     group, _, node = target.partition("/")
     if not group or not node:
         raise click.UsageError(f"found {target!r}; use GROUP/NODE, for example epmm/epmm-b")
+    if with_addresses and not capture:
+        raise click.UsageError("--with-addresses is about a file; add --capture")
+    folder = Path() if capture else None
     with _local_errors():
-        answer = app.probe_once(_config_file(), group, node)
+        answer = app.probe_once(_config_file(), group, node, folder, with_addresses=with_addresses)
     _answer(form, answer, lambda: render.probe_block(answer, _look()))
 
 

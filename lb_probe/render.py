@@ -5,7 +5,7 @@ colour. Times are local with their offset on a terminal, UTC elsewhere.
 """
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -584,7 +584,25 @@ def probe_block(answer: Json, look: Look) -> list[str]:
         text = ", ".join(f"{name} {plain(value)}" for name, value in facts if value is not None)
         lines.append(f"  {verdict} {plain(page)}: {plain(probe.get('result'))} ({text})")
         lines += [f"       {plain(probe[k])}" for k in ("detail", "head") if probe.get(k)]
+        lines += [f"       {name:<9}{text}" for name, text in _seen_on_the_way(probe) if text]
+    if answer.get("capture"):
+        lines.append(f"wrote {plain(answer['capture'])}; read it through before you send it")
     return lines
+
+
+def _seen_on_the_way(probe: Json) -> Iterator[tuple[str, str]]:
+    """Yield what else one probe met, by name."""
+    phases = _mapping(probe.get("phases")).items()
+    yield "why", plain(probe.get("why"), none="")
+    yield "note", plain(probe.get("note"), none="")
+    yield "asked", plain(probe.get("asked"), none="")
+    yield "at", plain(probe.get("address"), none="")
+    took = (f"{plain(n)} {s * 1000:.1f} ms" for n, s in phases if isinstance(s, int | float))
+    yield "phases", ", ".join(took)
+    for name, value in _mapping(probe.get("tls")).items():
+        yield "tls", f"{plain(name)} {plain(value)}" if value else ""
+    for header in _dicts(probe.get("headers")):
+        yield "header", f"{plain(header.get('name'))}: {plain(header.get('value'), none='')}"
 
 
 def offline_block(results: Iterable[Json], look: Look) -> list[str]:

@@ -833,8 +833,12 @@ class App(types.ModuleType):
         self._called("check", config, as_)
         return ["warning: slow"]
 
-    def probe_once(self, config: Path, group: str, node: str) -> dict:
-        self._called("probe_once", config, group, node)
+    def probe_once(
+        self, config: Path, group: str, node: str, folder: Path | None, *, with_addresses: bool
+    ) -> dict:
+        capture = {} if folder is None else {"capture": str(folder / "lb-probe-epmm-x.txt")}
+        more = ("with addresses",) if with_addresses else ()
+        self._called("probe_once", config, group, node, *map(str, capture), *more)
         page = {
             "result": "failed",
             "phase": "tls",
@@ -842,9 +846,15 @@ class App(types.ModuleType):
             "duration_s": 0.012,
             "code": None,
             "head": "",
+            "why": "the certificate or the handshake is wrong",
+            "asked": "https://192.0.2.10:443/status/status.html",
+            "address": "192.0.2.10:443",
+            "phases": {"name": 0.0001, "connect": 0.002, "tls": 0.0099},
         }
         ok = {**page, "result": "ok", "phase": None, "mode": "standby", "code": 200, "head": "OK"}
-        return {"group": group, "node": node, "pages": {"status": page, "hastatus": ok}}
+        ok |= {"tls": {"version": "TLSv1.3"}, "headers": [{"name": "Server", "value": "x\x1b[31m"}]}
+        pages = {"status": page, "hastatus": ok}
+        return {"group": group, "node": node, "pages": pages, **capture}
 
     def publish_offline(self, config: Path, group: str, node: str, reason: str) -> list[dict]:
         self._called("publish_offline", config, group, node, reason)
@@ -952,6 +962,27 @@ def test_probe_prints_the_verdict_of_each_page(app, config):
     assert app.calls == [("probe_once", Path(config), "epmm", "x")]
     for odd in ("epmm", "/x", "epmm/"):
         assert run(None, "probe", odd, "-c", config).exit_code == 2
+
+
+def test_probe_tells_why_and_what_it_met_on_the_way(app, config):
+    text = run(None, "probe", "epmm/x", "-c", config).stdout
+    assert "why      the certificate or the handshake is wrong" in text
+    assert "phases   name 0.1 ms, connect 2.0 ms, tls 9.9 ms" in text
+    assert "at       192.0.2.10:443" in text
+    assert "tls      version TLSv1.3" in text
+    assert "header   Server: x?[31m" in text
+    assert "wrote" not in text
+
+
+def test_probe_writes_a_capture_only_when_it_is_told_to(app, config):
+    text = run(None, "probe", "epmm/x", "--capture", "-c", config).stdout
+    assert "wrote lb-probe-epmm-x.txt; read it through before you send it" in text
+    run(None, "probe", "epmm/x", "--capture", "--with-addresses", "-c", config)
+    calls = [call[3:] for call in app.calls]
+    assert calls == [("x", "capture"), ("x", "capture", "with addresses")]
+    refused = run(None, "probe", "epmm/x", "--with-addresses", "-c", config)
+    assert refused.exit_code == 2
+    assert "add --capture" in refused.stderr
 
 
 @pytest.mark.parametrize(
