@@ -42,12 +42,14 @@ defaults
     timeout server 5s
 frontend front
     bind 127.0.0.1:{front}
-    default_backend app
-backend app
-    # disabled: closed until the prober says who has the traffic
-    server a 127.0.0.1:{app_a} disabled
-    server b 127.0.0.1:{app_b} disabled
+    # The map names the backend; `none` is no backend, and clients get 503.
+    use_backend pool_%[str(demo),map({map},none)]
+backend pool_a
+    server a 127.0.0.1:{app_a}
+backend pool_b
+    server b 127.0.0.1:{app_b}
 """
+MAP = "demo none\n"  # closed until the prober says who has the traffic; it writes this file
 
 
 class DemoError(Exception):
@@ -111,9 +113,15 @@ class Demo:
 
     Args:
         rewrite: Changes the text of probes.yaml before it is written.
+        haproxy_cfg: The text of haproxy.cfg, as a format.
     """
 
-    def __init__(self, stack: ExitStack, rewrite: Callable[[str], str] = lambda text: text) -> None:
+    def __init__(
+        self,
+        stack: ExitStack,
+        rewrite: Callable[[str], str] = lambda text: text,
+        haproxy_cfg: str = HAPROXY,
+    ) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="lb-probe-demo-"))
         stack.callback(shutil.rmtree, self.folder, ignore_errors=True)
         self.apps = {name: App(name) for name in ("node-a", "node-b")}
@@ -123,11 +131,14 @@ class Demo:
         self.ports = dict(zip(FIXED_PORTS, free, strict=False))
         self.front = free[-1]
         self.config = self.folder / "probes.yaml"
-        self.config.write_text(rewrite(_template(self.ports)))
+        self.map = self.folder / "active.map"
+        self.map.write_text(MAP)
+        self.config.write_text(rewrite(_template(self.ports, self.map)))
         self._haproxy_file = self.folder / "haproxy.cfg"
         self._haproxy_file.write_text(
-            HAPROXY.format(
+            haproxy_cfg.format(
                 folder=self.folder,
+                map=self.map,
                 front=self.front,
                 app_a=self.apps["node-a"].port,
                 app_b=self.apps["node-b"].port,
@@ -227,14 +238,15 @@ class Demo:
         return self.client.act(verb, "demo", {"reason": "the demo's script", **order})
 
 
-def _template(ports: dict[str, int]) -> str:
+def _template(ports: dict[str, int], map_file: Path) -> str:
     """Return the repository's probes.yaml with free ports in place of its fixed ones."""
     packaged = resources.files("lb_probe") / "demo_probes.yaml"
     beside = Path(__file__).parent.parent / "probes.yaml"
     text = packaged.read_text() if packaged.is_file() else beside.read_text()
     for fixed, port in ports.items():
         text = text.replace(f"127.0.0.1:{fixed}", f"127.0.0.1:{port}")
-    return text
+    # HAProxy looks a relative path up where it was started, which may be anywhere.
+    return text.replace("map_file: active.map", f"map_file: {map_file}")
 
 
 def _free_ports(count: int) -> list[int]:
@@ -406,7 +418,9 @@ def _help(demo: Demo) -> list[str]:
         f"  {ours} agent --node node-a           # node-a is back: nothing moves",
         f"  {ours} explain demo                  # why, and what is missing",
         f"  {ours} resume demo --reason 'repaired'              # refused, with the gates",
-        f"  kill -9 {pid['haproxy']}               # HAProxy forgets; start it again:",
+        f"  kill -9 {pid['haproxy']}               # HAProxy dies; started again it goes on there:",
         f"  {demo.haproxy} -db -f {demo.folder}/haproxy.cfg",
+        f"  cat {demo.map}                         # what it starts with; what it does now:",
+        f"  echo 'show map {demo.map}' | socat - {demo.folder}/haproxy.sock",
         "Ctrl-C ends everything.",
     ]

@@ -21,7 +21,7 @@ if _installed := shutil.which("haproxy"):
 
 CONFIG = """
 global
-    stats socket {folder}/admin.sock mode 600 level admin
+    stats socket {folder}/admin.sock mode 600 level admin expose-fd listeners
     stats socket {folder}/operator.sock mode 600 level operator
     stats socket {folder}/numbered.sock mode 600 level admin severity-output number
     stats socket fd@{tcp_fd} level admin
@@ -47,7 +47,7 @@ backend second
 
 MAP_CONFIG = """
 global
-    stats socket {folder}/admin.sock mode 600 level admin
+    stats socket {folder}/admin.sock mode 600 level admin expose-fd listeners
     stats socket {folder}/operator.sock mode 600 level operator
     stats socket {folder}/numbered.sock mode 600 level admin severity-output number
     stats socket fd@{tcp_fd} level admin
@@ -79,14 +79,26 @@ epmm-9997 none
 
 
 class HaproxyProcess:
-    """One HAProxy in master-worker mode, in a short folder: a socket path has 108 bytes.
+    """One HAProxy, in a short folder: a socket path has 108 bytes.
 
     `start` and `stop` may be called in turn; `close` ends what runs and removes the folder.
+
+    Args:
+        is_plain: Without a master: a reload starts another process, which ends the first.
     """
 
     def __init__(
-        self, binary: str, port_a: int, port_b: int, check_b: str = "", config: str = CONFIG
+        self,
+        binary: str,
+        port_a: int,
+        port_b: int,
+        check_b: str = "",
+        config: str = CONFIG,
+        *,
+        is_plain: bool = False,
     ) -> None:
+        self._is_plain = is_plain
+        self._before: list[subprocess.Popen[bytes]] = []
         self.folder = Path(tempfile.mkdtemp(prefix="hap", dir="/tmp"))
         self.admin = self.folder / "admin.sock"
         self.operator = self.folder / "operator.sock"
@@ -116,37 +128,48 @@ class HaproxyProcess:
         self._process = self._spawn()
         await self._until(lambda info: "Stopping: 0\n" in info and self._hears_signals())
 
-    def _spawn(self) -> subprocess.Popen[bytes]:
+    def _spawn(self, *words: str) -> subprocess.Popen[bytes]:
+        how = [] if self._is_plain else ["-W", "-S", str(self.master)]
         with self._log.open("ab") as log:
             return subprocess.Popen(
-                [self._binary, "-W", "-db", "-S", str(self.master), "-f", str(self._config)],
+                [self._binary, *how, "-db", "-f", str(self._config), *words],
                 stdout=log,
                 stderr=log,
                 pass_fds=[self._tcp.fileno()],
             )
 
     async def reload(self) -> None:
-        """Reload it by SIGUSR2 and wait until the new worker answers."""
+        """Reload it and wait until the new process answers."""
         before = self.pid
-        assert self._process is not None
-        self._process.send_signal(signal.SIGUSR2)
+        self.begin_reload()
         await self._until(
             lambda info: (
                 f"Pid: {before}\n" not in info and "Stopping: 0\n" in info and self._hears_signals()
             )
         )
 
+    def begin_reload(self) -> None:
+        """Tell the master, or start the process that takes over, and wait for nothing."""
+        assert self._process is not None
+        if self._is_plain:
+            self._before.append(self._process)
+            self._process = self._spawn("-x", str(self.admin), "-sf", str(self._process.pid))
+        else:
+            self._process.send_signal(signal.SIGUSR2)
+
     def stop(self) -> None:
-        """End master and worker at once."""
-        if self._process is None:
-            return
-        self._process.terminate()
-        try:
-            self._process.wait(10)
-        except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait(10)
+        """End master and workers at once."""
+        for process in (*self._before, self._process):
+            if process is None:
+                continue
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait(10)
         self._process = None
+        self._before.clear()
 
     def close(self) -> None:
         """End it and leave nothing behind."""
@@ -201,6 +224,8 @@ class HaproxyProcess:
         # The worker answers before its master, which starts itself anew, listens for SIGUSR2:
         # one sent in between is lost without a trace.
         assert self._process is not None
+        if self._is_plain:
+            return True
         status = Path(f"/proc/{self._process.pid}/status")
         if not status.exists():
             return True
@@ -292,6 +317,23 @@ async def map_haproxy(
         yield process
     finally:
         process.close()
+
+
+@pytest.fixture
+def make_serving_haproxy(
+    haproxy_binary: str, nodes: dict[str, asyncio.Server]
+) -> Iterator[Callable[..., HaproxyProcess]]:
+    """Makes a HAProxy of a style, not started, in front of the nodes."""
+    with contextlib.ExitStack() as stack:
+
+        def make(style: str, *, is_plain: bool = False) -> HaproxyProcess:
+            config = MAP_CONFIG if style == "map" else CONFIG
+            ports = port_of(nodes["a"]), port_of(nodes["b"])
+            process = HaproxyProcess(haproxy_binary, *ports, config=config, is_plain=is_plain)
+            stack.callback(process.close)
+            return process
+
+        yield make
 
 
 @pytest.fixture

@@ -18,6 +18,12 @@ PATIENT_S = 20.0
 INFO = {"Name": "HAProxy", "Version": "2.8", "Pid": 1, "Uptime_sec": 12, "Stopping": 0}
 
 
+SERVERS = (
+    "1\n# be_name srv_name srv_op_state srv_admin_state srv_uweight srv_check_status\n"
+    "epmm a 2 0 1 6\nepmm b 0 1 1 6\n\n"
+)
+
+
 class Fake:
     """A HAProxy that knows one map with one key, and may be held up before it answers."""
 
@@ -48,6 +54,8 @@ class Fake:
     def answer(self, command: str) -> str:
         if command == "show info":
             return "".join(f"{k}: {v}\n" for k, v in self.info.items()) + "\n"
+        if command.startswith("show servers state epmm"):
+            return SERVERS
         if command.startswith("show servers state"):
             return "Can't find backend.\n\n"
         if command.startswith("show map"):
@@ -190,6 +198,7 @@ def test_impossible_device_is_refused_at_once(changes):
 
 
 # ------------------------------------------------------------------ which run it is
+@pytest.mark.parametrize("style", ["server", "map"])
 @pytest.mark.parametrize(
     ("then", "is_another"),
     [
@@ -202,13 +211,17 @@ def test_impossible_device_is_refused_at_once(changes):
         ({"Start_time_sec": 1700000001}, True),
     ],
 )
-async def test_restart_with_the_same_pid_and_clock_is_noticed_by_counters(serve, then, is_another):
+async def test_restart_with_the_same_pid_and_clock_is_noticed_by_counters(
+    serve, style, then, is_another
+):
     async with faked(serve) as (fake, device):
+        servers = HaproxyServers("edge", device, "epmm", NODES)
+        adapter = servers if style == "server" else edge(device)
         fake.info["CumConns"] = 400
-        before = await edge(device).read_back()
+        before = await adapter.read_back()
         fake.info |= then
-        after = await edge(device).read_back()
-        again = await edge(device).read_back()
+        after = await adapter.read_back()
+        again = await adapter.read_back()
 
     assert (after.instance != before.instance) == is_another
     assert again.instance == after.instance

@@ -143,12 +143,28 @@ async def test_missing_key_is_looked_up_before_it_is_added(serve):
         assert len(lines) == 2
 
 
-async def test_line_that_would_hang_an_old_haproxy_is_not_sent(serve):
+@pytest.mark.parametrize("style", ["server", "map"])
+async def test_line_that_would_hang_an_old_haproxy_is_not_sent(serve, style):
+    names = [f"service-{i:04}" for i in range(1000)]
     async with saying(serve, b"\n" * 1000) as (path, lines):
-        with pytest.raises(PublishError, match="15000 at most"):
-            await edge(path, keys=[f"service-{i:04}" for i in range(1000)]).publish("epmm-b")
+        adapter = HaproxyServers("edge", path, names, NODES)
+        with pytest.raises(PublishError, match="15000 at most") as caught:
+            await (edge(path, keys=names) if style == "map" else adapter).publish("epmm-b")
 
     assert lines == []
+    assert len(str(caught.value)) < 600
+
+
+@pytest.mark.parametrize("style", ["server", "map"])
+async def test_line_of_20_kilobytes_is_no_statement(serve, style):
+    async with saying(serve, b"x" * 20_000 + b"\n\n") as (path, lines):
+        adapter = HaproxyServers("edge", path, "epmm", NODES) if style == "server" else edge(path)
+        for ask in (adapter.read_back, lambda: adapter.publish("epmm-b")):
+            with pytest.raises(PublishError) as caught:
+                await ask()
+            assert len(str(caught.value)) < 1000
+
+    assert len(lines) == 2
 
 
 async def test_socket_that_accepts_and_never_answers_costs_one_deadline(serve):

@@ -1,0 +1,305 @@
+"""What the prober makes of real HAProxys that are reloaded, many, dead, or told by two probers."""
+
+import asyncio
+import contextlib
+import random
+import socket
+import statistics
+import time
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import pytest
+
+from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
+from lb_probe.clock import SystemClock
+from lb_probe.core.model import Event
+from lb_probe.reconcile import Reconciler, Wanted
+
+NODES = {"epmm-a": "a", "epmm-b": "b"}
+PATIENT_S = 20.0
+RELOADS = 25
+CLIENTS = 8
+
+
+class Kept:
+    """One adapter kept at what is wanted, as a prober does; `events` is what it told."""
+
+    def __init__(self, edge: Any, *, confirmed: int = 0, signature: str = "") -> None:
+        self.events: list[Event] = []
+        self.generation = confirmed
+        self.confirmed = asyncio.Event()
+        self.edge = edge
+        self.reconciler = Reconciler(
+            "epmm",
+            edge,
+            SystemClock(),
+            self,
+            confirm=self._confirm,
+            confirmed=confirmed,
+            changed=lambda: None,
+            signature=signature,
+        )
+
+    def emit(self, event: Event) -> None:
+        self.events.append(event)
+
+    def named(self, name: str) -> list[Event]:
+        return [event for event in self.events if event.name == name]
+
+    async def _confirm(self, adapter: str, generation: int) -> bool:
+        if generation == self.generation:
+            self.confirmed.set()
+        return True
+
+    def want(self, node: str) -> None:
+        """A change of ours, as a failover or a resume is."""
+        self.generation += 1
+        self.confirmed.clear()
+        self.keep(node)
+
+    def keep(self, node: str) -> None:
+        """What was saved before."""
+        self.reconciler.want(Wanted(node, self.generation, may_write=True))
+
+    @contextlib.asynccontextmanager
+    async def running(self) -> AsyncIterator["Kept"]:
+        async with asyncio.TaskGroup() as tasks:
+            running = [
+                tasks.create_task(self.edge.device.run()),
+                tasks.create_task(self.reconciler.run()),
+            ]
+            try:
+                yield self
+            finally:
+                for task in running:
+                    task.cancel()
+
+
+def edge_of(proxy: Any, style: str, **changes: Any) -> HaproxyServers | HaproxyMap:
+    device = Device(changes.pop("socket", proxy.admin), timeout_s=changes.pop("timeout_s", 2.0))
+    if style == "server":
+        return HaproxyServers("edge-1", device, "epmm", NODES)
+    file = None if style == "map without its file" else proxy.map
+    return HaproxyMap("edge-1", device, str(proxy.map), "epmm", NODES, local_file=file)
+
+
+async def answered_by(proxy: Any) -> str:
+    try:
+        return str(await proxy.ask_service())
+    except (OSError, IndexError):
+        return "closed"  # between two processes
+
+
+async def until(is_so: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENT_S):
+        while not is_so():  # noqa: ASYNC110 - what is told is a list
+            await asyncio.sleep(0.01)
+
+
+async def until_answered_by(proxy: Any, name: str) -> None:
+    async with asyncio.timeout(PATIENT_S):
+        while await answered_by(proxy) != name:  # noqa: ASYNC110 - HAProxy sends no event
+            await asyncio.sleep(0.005)
+
+
+# ------------------------------------------------------------------ reloads
+@pytest.mark.parametrize("is_plain", [False, True], ids=["master-worker", "plain"])
+@pytest.mark.parametrize("style", ["server", "map"])
+async def test_reload_at_any_moment_of_a_move_loses_no_move(make_serving_haproxy, style, is_plain):
+    """A reload amid a move takes with it what was set, however well it was read back."""
+    proxy = make_serving_haproxy(style, is_plain=is_plain)
+    await proxy.start()
+    dice = random.Random(f"{style} {is_plain}")
+    answers: list[str] = []
+    is_over = asyncio.Event()
+
+    async def ask() -> None:
+        while not is_over.is_set():
+            answers.append(await answered_by(proxy))
+            await asyncio.sleep(0.005)
+
+    kept = Kept(edge_of(proxy, style))
+    async with asyncio.timeout(55), kept.running(), asyncio.TaskGroup() as clients:
+        kept.want("epmm-a")
+        await kept.confirmed.wait()
+        try:
+            for _ in range(CLIENTS):
+                clients.create_task(ask())
+            for i in range(RELOADS):
+                node = ("epmm-b", "epmm-a")[i % 2]
+                reload = clients.create_task(_reload_after(proxy, dice.uniform(0.0, 0.08)))
+                await asyncio.sleep(dice.uniform(0.0, 0.16))
+                kept.want(node)
+                await reload
+                await kept.confirmed.wait()
+                await until_answered_by(proxy, NODES[node])
+        finally:
+            is_over.set()
+
+    assert kept.named("publish.foreign-writer") == []
+    lost = [answer for answer in answers if answer not in ("a", "b")]
+    assert set(lost) <= {"503", "closed"}
+    if style == "map":  # its file is there before a new process is
+        assert lost == []
+
+
+async def _reload_after(proxy: Any, seconds: float) -> None:
+    await asyncio.sleep(seconds)
+    await proxy.reload()
+
+
+@pytest.mark.parametrize("style", ["server", "map without its file"])
+async def test_what_a_reload_forgot_is_written_again_within_a_second_or_so(
+    make_serving_haproxy, style
+):
+    proxy = make_serving_haproxy(style.split()[0])
+    await proxy.start()
+    kept, took = Kept(edge_of(proxy, style)), []
+    async with asyncio.timeout(55), kept.running():
+        kept.want("epmm-b")
+        await kept.confirmed.wait()
+        for _ in range(5):
+            await until_answered_by(proxy, "b")
+            await proxy.reload()
+            forgotten_at = time.monotonic()
+            await until_answered_by(proxy, "b")
+            took.append(time.monotonic() - forgotten_at)
+
+    assert statistics.median(took) < 1.2
+    drifts = kept.named("publish.drift")
+    assert drifts  # two reloads within one reading are one
+    assert all(drift.fields["restarted"] for drift in drifts)
+
+
+@pytest.mark.parametrize("style", ["server", "map"])
+async def test_what_an_administrator_set_by_hand_is_corrected_and_told(make_serving_haproxy, style):
+    proxy = make_serving_haproxy(style)
+    await proxy.start()
+    kept = Kept(edge_of(proxy, style))
+    async with asyncio.timeout(55), kept.running():
+        kept.want("epmm-b")
+        await kept.confirmed.wait()
+        for corrected in (1, 2):
+            if style == "map":
+                proxy.tell(f"set map {proxy.map} epmm a")
+            else:
+                proxy.tell("set server epmm/a state ready;set server epmm/b state maint")
+            await until(lambda c=corrected: len(kept.named("publish.done")) > c)
+            assert await answered_by(proxy) == "b"
+            assert [event.fields for event in kept.named("publish.drift")] == corrected * [
+                {"adapter": "edge-1", "wanted": "epmm-b", "seen": "epmm-a", "restarted": False}
+            ]
+
+
+# ------------------------------------------------------------------ many
+async def test_of_fifty_the_dead_ones_do_not_delay_the_others(
+    make_serving_haproxy, serve, short_folder
+):
+    """Several sockets of a few HAProxys stand for fifty; one hangs and one refuses."""
+    proxies = [make_serving_haproxy("server"), make_serving_haproxy("map")]
+
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    async with contextlib.AsyncExitStack() as stack:
+        refusing = short_folder / "refusing.sock"
+        stack.enter_context(socket.socket(socket.AF_UNIX)).bind(str(refusing))  # nobody listens
+        hung = await stack.enter_async_context(serve(hang))
+        for proxy in proxies:
+            await proxy.start()
+        dead = [Kept(edge_of(proxies[0], "server", socket=where)) for where in (hung, refusing)]
+        # The map's file is one for all of them here; each HAProxy of its own has its own.
+        styles = ("server", "map without its file")
+        alive = [Kept(edge_of(proxies[i % 2], styles[i % 2])) for i in range(48)]
+        everybody = alive + dead
+        async with asyncio.timeout(55), asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(each.reconciler.run()) for each in everybody]
+            took = []
+            for i in range(9):
+                began = time.monotonic()
+                for each in everybody:
+                    each.want(("epmm-b", "epmm-a")[i % 2])
+                for each in alive:
+                    await each.confirmed.wait()
+                took.append(time.monotonic() - began)
+            for task in running:
+                task.cancel()
+
+    assert min(took) < 0.05  # 11 ms on an idle machine with 2 cores
+    assert statistics.median(took) < 0.5  # a quarter of the deadline of the one that hangs
+    assert not any(each.confirmed.is_set() for each in dead)
+
+
+# ------------------------------------------------------------------ two probers by mistake
+async def watched(proxy: Any, seconds: float) -> list[str]:
+    """Return who answered, without repeats, for a while."""
+    found: list[str] = []
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        name = await answered_by(proxy)
+        if found[-1:] != [name]:
+            found.append(name)
+        await asyncio.sleep(0.01)
+    return found
+
+
+async def test_second_prober_by_mistake_moves_traffic_once_and_the_first_yields(
+    make_serving_haproxy,
+):
+    proxy = make_serving_haproxy("map")
+    await proxy.start()
+    first = Kept(edge_of(proxy, "map"), signature="prober-1")
+    second = Kept(edge_of(proxy, "map"), signature="prober-2")
+    async with asyncio.timeout(55), first.running():
+        first.want("epmm-a")
+        await first.confirmed.wait()
+        second.want("epmm-b")
+        async with second.running():
+            await second.confirmed.wait()
+            found = await watched(proxy, 3.0)
+
+    assert found == ["b"]
+    assert first.reconciler.view.yielded
+    assert not second.reconciler.view.yielded
+    assert len(first.named("publish.sent")) == len(second.named("publish.sent")) == 1
+
+
+async def test_second_prober_with_an_older_word_moves_nothing(make_serving_haproxy):
+    """It was copied, or restored: what it saved was carried out once, long ago."""
+    proxy = make_serving_haproxy("map")
+    await proxy.start()
+    first = Kept(edge_of(proxy, "map"), signature="prober-1")
+    second = Kept(edge_of(proxy, "map"), confirmed=7, signature="prober-2")
+    async with asyncio.timeout(55), first.running():
+        first.want("epmm-a")
+        await first.confirmed.wait()
+        second.keep("epmm-b")
+        await second.reconciler.first_look(PATIENT_S)
+        async with second.running():
+            found = await watched(proxy, 2.0)
+
+    assert found == ["a"]
+    assert second.reconciler.view.yielded
+    assert second.named("publish.sent") == []
+
+
+async def test_two_probers_on_a_haproxy_that_keeps_no_signature_stop_all_the_same(
+    make_serving_haproxy,
+):
+    """Style server has no room for one: each corrects the other twice, and then one yields."""
+    proxy = make_serving_haproxy("server")
+    await proxy.start()
+    first, second = Kept(edge_of(proxy, "server")), Kept(edge_of(proxy, "server"))
+    async with asyncio.timeout(55), first.running():
+        first.want("epmm-a")
+        await first.confirmed.wait()
+        second.want("epmm-b")
+        async with second.running():
+            await until(lambda: first.reconciler.view.yielded or second.reconciler.view.yielded)
+            await watched(proxy, 1.0)
+            settled = await watched(proxy, 1.0)
+
+    assert len(settled) == 1
+    sent = len(first.named("publish.sent")) + len(second.named("publish.sent"))
+    assert sent <= 2 + 2 * 2
