@@ -15,181 +15,15 @@ import sys
 import tempfile
 from pathlib import Path
 
-import aiohttp
 import pytest
-from aiohttp import web
-from simulated_world import ModelBalancer, ModelPublisher, ModelStore, Trap, pair
+from api_desk import GROUP, PATIENCE_S, TOKENS, Desk, until
 
 from lb_probe.admin import api as api_room
-from lb_probe.admin.api import LONGEST_DAYS, MAX_BODY, Api, duration
-from lb_probe.admin.auth import Operator, Rank
-from lb_probe.admin.door import Door
-from lb_probe.admin.tokens import Tokens
-from lb_probe.clock import SystemClock
-from lb_probe.controller import Controller, Setup
+from lb_probe.admin.api import LONGEST_DAYS, MAX_BODY, duration
 from lb_probe.core.acts import VERBS
-from lb_probe.core.model import Event, Failed, Mode, Observation, Page, Passed, Phase
-from lb_probe.events.audit import Audit
-from lb_probe.events.log import Fanout
+from lb_probe.core.model import Event
 from lb_probe.history import CHANGES
 from lb_probe.ports import Invalid
-
-TOKENS = {"vic": "viewer-0123456789", "ops": "operator-0123456789", "adm": "admin-0123456789"}
-OPERATORS = [
-    Operator("vic", Rank.VIEWER, TOKENS["vic"]),
-    Operator("ops", Rank.OPERATOR, TOKENS["ops"]),
-    Operator("adm", Rank.ADMIN, TOKENS["adm"]),
-]
-GROUP = "/api/v1/groups/epmm"
-PATIENCE_S = 20.0
-
-
-async def until(is_true, what):
-    end = asyncio.get_running_loop().time() + PATIENCE_S
-    while not is_true():
-        assert asyncio.get_running_loop().time() < end, f"waited in vain until {what}"
-        await asyncio.sleep(0.01)
-
-
-class Answer:
-    """A status, its headers and the JSON of its body."""
-
-    def __init__(self, status, headers, raw):
-        self.status = status
-        self.headers = headers
-        self.raw = raw
-
-    @property
-    def json(self):
-        return json.loads(self.raw)
-
-    @property
-    def error(self):
-        """Status and word of an error that has the documented shape."""
-        assert self.headers["Content-Type"] == "application/json; charset=utf-8"
-        assert isinstance(self.json["detail"], str)
-        assert self.json["detail"]
-        return self.status, self.json["error"]
-
-
-class Desk:
-    """Where an operator sits: a controller over one model load balancer, and its API."""
-
-    def __init__(self, folder):
-        self.clock = SystemClock()
-        self.store = ModelStore()
-        self.balancer = ModelBalancer("edge", {"a"})
-        self.events = Fanout()
-        self.heard = []
-        self.events.add(self.heard.append)
-        group = pair(confirm_s=0.0, max_age_s=120.0)
-        publisher = ModelPublisher(self.balancer, Trap())
-        self.controller = Controller([Setup(group, (publisher,))], self.store, self.clock, self)
-        self.tokens = Tokens(folder / "tokens.json", self.clock.wall)
-        self.audit = Audit(folder / "audit.jsonl", self.clock.wall)
-        self.audit.open()
-        door = Door(OPERATORS, self.clock.monotonic, tokens=self.tokens, audit=self.audit)
-        self.api = Api(self.controller, door, self.events.add)
-        self.socket = folder / "api.sock"
-        self.applications = []
-        self.runners = []
-
-    def emit(self, event):
-        self.events.emit(event)
-
-    @contextlib.asynccontextmanager
-    async def open(self):
-        await self.controller.start()
-        running = asyncio.ensure_future(self.controller.run())
-        tcp = await self._runner()
-        site = web.TCPSite(tcp, "127.0.0.1", 0)
-        await site.start()
-        self.port = tcp.addresses[0][1]
-        await web.UnixSite(await self._runner(), self.socket).start()
-        over = aiohttp.UnixConnector(str(self.socket))
-        async with (
-            aiohttp.ClientSession(f"http://127.0.0.1:{self.port}") as self.session,
-            aiohttp.ClientSession("http://unix", connector=over) as self.local,
-        ):
-            try:
-                yield self
-            finally:
-                await self.close()
-                running.cancel()
-                await asyncio.gather(running, return_exceptions=True)
-
-    async def _runner(self):
-        app = self.api.application()
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=30.0)
-        await runner.setup()
-        self.applications.append(app)
-        self.runners.append(runner)
-        return runner
-
-    async def close(self):
-        for runner in self.runners:
-            await runner.cleanup()
-        self.runners.clear()
-
-    # -------------------------------------------------------------- asking
-    async def ask(self, method, path, *, who="ops", session=None, **more):
-        headers = {"Authorization": f"Bearer {TOKENS[who]}"} if who else {}
-        headers |= more.pop("headers", {})
-        asked = (session or self.session).request(method, path, headers=headers, **more)
-        async with asked as answer:
-            return Answer(answer.status, answer.headers, await answer.read())
-
-    async def get(self, path, **more):
-        return await self.ask("GET", path, **more)
-
-    async def act(self, verb, body=None, **more):
-        body = {"reason": "because"} if body is None else body
-        return await self.ask("POST", f"{GROUP}/{verb}", json=body, **more)
-
-    async def raw(self, text):
-        """Send these bytes and read what comes until the end."""
-        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-        try:
-            writer.write(text)
-            return await asyncio.wait_for(reader.read(), PATIENCE_S)
-        finally:
-            writer.close()
-            await writer.wait_closed()
-
-    # -------------------------------------------------------------- the world
-    def observe(self, node, page, outcome):
-        now = self.clock.monotonic()
-        self.controller.observe("epmm", Observation(node, page, now, now, outcome))
-
-    def all_is_well(self):
-        for _ in range(2):
-            self.observe("a", Page.STATUS, Passed())
-            self.observe("a", Page.HASTATUS, Passed(Mode.PRIMARY))
-            self.observe("b", Page.HASTATUS, Passed(Mode.STANDBY))
-            self.observe("b", Page.STATUS, Failed(Phase.STATUS, "503 Service Unavailable"))
-
-    def primary_fails(self):
-        self.observe("a", Page.STATUS, Failed(Phase.CONNECT_REFUSED, "connection refused"))
-        self.observe("b", Page.HASTATUS, Passed(Mode.STANDBY))
-
-    async def fail_over(self):
-        """Let the rule move traffic to `b`."""
-        self.all_is_well()
-
-        def is_moved():
-            self.primary_fails()
-            return self.balancer.chosen == {"b"} and self.view.saved.confirmed == {"edge": 2}
-
-        await until(is_moved, "traffic is on b")
-
-    @property
-    def view(self):
-        return self.controller.view("epmm")
-
-    @property
-    def state(self):
-        """All that an act could have changed."""
-        return self.store.saved["epmm"], len(self.store.records), set(self.balancer.chosen)
 
 
 @pytest.fixture
@@ -212,15 +46,18 @@ def routes(app):
 
 
 def concrete(path):
-    return path.format(group="epmm", verb="hold")
+    return path.format(group="epmm", verb="hold", token="nobody")
+
+
+LOGIN = ("POST", "/api/v1/session")  # shows its token for the first time; see test_door.py
 
 
 # ------------------------------------------------------------------ who is it
 async def test_every_route_refuses_who_brings_no_token(desk):
     before = desk.state
     found = routes(desk.applications[0])
-    assert len(found) == 7
-    for method, path in found:
+    assert len(found) == 12
+    for method, path in found - {LOGIN}:
         answer = await desk.ask(method, concrete(path), who=None)
         assert answer.error == (401, "unauthorized")
         assert answer.headers["WWW-Authenticate"] == "Bearer"
@@ -229,12 +66,13 @@ async def test_every_route_refuses_who_brings_no_token(desk):
 
 async def test_every_route_wants_at_least_a_viewer_and_every_act_an_operator(desk):
     for method, path in routes(desk.applications[0]):
-        if path == "/api/v1/events":
+        if path == "/api/v1/events" or (method, path) == LOGIN:
             continue
         answer = await desk.ask(method, concrete(path), who="vic")
-        if method == "POST":
+        if method == "POST" or "tokens" in path:
+            wanted = "admin" if "tokens" in path else "operator"
             assert answer.error == (403, "forbidden")
-            assert "vic is a viewer; this needs operator" in answer.json["detail"]
+            assert f"vic is a viewer; this needs {wanted}" in answer.json["detail"]
         else:
             assert answer.status == 200
     assert desk.view.saved.hold is None

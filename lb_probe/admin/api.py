@@ -29,6 +29,7 @@ from lb_probe.core import acts
 from lb_probe.core.explain import explain
 from lb_probe.core.model import Event
 from lb_probe.core.view import as_json, gate_json, iso
+from lb_probe.events.audit import AuditError
 from lb_probe.ports import Conflict, Invalid, LbProbeError, NotFound, Refused, Span
 
 MAX_BODY = 64 * 1024
@@ -142,12 +143,16 @@ class Api:
             ("GET", "/api/v1/events", Rank.VIEWER, self._events),
             ("GET", "/api/v1/openapi.json", Rank.VIEWER, self._openapi),
             ("DELETE", "/api/v1/session", Rank.VIEWER, self._door.logout),
-            ("GET", "/api/v1/tokens", Rank.ADMIN, self._tokens),
-            ("POST", "/api/v1/tokens", Rank.ADMIN, self._new_token),
-            ("DELETE", "/api/v1/tokens/{token}", Rank.ADMIN, self._end_token),
         ]
         for method, path, rank, handler in routes:
             app.router.add_route(method, path, self._door.guarded(rank, handler))
+        for method, path, handler in [
+            ("GET", "/api/v1/tokens", self._tokens),
+            ("POST", "/api/v1/tokens", self._new_token),
+            ("DELETE", "/api/v1/tokens/{token}", self._end_token),
+        ]:
+            guarded = self._door.guarded(Rank.ADMIN, handler, everywhere=True)
+            app.router.add_route(method, path, guarded)
         # The one route without a guard: here a browser shows its token for the first time.
         app.router.add_post("/api/v1/session", self._door.login)
         app.on_response_prepare.append(_headers)
@@ -198,7 +203,11 @@ class Api:
         return web.json_response({"history": [history.as_json(r) for r in found], "before": before})
 
     async def _openapi(self, request: web.Request, actor: Actor) -> web.StreamResponse:
-        return web.json_response(document(Body.model_json_schema(by_alias=True), __version__))
+        return web.json_response(
+            document(
+                Body.model_json_schema(by_alias=True), TokenBody.model_json_schema(), __version__
+            )
+        )
 
     # -------------------------------------------------------------- acting
     async def _act(self, request: web.Request, actor: Actor) -> web.StreamResponse:
@@ -226,7 +235,11 @@ class Api:
             await self._door.note("act", actor, request, outcome=outcome, detail=str(error), **said)
             raise
         done = {"assigned": view.saved.assigned, "generation": view.saved.generation}
-        await self._door.note("act", actor, request, outcome="done", **said, **done)
+        try:
+            await self._door.note("act", actor, request, outcome="done", **said, **done)
+        except AuditError:
+            # It is done and in the history; to answer that it failed would be wrong.
+            _log.exception("the outcome of %s %s is not on the audit log", verb, name)
         return web.json_response(as_json(view))
 
     def _plan(self, name: str, ask: Ask) -> dict[str, Any]:
@@ -293,7 +306,7 @@ class Api:
         remove = self._subscribe(reader.offer)  # before the snapshot, so that nothing is missed
         try:
             await response.prepare(request)
-            async with contextlib.aclosing(self._stream(reader.queue, actor)) as chunks:
+            async with contextlib.aclosing(self._stream(reader.queue, actor, request)) as chunks:
                 async for chunk in chunks:
                     await response.write(chunk)
         except ConnectionError:
@@ -307,10 +320,16 @@ class Api:
         return response
 
     async def _stream(
-        self, queue: "asyncio.Queue[Event | None]", actor: Actor
+        self, queue: "asyncio.Queue[Event | None]", actor: Actor, request: web.Request
     ) -> AsyncGenerator[bytes]:
+        loop = asyncio.get_running_loop()
         yield b"retry: 2000\n\n" + _sse("snapshot", {"groups": self._all(actor)})
+        looked_at = loop.time()
         while True:
+            if loop.time() - looked_at >= PING_S:
+                if self._door.who(request) is None:
+                    return  # its token was revoked, or its session is over
+                looked_at = loop.time()
             try:
                 async with asyncio.timeout(PING_S):
                     event = await queue.get()

@@ -57,21 +57,27 @@ class Door:
         self._failures = Failures(now)
 
     def guarded(
-        self, rank: Rank, handler: Handler
+        self, rank: Rank, handler: Handler, *, everywhere: bool = False
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
-        """Return a handler that lets in who has at least this rank, and the scope for the group."""
+        """Return a handler that lets in who has at least this rank, and the scope for the group.
+
+        Args:
+            everywhere: Only for those whose scope is all groups.
+        """
 
         async def guarded(request: web.Request) -> web.StreamResponse:
             remote = _remote(request)
             if wait_s := self._failures.wait_s(remote):
                 return _too_often(wait_s)
-            if {"token", "access_token"} & request.query.keys():
-                raise Invalid("found a token in the query, where logs keep it; send it as a header")
             actor = self.who(request)
             if actor is None:
                 await self._stranger(request, remote)
                 return _unauthorized()
+            if {"token", "access_token"} & request.query.keys():
+                raise Invalid("found a token in the query, where logs keep it; send it as a header")
             refusal = self._refusal(request, actor, rank)
+            if everywhere and actor.groups and not refusal:
+                refusal = f"{actor.name} is for {', '.join(sorted(actor.groups))} only"
             if refusal:
                 await self.note("denied", actor, request, detail=refusal)
                 return _error(403, "forbidden", refusal)
