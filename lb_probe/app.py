@@ -53,7 +53,7 @@ from lb_probe.config.values import parse_haproxy_socket
 from lb_probe.controller import Controller, OfflineNote, Setup
 from lb_probe.core.model import Event, Gate, Observation, Page
 from lb_probe.core.timing import lints
-from lb_probe.events.audit import Audit
+from lb_probe.events import audit
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.metrics import CONTENT_TYPE, Metrics, Snapshot
 from lb_probe.events.systemd import Systemd
@@ -530,9 +530,26 @@ def _setup(group: GroupConfig, balancers: _Balancers) -> Setup:
     )
 
 
-def audit_file(config: Config) -> Path:
-    """Return where the audit log of a prober is."""
+def audit_file(path: Path) -> Path:
+    """Return where the prober of this configuration keeps its audit log.
+
+    Raises:
+        ConfigError: The configuration cannot be used.
+    """
+    return _audit_file(load(path))
+
+
+def _audit_file(config: Config) -> Path:
     return config.store_path.with_name(f"{config.store_path.name}.audit.jsonl")
+
+
+def audit_lines(file: Path) -> Iterator[dict[str, object]]:
+    """Yield every line of an audit log, checked.
+
+    Raises:
+        AuditError: It cannot be read, or its chain is broken; names the line.
+    """
+    return audit.lines(file)
 
 
 def _signature(store: SqliteStore) -> str:
@@ -740,11 +757,11 @@ class _Prober:
         store = self._config.store_path
         tokens = Tokens(store.with_name(f"{store.name}.tokens.json"), self._clock.wall)
         tokens.open()
-        audit = Audit(audit_file(self._config), self._clock.wall, self._audited)
-        audit.open()
-        self._metrics.audited(audit.head.number, audit.head.digest)
+        log = audit.Audit(_audit_file(self._config), self._clock.wall, self._audited)
+        log.open()
+        self._metrics.audited(log.head.number, log.head.digest)
         operators = _operators(self._config)
-        return Door(operators, self._clock.monotonic, tokens=tokens, audit=audit)
+        return Door(operators, self._clock.monotonic, tokens=tokens, audit=log)
 
     def _audited(self, number: int, action: str, digest: str) -> None:
         self._metrics.audited(number, digest)

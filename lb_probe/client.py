@@ -378,6 +378,21 @@ class Client:
         body = {**order, "dry_run": False}
         return self._is_group(self._send("POST", _group_path(group, verb), body, acts=True))
 
+    def tokens(self) -> list[Json]:
+        """Return every token, without its secret."""
+        return _list_of(self._get("/tokens"), "tokens", self.address)
+
+    def new_token(self, order: Json) -> Json:
+        """Make a token; the answer's `token` is its text, shown this once."""
+        answer = self._send("POST", "/tokens", order, acts=True)
+        if not isinstance(answer.get("token"), str) or not isinstance(answer.get("id"), str):
+            raise _not_ours(self.address, "a token without `id` and `token`")
+        return answer
+
+    def end_token(self, which: str) -> Json:
+        """End a token by its id or its name."""
+        return self._send("DELETE", f"/tokens/{quote(which, safe='')}", acts=True)
+
     def _get(self, path: str) -> Json:
         return self._send("GET", path)
 
@@ -493,13 +508,16 @@ class Client:
 
     def _how_to_be_let_in(self, status: int) -> str:
         if status == 403:
-            return "this token's role may only look; use the token of an operator"
+            return "use a token whose role and groups allow it; nothing was changed"
         if self.token is None:
             return (
                 "no token was sent; set LB_PROBE_TOKEN_FILE to your token's file, or use"
                 " api.socket as root or the service's own user"
             )
-        return "the token is not one of api.operators; see LB_PROBE_TOKEN, LB_PROBE_TOKEN_FILE"
+        return (
+            "the token is none that this prober knows, or it has ended; see LB_PROBE_TOKEN,"
+            " LB_PROBE_TOKEN_FILE and, as root on the prober, `lb-probe token list`"
+        )
 
     def _no_answer(self, error: OSError) -> ClientError:
         if isinstance(error, PermissionError):

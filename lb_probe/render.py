@@ -397,6 +397,55 @@ def history_table(records: Sequence[Json], look: Look) -> list[str]:
     return table(("AT", "GROUP", "KIND", "WHAT", "BY", "WHY"), rows)
 
 
+def token_table(tokens: Sequence[Json], look: Look) -> list[str]:
+    """Return one row for each token."""
+    if not tokens:
+        return ["no tokens; make one: lb-probe token create NAME --role viewer"]
+    rows = [
+        (
+            plain(token.get("name")),
+            plain(token.get("role")),
+            _joined(token.get("groups")) or "all",
+            look.time(token.get("created")),
+            plain(token.get("created_by")),
+            look.time(token.get("expires")) if token.get("expires") else "never",
+            plain(token.get("state")),
+            plain(token.get("id")),
+        )
+        for token in tokens
+    ]
+    return table(("NAME", "ROLE", "GROUPS", "MADE", "BY", "ENDS", "STATE", "ID"), rows)
+
+
+_AUDIT_COLUMNS = {"seq", "at", "action", "actor", "role", "remote", "path", "prev", "hash"}
+
+
+def audit_table(lines: Sequence[Json], look: Look) -> list[str]:
+    """Return one row for each line of an audit log."""
+    if not lines:
+        return ["nothing was asked yet"]
+    rows = []
+    for line in lines:
+        said = {key: v for key, v in line.items() if key not in _AUDIT_COLUMNS and v}
+        rows.append(
+            (
+                plain(line.get("seq")),
+                look.time(line.get("at")),
+                plain(line.get("action")),
+                plain(line.get("actor")),
+                plain(line.get("remote")),
+                " ".join(f"{key}={_audited(v)}" for key, v in said.items()) or "-",
+            )
+        )
+    return table(("NO", "AT", "WHAT", "WHO", "FROM", "MORE"), rows)
+
+
+def _audited(value: object) -> str:
+    text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+    text = plain(text)
+    return json.dumps(text, ensure_ascii=False) if " " in text else text
+
+
 def _in_order(records: Sequence[Json]) -> list[Json]:
     """Put records of one prober into its own order: some are saved a second after others."""
     runs: dict[object, int] = {}

@@ -304,7 +304,7 @@ def test_the_help_page_has_every_verb_in_its_section_and_the_exit_codes():
 def test_every_verb_of_the_contract_is_there():
     wanted = """
         demo init prober agent check probe status explain history replay backup publish haproxy
-        check-nagios completion
+        check-nagios completion token audit
         resume failover switchover hold release swap-roles ack accept republish
     """
     assert sorted(cli.cli.commands) == sorted(wanted.split())
@@ -529,7 +529,7 @@ def test_a_reader_that_closes_early_ends_the_command_without_a_traceback(api):
     ("status", "word", "code", "next_step"),
     [
         (401, "unauthorized", 4, "LB_PROBE_TOKEN_FILE"),
-        (403, "forbidden", 4, "operator"),
+        (403, "forbidden", 4, "whose role and groups allow it"),
         (404, "not-found", 2, "lb-probe status"),
         (422, "invalid", 2, "nothing was changed"),
         (500, "failed", 1, "log"),

@@ -55,6 +55,8 @@ FAMILIES = {
     "prober_last_probe_timestamp_seconds": set(),
     "store_writable": set(),
     "config_last_reload_successful": set(),
+    "audit_records": set(),
+    "audit_head": {"hash"},
     "build_info": {"version", "python"},
 }
 

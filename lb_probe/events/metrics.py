@@ -191,6 +191,7 @@ class Metrics:
             ["hash"],
             registry=registry,
         )
+        self.audited(0, "0" * 64)
         self._store = Gauge(
             "lb_probe_store_writable", "The store took its last test write", registry=registry
         )
