@@ -57,6 +57,8 @@ from lb_probe.events import audit
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.metrics import CONTENT_TYPE, Metrics, Snapshot
 from lb_probe.events.systemd import Systemd
+from lb_probe.groups import Groups
+from lb_probe.pool import PoolController, PoolSetup, SetPublisher
 from lb_probe.ports import (
     EventSink,
     Invalid,
@@ -156,7 +158,8 @@ def check(path: Path, as_: str) -> list[str]:
     if as_ in ("check", "prober") and not config.store_path.exists():
         warnings.append(f"{config.store_path} does not exist yet; make it with `lb-probe init`")
     for group in config.groups:
-        warnings += [f"group {group.name}: {lint.text}" for lint in lints(group.times)]
+        found = () if group.is_pool else lints(group.times)  # they are about a failover's times
+        warnings += [f"group {group.name}: {lint.text}" for lint in found]
     return warnings
 
 
@@ -302,6 +305,11 @@ def publish_offline(path: Path, group: str, node: str, reason: str) -> list[dict
     if node not in {n.name for n in found.nodes}:
         names = ", ".join(n.name for n in found.nodes)
         raise NotFound(f"group {group} has no node {node}; its nodes are {names}")
+    if found.is_pool:
+        raise Invalid(
+            f"group {group} is active-active: no one node has its traffic. Without the prober set"
+            " its servers with the load balancer's own tools; the prober takes over what it finds"
+        )
     _refuse_beside_prober(config, group, node, reason)
     publishers = [p for p in _Balancers().of(found) if not isinstance(p, AgentCheck)]
 
@@ -385,7 +393,8 @@ def _read_notes(config: Config) -> dict[str, OfflineNote]:
 
 def _note_files(config: Config) -> list[tuple[str, Path]]:
     """Return the notes there are, by group; one left under a group's former name is its own."""
-    names = [(g.name, name) for g in config.groups for name in (g.was, g.name) if name]
+    pairs = [group for group in config.groups if not group.is_pool]
+    names = [(g.name, name) for g in pairs for name in (g.was, g.name) if name]
     files = [(group, _note_file(config, name)) for group, name in names]
     return [(group, file) for group, file in files if file.exists()]
 
@@ -530,6 +539,12 @@ def _setup(group: GroupConfig, balancers: _Balancers) -> Setup:
     )
 
 
+def _pool_setup(group: GroupConfig, balancers: _Balancers) -> PoolSetup:
+    """Wire an active-active group; the configuration let only load balancers pass that can."""
+    publishers = [p for p in balancers.of(group) if isinstance(p, SetPublisher)]
+    return PoolSetup(group.pool, tuple(publishers), group.was)
+
+
 def audit_file(path: Path) -> Path:
     """Return where the prober of this configuration keeps its audit log.
 
@@ -637,15 +652,7 @@ class _Prober:
         balancers = _Balancers()
         engine = http_probe.Engine(self._clock.monotonic)
         stack.callback(engine.close)
-        controller = Controller(
-            [_setup(group, balancers) for group in config.groups],
-            store,
-            self._clock,
-            events,
-            failovers_per_minute=config.limits.failovers_per_minute,
-            quicken=lambda group: schedule.quicken(group),
-            signature=_signature(store),
-        )
+        controller = self._controlled(store, balancers, lambda group: schedule.quicken(group))
         schedule = self._schedule(controller, engine)
         for asked in balancers.asked:
             stack.push_async_callback(asked.close)
@@ -654,8 +661,8 @@ class _Prober:
         for _, file in _note_files(config):
             file.unlink(missing_ok=True)
         for group in config.groups:
-            shape = group.shape
-            self._metrics.know(shape.name, shape.names, shape.adapters)
+            adapters = [adapter.name for adapter in group.adapters]
+            self._metrics.know(group.name, [node.name for node in group.nodes], adapters)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked through again
         await self._listen(controller, schedule, stack)
@@ -677,7 +684,32 @@ class _Prober:
         await controller.close()
         events.emit(Event("prober.stopped"))
 
-    def _schedule(self, controller: Controller, engine: http_probe.Engine) -> Schedule:
+    def _controlled(
+        self, store: SqliteStore, balancers: _Balancers, quicken: Callable[[str], None]
+    ) -> Groups:
+        """Return the groups of both policies under their controllers."""
+        config = self._config
+        pairs = Controller(
+            [_setup(group, balancers) for group in config.groups if not group.is_pool],
+            store,
+            self._clock,
+            self._events,
+            failovers_per_minute=config.limits.failovers_per_minute,
+            quicken=quicken,
+            signature=_signature(store),
+            cut_off=lambda: pools.cut_off(),
+        )
+        pools = PoolController(
+            [_pool_setup(group, balancers) for group in config.groups if group.is_pool],
+            store,
+            self._clock,
+            self._events,
+            pairs.recorder,
+            cut_off=pairs.cut_off,
+        )
+        return Groups([group.name for group in config.groups], pairs, pools, store)
+
+    def _schedule(self, controller: Groups, engine: http_probe.Engine) -> Schedule:
         targets = []
         for group in self._config.groups:
             pace = Pace(group.probe.interval_s, group.probe.recheck_s, group.probe.fall)
@@ -703,7 +735,7 @@ class _Prober:
             rng=random.Random(),  # noqa: S311 spreads starts; nothing secret hangs on it
         )
 
-    def _reference_watch(self, controller: Controller) -> Callable[[], Awaitable[None]]:
+    def _reference_watch(self, controller: Groups) -> Callable[[], Awaitable[None]]:
         addresses = {str(a): (a.host, a.port) for a in self._config.reference_targets}
 
         async def watch() -> None:
@@ -726,9 +758,7 @@ class _Prober:
             await self._clock.sleep(RESTART_PAUSE_S)
 
     # -------------------------------------------------------------- listeners
-    async def _listen(
-        self, controller: Controller, schedule: Schedule, stack: AsyncExitStack
-    ) -> None:
+    async def _listen(self, controller: Groups, schedule: Schedule, stack: AsyncExitStack) -> None:
         config = self._config
         if config.metrics is not None:
             health = Health(
@@ -769,7 +799,7 @@ class _Prober:
             Event("audit.written", fields={"seq": number, "action": action, "hash": digest})
         )
 
-    def _snapshot(self, controller: Controller) -> Callable[[], bytes]:
+    def _snapshot(self, controller: Groups) -> Callable[[], bytes]:
         snapshot = Snapshot(
             controller.views(),
             controller.is_store_writable,

@@ -190,6 +190,8 @@ class Controller:
         quicken: Asks the schedule to probe a group's doubtful pages sooner.
         failovers_per_minute: Ceiling on automatic failovers over all groups; None for none.
         signature: Who we are, left where a load balancer has room for it (X21).
+        cut_off: For each group of another policy whether no target of it answers; counted with
+            our own where there are no reference targets.
     """
 
     def __init__(
@@ -202,7 +204,9 @@ class Controller:
         failovers_per_minute: int | None = None,
         quicken: Callable[[str], None] = lambda group: None,
         signature: str = "",
+        cut_off: Callable[[], Sequence[bool]] = tuple,
     ) -> None:
+        self._cut_off_elsewhere = cut_off
         self._setups = {setup.group.name: setup for setup in setups}
         self._store = store
         self._clock = clock
@@ -220,7 +224,7 @@ class Controller:
         self._store_broke = asyncio.Event()
         self._ticked_at = clock.monotonic()
         self._wall_offset = clock.wall() - clock.monotonic()
-        self._recorder = Recorder(clock)
+        self._recorder = self.recorder = Recorder(clock)
 
     # -------------------------------------------------------------- start
     async def start(
@@ -449,7 +453,7 @@ class Controller:
         if self._references:
             isolated = not any(self._references.values())
         else:
-            isolated = len(self._groups) >= ISOLATION_GROUPS and self._is_all_cut_off()
+            isolated = self._is_all_cut_off() and self._are_enough_cut_off()
         if self._isolated and not isolated:
             why = "the prober reaches the network again"
             self._recorder.note("rejoined", reason=why)
@@ -466,6 +470,14 @@ class Controller:
         reached = (r for r in self._groups.values() if not ev.is_cut_off(r.evidence, r.group))
         self._acquitted_by = next(reached, None)
         return self._acquitted_by is None
+
+    def _are_enough_cut_off(self) -> bool:
+        elsewhere = self._cut_off_elsewhere()
+        return len(self._groups) + len(elsewhere) >= ISOLATION_GROUPS and all(elsewhere)
+
+    def cut_off(self) -> list[bool]:
+        """Tell whether none of our groups is reached; nothing where there is no group."""
+        return [self._is_all_cut_off()] * len(self._groups)
 
     def _discount(self, why: str, event: str) -> None:
         """Let no failure from before this moment count (X19)."""

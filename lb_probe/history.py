@@ -19,8 +19,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from lb_probe.core import active_active, failover
 from lb_probe.core.acts import VERBS
-from lb_probe.core.failover import CONDITIONS
 from lb_probe.core.model import Mode, Page, Phase, Role
 from lb_probe.ports import Invalid, LbProbeError, Record
 
@@ -32,7 +32,10 @@ LARGEST_NUMBER = 2**63 - 1
 LATEST_S = 10_000_000_000.0  # the year 2286: later than that is a mistake
 LONGEST_S = 1e9  # 31 years
 # What changed something saved, or was asked for by an operator; kept longest.
-CHANGES = frozenset({*VERBS, "hold-lapsed", "roles-agreed", "adopt", "assign", "offline"})
+POOL_CHANGES = frozenset({"take-out", "put-in"})
+CHANGES = frozenset(
+    {*VERBS, *POOL_CHANGES, "hold-lapsed", "roles-agreed", "adopt", "assign", "offline"}
+)
 # For replay; a timeline for people leaves them out.
 _OF_GROUPS = frozenset({"observation", "condition", "witness", "began"})
 QUIET = frozenset({"observation", "watching", "began"})
@@ -188,6 +191,7 @@ _CHANGE: Mapping[str, Check] = {
     "notes": _notes,
     **_STATE,
 }
+_CONDITIONS = {*failover.CONDITIONS, *active_active.CONDITIONS}
 DETAILS: Mapping[str, Mapping[str, Check]] = {
     **dict.fromkeys(CHANGES, _CHANGE),
     "observation": {
@@ -201,8 +205,8 @@ DETAILS: Mapping[str, Mapping[str, Check]] = {
         "ended!": _time,
     },
     "condition": {
-        "from": _or_null(_one_of(CONDITIONS)),
-        "to!": _one_of(CONDITIONS),
+        "from": _or_null(_one_of(_CONDITIONS)),
+        "to!": _one_of(_CONDITIONS),
         "rule": _text,
         "blocked": _texts,
     },

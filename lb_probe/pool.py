@@ -15,7 +15,7 @@ Source: DESIGN sections 1 and 4; REQUIREMENTS R39-R41, X4, X10, X15, X19.
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from lb_probe.core import active_active, acts
 from lb_probe.core import evidence as ev
@@ -51,6 +51,7 @@ VERBS = ("hold", "release", "ack", "republish")  # the others move or resume one
 LAPSES_IN = ("all-in", "some-out")  # where the end of a hold changes nothing
 
 
+@runtime_checkable
 class SetPublisher(Protocol):
     """One load balancer as one active-active group uses it.
 

@@ -16,6 +16,7 @@ from lb_probe.client import Json
 # Worst first. A word that is not here is newer than this client and is shown as bad.
 CONDITIONS = (
     ("bad", "all-down"),
+    ("bad", "panic"),
     ("bad", "not-serving"),
     ("bad", "secondary-down"),
     ("bad", "no-standby"),
@@ -23,14 +24,18 @@ CONDITIONS = (
     ("bad", "unknown-mode"),
     ("bad", "failover-blocked"),
     ("bad", "failing-over"),
+    ("bad", "out-blocked"),
     ("bad", "unassigned"),
     ("bad", "prober-isolated"),
     ("warn", "role-mismatch"),
     ("warn", "dual-primary"),
     ("warn", "failed-over"),
     ("warn", "primary-returned"),
+    ("warn", "in-blocked"),
+    ("warn", "some-out"),
     ("warn", "unprotected"),
     ("warn", "confirming"),
+    ("good", "all-in"),
     ("good", "normal"),
 )
 RANKS = {word: rank for rank, (_, word) in enumerate(CONDITIONS)}
@@ -187,7 +192,7 @@ def next_step(group: Json) -> str:
         if not group.get("act", True):
             return _observed_step(group, name)
         return f"nothing is published until: lb-probe failover {name} --to NODE --reason 'why'"
-    if group["condition"] == "normal":
+    if group["condition"] in ("normal", "all-in"):
         if "store-not-writable" in _strings(group.get("blocked")):
             return f"the store takes no writes, nothing moves by itself: lb-probe explain {name}"
         return ""
@@ -286,7 +291,7 @@ def group_block(group: Json, look: Look) -> list[str]:
         ("why", f"{plain(group.get('reason'))} (rule {plain(group.get('rule'))})"),
         ("blocked by", ", ".join(map(plain, _strings(group.get("blocked"))))),
         ("traffic", _traffic(group, look)),
-        ("latched", "yes" if group.get("latched") else "no"),
+        ("latched", "" if "in" in group else "yes" if group.get("latched") else "no"),
         ("hold", _hold(group, look) + held),
         ("roles", "swapped by swap-roles; the file does not agree yet" if swapped else ""),
         ("policy", plain(group.get("policy"))),
@@ -328,9 +333,10 @@ def _node_rows(group: Json, look: Look) -> list[tuple[str, ...]]:
     rows = []
     for node in group["nodes"]:
         first = [plain(node.get(key)) for key in ("name", "role", "serving", "mode")]
-        if node.get("name") == group.get("assigned"):
+        if node.get("name") == group.get("assigned") or node.get("in") is True:
             first[0] = f"{first[0]} (traffic)"
-        for page in ("status", "hastatus"):
+        pages = ("status",) if "in" in node else ("status", "hastatus")
+        for page in pages:
             rows.append((*first, page, *_probe_cells(_mapping(node.get("probes")).get(page), look)))
             first = [""] * 4
     return rows
@@ -354,8 +360,8 @@ def _adapter_row(adapter: Json, look: Look) -> tuple[str, ...]:
     return (
         plain(adapter.get("name")),
         plain(adapter.get("type")),
-        plain(adapter.get("wanted")),
-        plain(adapter.get("seen")),
+        plain(_joined(adapter.get("wanted")) or adapter.get("wanted")),
+        plain(_joined(adapter.get("seen")) or adapter.get("seen")),
         plain(adapter.get("usable"), none="cannot tell"),
         look.paint("ok yes" if in_sync else "!! no", "good" if in_sync else "bad"),
         plain(adapter.get("version")),

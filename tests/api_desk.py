@@ -17,6 +17,8 @@ from lb_probe.controller import Controller, Setup
 from lb_probe.core.model import Failed, Mode, Observation, Page, Passed, Phase
 from lb_probe.events.audit import Audit
 from lb_probe.events.log import Fanout
+from lb_probe.groups import Groups
+from lb_probe.pool import PoolController
 
 TOKENS = {"vic": "viewer-0123456789", "ops": "operator-0123456789", "adm": "admin-0123456789"}
 OPERATORS = [
@@ -73,7 +75,9 @@ class Desk:
         self.audit = Audit(folder / "audit.jsonl", self.clock.wall)
         self.audit.open()
         door = Door(OPERATORS, self.clock.monotonic, tokens=self.tokens, audit=self.audit)
-        self.api = Api(self.controller, door, self.events.add)
+        pools = PoolController([], self.store, self.clock, self, self.controller.recorder)
+        groups = Groups(["epmm"], self.controller, pools, self.store)
+        self.api = Api(groups, door, self.events.add)
         self.socket = folder / "api.sock"
         self.applications = []
         self.runners = []

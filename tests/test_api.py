@@ -615,7 +615,7 @@ async def test_mistake_of_our_own_is_a_plain_answer_and_the_trace_is_in_the_log(
     async def broken(*args):
         raise RuntimeError("secret of the inside")
 
-    monkeypatch.setattr(desk.controller, "history", broken)
+    monkeypatch.setattr(desk.store, "history", broken)
     answer = await desk.get("/api/v1/history", headers={"Accept": "text/html"})
     assert answer.error == (500, "failed")
     assert b"secret" not in answer.raw

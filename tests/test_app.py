@@ -151,7 +151,7 @@ def test_check_warns_of_times_that_do_not_fit_and_names_the_knob(place):
     assert done.returncode == 0, done.stderr
     told = done.stdout + done.stderr
     assert "group epmm: the Secondary may promote itself 10s to 26s after the fault" in told
-    assert "detection takes 30s to 31.5s" in told
+    assert "detection takes 30.25s to 31.5s" in told
     assert "lower `confirm` (30s) to" in told
 
 
@@ -372,7 +372,7 @@ def test_signal_ends_it_with_0_soon_and_in_order(made, number):
     code, took = stopped(child, number)
     assert code == 0
     assert took < 3.0
-    assert made.files() == {"probes.yaml", "state.db", "state.db.lock"}
+    assert made.files() == {"probes.yaml", "state.db", "state.db.lock", "state.db.audit.jsonl"}
     assert "Traceback" not in made.log.read_text()
 
 

@@ -314,12 +314,14 @@ def test_a_denial_says_how_to_be_let_in():
     with raw(http(b"<html>401", 401, "text/html")) as server:
         with pytest.raises(client.Denied, match="set LB_PROBE_TOKEN_FILE"):
             client_of(server).groups()
-        with pytest.raises(client.Denied, match="the token is not one") as caught:
+        with pytest.raises(
+            client.Denied, match="the token is none that this prober knows"
+        ) as caught:
             Client(client.parse_url(server.url, "x"), "secret").groups()
     assert "secret" not in str(caught.value)
     with (
         raw(http({"error": "forbidden", "detail": "viewer"}, 403)) as server,
-        pytest.raises(client.Denied, match="token of an operator"),
+        pytest.raises(client.Denied, match="whose role and groups allow it"),
     ):
         client_of(server).groups()
 

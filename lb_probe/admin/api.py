@@ -24,12 +24,12 @@ from lb_probe.admin.auth import Actor, Rank
 from lb_probe.admin.door import Door
 from lb_probe.admin.openapi import document
 from lb_probe.admin.tokens import Token, Tokens
-from lb_probe.controller import Ask, Controller
+from lb_probe.controller import Ask
 from lb_probe.core import acts
-from lb_probe.core.explain import explain
 from lb_probe.core.model import Event
-from lb_probe.core.view import as_json, gate_json, iso
+from lb_probe.core.view import gate_json, iso
 from lb_probe.events.audit import AuditError
+from lb_probe.groups import Groups, as_json
 from lb_probe.ports import Conflict, Invalid, LbProbeError, NotFound, Refused, Span
 
 MAX_BODY = 64 * 1024
@@ -125,8 +125,8 @@ class Api:
         subscribe: Adds a taker of events; returns what removes it.
     """
 
-    def __init__(self, controller: Controller, door: Door, subscribe: Subscribe) -> None:
-        self._controller = controller
+    def __init__(self, controlled: Groups, door: Door, subscribe: Subscribe) -> None:
+        self._controlled = controlled
         self._door = door
         self._subscribe = subscribe
         self._readers: set[_Reader] = set()
@@ -164,27 +164,24 @@ class Api:
         return web.json_response({"groups": self._all(actor)})
 
     def _all(self, actor: Actor) -> list[dict[str, object]]:
-        names = [name for name in self._controller.names if actor.may_see(name)]
-        return [as_json(self._controller.view(name)) for name in names]
+        names = [name for name in self._controlled.names if actor.may_see(name)]
+        return [as_json(self._controlled.view(name)) for name in names]
 
     async def _group(self, request: web.Request, actor: Actor) -> web.StreamResponse:
-        return web.json_response(as_json(self._controller.view(request.match_info["group"])))
+        return web.json_response(as_json(self._controlled.view(request.match_info["group"])))
 
     async def _explain(self, request: web.Request, actor: Actor) -> web.StreamResponse:
         name = request.match_info["group"]
-        view = self._controller.view(name)
-        off_home = view.saved.latched or view.saved.assigned not in (None, view.group.primary)
-        plan = self._controller.resume_gates(name)
-        gates, line = (plan.gates, plan.paste) if off_home else ((), "")
+        view, plan, text = self._controlled.explained(name)
         return web.json_response(
             {
                 "group": name,
                 "condition": view.decision.condition,
                 "rule": view.decision.rule,
                 "blocked": list(view.decision.blocked),
-                "gates": [gate_json(gate) for gate in gates],
-                "paste": line,
-                "text": explain(view, gates, line),
+                "gates": [gate_json(gate) for gate in plan.gates] if plan else [],
+                "paste": plan.paste if plan else "",
+                "text": text,
             }
         )
 
@@ -192,12 +189,12 @@ class Api:
         limit = request.query.get("limit", "100")
         if not re.fullmatch("[0-9]{1,5}", limit) or not 1 <= int(limit) <= 10_000:
             raise Invalid(f"found limit {limit[:20]!r}; use a number from 1 to 10000")
-        span = _span(request.query, self._controller.wall)
+        span = _span(request.query, self._controlled.wall)
         group = request.query.get("group")
         if actor.groups and (group is None or not actor.may_see(group)):
             scope = ", ".join(sorted(actor.groups))
             raise Invalid(f"found group {group}; this token is for {scope}: name one of them")
-        found = await self._controller.history(group, int(limit), span)
+        found = await self._controlled.history(group, int(limit), span)
         # Give `before` back to get the page before this one; null where this one is the first.
         before = found[0].number if len(found) == int(limit) else None
         return web.json_response({"history": [history.as_json(r) for r in found], "before": before})
@@ -229,7 +226,7 @@ class Api:
         # First of all: what is not on record is not done.
         await self._door.note("act", actor, request, outcome="asked", **said)
         try:
-            view = await self._controller.act(name, ask)
+            view = await self._controlled.act(name, ask)
         except LbProbeError as error:
             outcome = type(error).__name__.lower()
             await self._door.note("act", actor, request, outcome=outcome, detail=str(error), **said)
@@ -243,7 +240,7 @@ class Api:
         return web.json_response(as_json(view))
 
     def _plan(self, name: str, ask: Ask) -> dict[str, Any]:
-        plan = self._controller.plan(name, ask)
+        plan = self._controlled.plan(name, ask)
         moves = plan.source != plan.target or ask.verb == "republish"
         return {
             "dry_run": True,
@@ -254,9 +251,9 @@ class Api:
                 "group": name,
                 "from": plan.source,
                 "to": plan.target,
-                "generation": self._controller.view(name).saved.generation,
+                "generation": self._controlled.view(name).saved.generation,
                 "gates": [gate_json(gate) for gate in plan.gates],
-                "commands": self._controller.commands(name, plan.target) if moves else [],
+                "commands": self._controlled.commands(name, plan.target) if moves else [],
                 "warnings": list(plan.warnings),
             },
         }
@@ -265,7 +262,7 @@ class Api:
     async def _tokens(self, request: web.Request, actor: Actor) -> web.StreamResponse:
         book = self._book()
         return web.json_response(
-            {"tokens": [_shown(t, self._controller.wall) for t in book.every()]}
+            {"tokens": [_shown(t, self._controlled.wall) for t in book.every()]}
         )
 
     async def _new_token(self, request: web.Request, actor: Actor) -> web.StreamResponse:
@@ -273,7 +270,7 @@ class Api:
             body = TokenBody.model_validate_json(await request.read() or b"{}")
         except ValidationError as error:
             raise _invalid(error) from None
-        strange = sorted(set(body.groups) - set(self._controller.names))
+        strange = sorted(set(body.groups) - set(self._controlled.names))
         if strange:
             raise NotFound(f"no group {', '.join(strange)}")
         lasts_s = None if body.expires is None else duration(body.expires)
@@ -282,12 +279,12 @@ class Api:
         token, text = self._book().create(
             body.name, Rank[body.role.upper()], actor.name, groups=body.groups, lasts_s=lasts_s
         )
-        return web.json_response({**_shown(token, self._controller.wall), "token": text})
+        return web.json_response({**_shown(token, self._controlled.wall), "token": text})
 
     async def _end_token(self, request: web.Request, actor: Actor) -> web.StreamResponse:
         which = request.match_info["token"]
         await self._door.note("token-revoke", actor, request, token=which[:64])
-        return web.json_response(_shown(self._book().revoke(which), self._controller.wall))
+        return web.json_response(_shown(self._book().revoke(which), self._controlled.wall))
 
     def _book(self) -> Tokens:
         if self._door.tokens is None:
@@ -342,8 +339,8 @@ class Api:
                 continue
             fields = {k: v for k, v in event.fields.items() if _is_plain(v)}
             yield _sse(event.name, {"group": event.group, **fields})
-            if event.group in self._controller.names:
-                yield _sse("group", as_json(self._controller.view(event.group)))
+            if event.group in self._controlled.names:
+                yield _sse("group", as_json(self._controlled.view(event.group)))
 
     async def _close_streams(self, app: web.Application) -> None:
         readers = tuple(self._readers)

@@ -269,7 +269,7 @@ def _server_sections(
     mode = mode_of(group, choices)
     end = "" if adapter.shutdown_sessions_s is not None else " on-marked-down shutdown-sessions"
     for index, front in enumerate(fronts_of(group, adapter.backend, choices)):
-        why = [] if index else _server_backend_why(end, choices)
+        why = [] if index else _server_backend_why(end, choices, is_pool=group.is_pool)
         servers = []
         for node, server in mapped(group, adapter):
             own = own_port(node, front)
@@ -277,7 +277,8 @@ def _server_sections(
             # Further backends are further ports of the same nodes: the one clients come to.
             port = 0 if has_many else (index and front.port) or own
             said = server_words(node, port, choices, adapter, check_port=own if has_many else 0)
-            servers.append(f"    server {server} {said} disabled{end}")
+            closed = "" if group.is_pool else " disabled"
+            servers.append(f"    server {server} {said}{closed}{end}")
         yield [
             f"frontend {front.name}",
             f"    mode {mode}",
@@ -296,15 +297,16 @@ def _server_sections(
         ]
 
 
-def _server_backend_why(end: str, choices: Choices) -> list[str]:
+def _server_backend_why(end: str, choices: Choices, *, is_pool: bool) -> list[str]:
     sessions = (
         "`on-marked-down shutdown-sessions` ends the old node's connections on a move."
         if end
         else "lb-probe itself ends the old node's connections (`shutdown_sessions`)."
     )
-    return comment(
-        "`disabled`: closed after every start and reload until lb-probe says who has the traffic."
-        " Without that word all nodes get traffic until it has spoken.",
-        sessions,
-        check_why(choices),
+    closed = (
+        "Open from the start: a prober that is not there must not close a pool of equals."
+        if is_pool
+        else "`disabled`: closed after every start and reload until lb-probe says who has the"
+        " traffic. Without that word all nodes get traffic until it has spoken."
     )
+    return comment(closed, sessions, check_why(choices))

@@ -35,7 +35,7 @@ def server_backends(case: Case) -> Iterator[Finding]:
                     "lb-probe does not touch it: whenever it is ready it gets traffic too.",
                     f"add it to `nodes` of adapter {case.adapter.name}, or remove the server",
                 )
-            elif not server.is_disabled:
+            elif not server.is_disabled and not case.group.is_pool:
                 yield Finding(
                     "error",
                     "not-disabled",
@@ -48,7 +48,7 @@ def server_backends(case: Case) -> Iterator[Finding]:
 
 def two_ready(case: Case) -> Iterator[Finding]:
     """More than one node with traffic."""
-    if case.is_map or case.group.policy != "manual-resume":
+    if case.is_map or case.group.is_pool:
         return
     for name in case.adapter.backend:
         ready = [s.name for s in case.running.backend(name) if s.is_ready and not s.is_backup]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, 
 
 from lb_probe.config import values as v
 from lb_probe.core import timing
+from lb_probe.core.active_active import Pool
 from lb_probe.core.model import Group, Node, Role
 from lb_probe.core.witness import Witness
 
@@ -350,6 +351,25 @@ class GroupConfig(_Frozen):
             serving_deadline_s=self.serving_deadline_s,
             require=self.resume.require,
         )
+
+    @property
+    def pool(self) -> Pool:
+        """The group as the core knows it where its policy is active-active."""
+        return Pool(
+            name=self.name,
+            nodes=tuple(node.name for node in self.nodes),
+            act=self.act,
+            fall=self.probe.fall,
+            rise=self.probe.rise,
+            max_age_s=self.probe.max_age_s,
+            panic_percent=self.panic_threshold,
+            adapters=tuple(adapter.name for adapter in self.adapters),
+        )
+
+    @property
+    def is_pool(self) -> bool:
+        """Whether every healthy node of it has traffic."""
+        return self.policy == "active-active"
 
     @property
     def fingerprints(self) -> dict[str, str]:

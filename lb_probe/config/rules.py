@@ -75,13 +75,13 @@ def _judge_group(group: Spot) -> None:
         _unique(node.items("agent", "checks"), "a check name", key=_check_name)
     if group.at("policy").value == "active-active":
         needed = _judge_members(nodes)
-        use = "manual-resume: groups of equals are read, and not run by this version"
-        group.at("policy").fault('"active-active"', use)
     else:
         needed = _judge_roles(group, nodes)
     _unique([a.at("name") for a in group.items("adapters")], "an adapter name")
     for adapter in group.items("adapters"):
-        _judge_adapter(group, adapter)
+        _judge_adapter(adapter)
+        if group.at("policy").value == "active-active":
+            _judge_pool_adapter(adapter)
         if isinstance(adapter.at("nodes").value, dict):
             _judge_servers(adapter.at("nodes"), [node.at("name").text for node in nodes], needed)
 
@@ -129,7 +129,20 @@ def _style(adapter: Spot) -> str | None:
     return said if said in _STYLES else None
 
 
-def _judge_adapter(group: Spot, adapter: Spot) -> None:
+def _judge_pool_adapter(adapter: Spot) -> None:
+    """Refuse what can carry one node only."""
+    where = "in an active-active group"
+    if adapter.at("type").text != "haproxy":
+        use = "haproxy with style: server; others carry one node only"
+        adapter.at("type").fault(f"{adapter.at('type').text} {where}", use)
+    elif _style(adapter) == "map":
+        use = "style: server; a map names one backend only"
+        adapter.at("map_file").fault(f"a map {where}", use)
+    elif adapter.items("backend"):
+        adapter.at("backend").fault(f"a list {where}", "one backend for each adapter")
+
+
+def _judge_adapter(adapter: Spot) -> None:
     style = _style(adapter)
     if style is None or not isinstance(adapter.value, dict):
         return
@@ -148,10 +161,6 @@ def _judge_adapter(group: Spot, adapter: Spot) -> None:
     is_path = adapter.at("socket").parsed(Address.parse) is None
     if adapter.at("tls").value is not None and is_path:
         adapter.at("tls").fault("tls with a UNIX socket", "host:port as socket, or leave it out")
-    if style == "map" and group.at("policy").value == "active-active":
-        adapter.at("map_file").fault(
-            "a map in an active-active group", "style: server; a map names one backend only"
-        )
 
 
 def _judge_roles(group: Spot, nodes: list[Spot]) -> list[str]:

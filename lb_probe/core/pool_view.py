@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from lb_probe.core.active_active import NodeDecision, Place, Pool, PoolDecision, Verdict
 from lb_probe.core.evidence import Evidence, PageEvidence
 from lb_probe.core.model import Change, Failed, Hold, Page, Saved
-from lb_probe.core.view import AdapterStatus, change_json, hold_json, probe_json
+from lb_probe.core.view import AdapterStatus, change_json, hold_json, iso, probe_json
 
 POLICY = "active-active"
 
@@ -216,3 +216,66 @@ def row_of(page: PageEvidence, now: float) -> str:
         return f"{page.passes} passed in a row, last {age}"
     phase, detail = last.outcome.phase.value, last.outcome.detail
     return f"{page.fails} failed in a row, last {age} in phase {phase}: {detail}"
+
+
+# ------------------------------------------------------------------ an explanation
+_NEXT: Mapping[str, str] = {
+    "all-in": "nothing",
+    "confirming": "wait some seconds; if it stays, see which node below is not probed",
+    "some-out": "repair what is out; it comes back by itself after {rise} good probes in a row",
+    "out-blocked": "{brakes}; until then what fails has traffic",
+    "in-blocked": "{brakes}; until then what serves again has none",
+    "panic": "look first whether it is us (an expired certificate, a changed page, the path):"
+    " lb-probe probe {name}/NODE; then repair the nodes",
+    "prober-isolated": "repair the prober's network; old failures will not count",
+}
+_RELEASES: Mapping[str, str] = {
+    "hold": "to end the hold: lb-probe release {name} --reason 'why'",
+    "act": "`act: false` in probes.yaml only observes; `act: true` would act",
+    "store-not-writable": "give the store room, disk or permissions; then it goes on by itself",
+}
+
+
+def explain(view: PoolView) -> str:
+    """Explain a group in words for someone woken at night."""
+    inside = [n for n in view.pool.nodes if n in view.members]
+    brakes = "; ".join(_RELEASES[brake].format(name=view.name) for brake in view.decision.blocked)
+    step = _NEXT[view.condition].format(name=view.name, rise=view.pool.rise, brakes=brakes)
+    foreign = _list([a.name for a in view.adapters if a.yielded])
+    if foreign != "none":
+        step += f"; find who else writes to {foreign}, then: lb-probe republish {view.name}"
+    width = max(len(name) for name in view.pool.nodes)
+    parts = [
+        f"{view.name}: {view.condition}. Traffic is on {_list(inside)}.",
+        f"Why: {reason(view)} (rule {view.decision.rule}).",
+        f"Next: {step}.",
+        "",
+        "Nodes:",
+        *[
+            f"  {found.node:<{width}}  {'in' if found.node in view.members else 'out':<3}"
+            f"  {why(view, found)}"
+            for found in view.decision.nodes
+        ],
+        "",
+        "Load balancers:",
+        *(map(_told, view.adapters) if view.adapters else ["  none: decisions are shown only"]),
+    ]
+    if view.hold:
+        hands = ", hands off: nothing is written" if view.hold.hands_off else ""
+        until = iso(view.hold.until_wall)
+        parts += ["", f"Hold by {view.hold.by} until {until}{hands}: {view.hold.reason}"]
+    at_least = f"at least {view.pool.floor} of {len(view.pool.nodes)} stay in"
+    parts += ["", f"Nodes go out and come back by themselves; {at_least}, whatever happens."]
+    return "\n".join(parts) + "\n"
+
+
+def _told(adapter: AdapterStatus) -> str:
+    seen = _list(sorted(adapter.seen.chosen)) if adapter.seen else "unreadable"
+    wanted = _list(sorted(set_of(adapter.wanted))) if adapter.wanted else "none"
+    state = "in sync" if adapter.in_sync else "NOT in sync"
+    if adapter.yielded:
+        state = "foreign-writer: republish"
+    elif adapter.wanted is None:
+        state = "nothing is written"
+    line = f"  {adapter.name}: wanted {wanted}, seen {seen}, {state}. {adapter.detail}"
+    return line.rstrip()

@@ -24,9 +24,11 @@ from prometheus_client import (
 )
 
 from lb_probe import __version__
+from lb_probe.core import active_active
 from lb_probe.core.failover import CONDITIONS
-from lb_probe.core.model import BRAKES, Event, Failed, Group, Mode, Observation, Page
-from lb_probe.core.view import View, mode_word, serving_word
+from lb_probe.core.model import BRAKES, Event, Failed, Mode, Observation, Page
+from lb_probe.core.pool_view import PoolView
+from lb_probe.core.view import AdapterStatus, View, mode_word, serving_word
 
 T = TypeVar("T")
 FAST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -60,7 +62,7 @@ disable_created_metrics()  # type: ignore[no-untyped-call]
 class Snapshot:
     """What the gauges show, taken at one moment."""
 
-    views: Sequence[View]
+    views: Sequence[View | PoolView]
     is_store_writable: bool
     is_config_good: bool
 
@@ -69,15 +71,20 @@ class _Shown(NamedTuple):
     """What the lines of one group say; while it is the same, so are they.
 
     Attributes:
+        nodes: Name and role of each.
+        conditions: Every word there is for a group of its policy.
+        assigned: The nodes with the traffic.
         serving: ok, fail or unknown, for each node.
-        modes: What hastatus says, for each node.
+        modes: What hastatus says, for each node; nothing where it is not asked.
         hold_due: UTC seconds since 1970, or 0.
         adapters: Name, in sync, last good publication (UTC seconds, or 0), usable, yielded.
     """
 
-    group: Group
+    name: str
+    nodes: tuple[tuple[str, str], ...]
+    conditions: tuple[str, ...]
     condition: str
-    assigned: str | None
+    assigned: frozenset[str | None]
     latched: bool
     held: bool
     hold_due: float
@@ -264,13 +271,22 @@ class Metrics:
     def _families(self) -> tuple[_Family, ...]:
         return self._failovers, self._resumes, self._probes, self._certificates, self._publishes
 
-    def _group(self, view: View) -> tuple[str, ...]:
+    def _group(self, view: View | PoolView) -> tuple[str, ...]:
         """Return the lines of one group; those that were kept where they still hold."""
+        shown = self._pool(view) if isinstance(view, PoolView) else self._pair(view)
+        kept = self._kept.get(shown.name)
+        if kept is None or kept[0] != shown:
+            kept = self._kept[shown.name] = shown, _group_lines(shown)
+        return kept[1]
+
+    def _pair(self, view: View) -> _Shown:
         saved, group = view.saved, view.group
-        shown = _Shown(
-            group,
+        return _Shown(
+            group.name,
+            tuple([(node.name, node.role.value) for node in group.nodes]),
+            CONDITIONS,
             view.decision.condition,
-            saved.assigned,
+            frozenset((saved.assigned,)),
             saved.latched,
             saved.hold is not None,
             saved.hold.until_wall if saved.hold else 0.0,
@@ -279,23 +295,43 @@ class Metrics:
             saved.last_change.at_wall if saved.last_change else 0.0,
             tuple([serving_word(view, node) for node in group.names]),
             tuple([mode_word(view, node) for node in group.names]),
-            tuple(
-                [
-                    (
-                        one.name,
-                        one.in_sync,
-                        self._last_success.get((group.name, one.name), 0.0),
-                        one.seen is None or one.seen.usable is not False,
-                        one.yielded,
-                    )
-                    for one in view.adapters
-                ]
-            ),
+            self._adapters(group.name, view.adapters),
         )
-        kept = self._kept.get(group.name)
-        if kept is None or kept[0] != shown:
-            kept = self._kept[group.name] = shown, _group_lines(shown)
-        return kept[1]
+
+    def _pool(self, view: PoolView) -> _Shown:
+        hold, last = view.hold, view.last_change
+        return _Shown(
+            view.name,
+            tuple([(node, "member") for node in view.pool.nodes]),
+            active_active.CONDITIONS,
+            view.condition,
+            frozenset(view.members),
+            False,
+            hold is not None,
+            hold.until_wall if hold else 0.0,
+            view.decision.blocked,
+            view.generation,
+            last.at_wall if last else 0.0,
+            tuple([found.situation.health.value for found in view.decision.nodes]),
+            (),
+            self._adapters(view.name, view.adapters),
+        )
+
+    def _adapters(
+        self, name: str, adapters: Sequence[AdapterStatus]
+    ) -> tuple[tuple[str, bool, float, bool, bool], ...]:
+        return tuple(
+            [
+                (
+                    one.name,
+                    one.in_sync,
+                    self._last_success.get((name, one.name), 0.0),
+                    one.seen is None or one.seen.usable is not False,
+                    one.yielded,
+                )
+                for one in adapters
+            ]
+        )
 
     # -------------------------------------------------------------- events
     def _probe_done(self, event: Event) -> None:
@@ -333,10 +369,10 @@ class Metrics:
 
 def _group_lines(shown: _Shown) -> tuple[str, ...]:
     """Return the lines of one group, for each of `GROUP_GAUGES`."""
-    group, words = shown.group, [mode.value for mode in Mode]
+    names, words = [name for name, _ in shown.nodes], [mode.value for mode in Mode]
     lines: list[list[tuple[tuple[str, ...], float]]] = [
-        [((word,), float(word == shown.condition)) for word in CONDITIONS],
-        [((node,), float(node == shown.assigned)) for node in group.names],
+        [((word,), float(word == shown.condition)) for word in shown.conditions],
+        [((node,), float(node in shown.assigned)) for node in names],
         [((), float(shown.latched))],
         [((), float(shown.held))],
         [((), shown.hold_due)],
@@ -344,12 +380,12 @@ def _group_lines(shown: _Shown) -> tuple[str, ...]:
         [((), float(shown.generation))],
         [((), shown.changed_at)],
         [
-            ((node.name, node.role.value), float(word == "ok"))
-            for node, word in zip(group.nodes, shown.serving, strict=True)
+            (node, float(word == "ok"))
+            for node, word in zip(shown.nodes, shown.serving, strict=True)
         ],
         [
             ((node, word), float(word == said))
-            for node, said in zip(group.names, shown.modes, strict=True)
+            for node, said in zip(names, shown.modes, strict=bool(shown.modes))
             for word in words
         ],
         [((name,), float(in_sync)) for name, in_sync, *_ in shown.adapters],
@@ -360,7 +396,7 @@ def _group_lines(shown: _Shown) -> tuple[str, ...]:
     found = []
     for (name, labels, _), values in zip(GROUP_GAUGES, lines, strict=True):
         whose = ("group", *labels)
-        heads = (_line_head(name, zip(whose, (group.name, *v), strict=True)) for v, _ in values)
+        heads = (_line_head(name, zip(whose, (shown.name, *v), strict=True)) for v, _ in values)
         written = zip(heads, values, strict=True)
         found.append("".join(f"{head}{value!r}\n" for head, (_, value) in written))
     return tuple(found)

@@ -49,7 +49,7 @@ def replay(
         since_s: Only faults of the last so many seconds before the end of the history.
 
     Raises:
-        NotFound: A configuration has no such group.
+        NotFound: A configuration has no such group, or it is of another policy.
     """
     groups = []
     for name in _names(configs, group):
@@ -62,12 +62,13 @@ def replay(
 
 
 def _names(configs: Sequence[tuple[str, Config]], group: str | None) -> list[str]:
-    had = [[g.name for g in config.groups] for _, config in configs]
+    had = [[g.name for g in config.groups if not g.is_pool] for _, config in configs]
     if group is None:
         return [name for name in had[0] if all(name in names for names in had)]
     for (title, _), names in zip(configs, had, strict=True):
         if group not in names:
-            raise NotFound(f"no group {group} in {title}; its groups are: {', '.join(names)}")
+            every = ", ".join(names) or "none"
+            raise NotFound(f"no group {group} in {title} that can fail over; such are: {every}")
     return [group]
 
 

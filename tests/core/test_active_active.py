@@ -43,7 +43,7 @@ from lb_probe.core.model import (
     Saved,
     Seen,
 )
-from lb_probe.core.pool_view import PoolView, as_json, reason, set_of, word_of
+from lb_probe.core.pool_view import PoolView, as_json, explain, reason, set_of, word_of
 from lb_probe.core.view import AdapterStatus
 
 SITUATIONS = [Situation(*values) for values in product(*(kind for _, kind in COLUMNS))]
@@ -356,6 +356,60 @@ def test_every_condition_has_a_sentence(condition):
     view = view_of(evidence_of(**(good | words)), members, automation, blocked)
     assert view.condition == condition
     assert reason(view) == wanted
+
+
+@pytest.mark.parametrize("condition", CONDITIONS)
+def test_every_condition_is_explained_with_the_next_step(condition):
+    words, _ = SENTENCES[condition]
+    good = {name.replace("-", "_"): "pp" for name in POOL.nodes}
+    members = frozenset(POOL.nodes) - (
+        {"gw-2"} if condition in ("some-out", "in-blocked") else set()
+    )
+    if condition == "panic":
+        members -= {"gw-2", "gw-4"}
+        words = {**words, "gw_4": "fff"}
+    braked = {"out-blocked": BLOCKED, "in-blocked": BLOCKED, "prober-isolated": ISOLATED}
+    automation = braked.get(condition, ARMED)
+    blocked = ("hold",) if automation is BLOCKED else ()
+    text = explain(view_of(evidence_of(**(good | words)), members, automation, blocked))
+    assert text.startswith(f"gw: {condition}. Traffic is on {', '.join(sorted(members))}.\n")
+    next_steps = {
+        "all-in": "nothing",
+        "confirming": "wait some seconds",
+        "some-out": "it comes back by itself after 2 good probes",
+        "out-blocked": "lb-probe release gw --reason",
+        "in-blocked": "until then what serves again has none",
+        "panic": "lb-probe probe gw/NODE",
+        "prober-isolated": "the prober's network",
+    }
+    assert next_steps[condition] in text.splitlines()[2]
+    assert "at least 2 of 4 stay in" in text
+
+
+def test_load_balancers_and_a_hold_are_explained():
+    view = view_of(evidence_of(gw_1="pp"), members=frozenset({"gw-1", "gw-2"}))
+    mine = view.adapters[0]
+    odd = (
+        mine,
+        replace(mine, name="late", seen=None, in_sync=False, detail="timed out"),
+        replace(mine, name="theirs", yielded=True, in_sync=False),
+        replace(mine, name="quiet", wanted=None, in_sync=False),
+    )
+    saved = Saved(hold=Hold("ops", "patch day", 60.0, hands_off=True))
+    text = explain(replace(view, adapters=odd, saved=saved))
+    for line in (
+        "  edge: wanted gw-1, gw-2, seen gw-1, gw-2, in sync.",
+        "  late: wanted gw-1, gw-2, seen unreadable, NOT in sync. timed out",
+        "  theirs: wanted gw-1, gw-2, seen gw-1, gw-2, foreign-writer: republish.",
+        "  quiet: wanted none, seen gw-1, gw-2, nothing is written.",
+        "Hold by ops until 1970-01-01T00:01:00Z, hands off: nothing is written: patch day",
+    ):
+        assert line in text.splitlines()
+    assert "find who else writes to theirs, then: lb-probe republish gw" in text
+    alone = explain(replace(view, adapters=()))
+    assert "  none: decisions are shown only" in alone.splitlines()
+    gentle = replace(saved, hold=Hold("ops", "patch day", 60.0))
+    assert "00:01:00Z: patch day" in explain(replace(view, saved=gentle))
 
 
 def test_a_dispute_is_told():

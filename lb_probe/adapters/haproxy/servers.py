@@ -90,6 +90,16 @@ class HaproxyServers(Adapter):
             raise PublishError(f"{self._who}: found no node to publish; wanted one or more")
         await self._publish(nodes)
 
+    def commands_all(self, nodes: frozenset[str]) -> list[str]:
+        """Return the one line that `publish_all(nodes)` would send.
+
+        Raises:
+            PublishError: A node is not mapped to a server.
+        """
+        for node in nodes:
+            self._known(node)
+        return [self._line(nodes)]
+
     async def _carry_out(self, nodes: frozenset[str]) -> None:
         line = self._line(nodes)
         self._check(line, await self._send(line))

@@ -1,0 +1,167 @@
+"""All groups of one prober, of both policies, as its schedule, its API and its metrics see them.
+
+Source: DESIGN sections 4 and 7.
+"""
+
+import asyncio
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
+
+from lb_probe.controller import Ask, Controller, OfflineNote
+from lb_probe.core import pool_view, view
+from lb_probe.core.acts import Plan
+from lb_probe.core.explain import explain
+from lb_probe.core.model import Observation, Page
+from lb_probe.core.pool_view import PoolView
+from lb_probe.core.view import View
+from lb_probe.pool import PoolController
+from lb_probe.ports import NotFound, Record, Span, Store
+
+AnyView = View | PoolView
+
+
+class Groups:
+    """The groups of both controllers, by name.
+
+    Args:
+        names: All groups, in the order of the file.
+        pairs: Runs the groups of policy `manual-resume`.
+        pools: Runs those of policy `active-active`.
+        store: The one that both save to.
+    """
+
+    def __init__(
+        self, names: Sequence[str], pairs: Controller, pools: PoolController, store: Store
+    ) -> None:
+        self.names = tuple(names)
+        self._store = store
+        self._pairs = pairs
+        self._pools = pools
+        self._home: dict[str, Controller | PoolController] = {
+            **dict.fromkeys(pairs.names, pairs),
+            **dict.fromkeys(pools.names, pools),
+        }
+
+    async def start(self, notes: Mapping[str, OfflineNote], allowed: frozenset[str]) -> None:
+        """Find out where each group begins.
+
+        Raises:
+            StoreError, Invalid: As `Controller.start`.
+        """
+        await self._pairs.start(notes, allowed)
+        await self._pools.start()
+
+    async def run(self) -> None:
+        """Decide and carry out until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._pairs.run())
+            tasks.create_task(self._pools.run())
+
+    async def close(self) -> None:
+        """Write down what is left to write."""
+        await self._pairs.close()
+
+    # -------------------------------------------------------------- evidence in
+    def observe(self, name: str, seen: Observation) -> None:
+        """Take one finished probe."""
+        self._home[name].observe(name, seen)
+
+    def references(self, answers: Mapping[str, bool]) -> None:
+        """Take what the reference targets answered."""
+        self._pairs.references(answers)
+        self._pools.references(answers)
+
+    def stalled(self, seconds: float) -> None:
+        """Take note that probes started late."""
+        self._pairs.stalled(seconds)
+        self._pools.stalled(seconds)
+
+    def doubt(self, name: str, node: str, page: Page, is_on: bool) -> None:
+        """Note that a probe of this page is overdue, or no more so."""
+        if self._home[name] is self._pairs:
+            self._pairs.doubt(name, node, page, is_on)
+
+    def is_hurried(self, name: str, node: str, page: Page) -> bool:
+        """Tell whether this page should be probed at `recheck`, though it did not fail."""
+        return self._home[name] is self._pairs and self._pairs.is_hurried(name, node, page)
+
+    # -------------------------------------------------------------- looking
+    @property
+    def wall(self) -> float:
+        """UTC seconds since 1970."""
+        return self._pairs.wall
+
+    @property
+    def is_store_writable(self) -> bool:
+        """Whether the store takes what either controller has to save."""
+        return self._pairs.is_store_writable and self._pools.is_store_writable
+
+    def view(self, name: str) -> AnyView:
+        """Return everything that is shown of one group.
+
+        Raises:
+            NotFound: No such group.
+        """
+        return self._of(name).view(name)
+
+    def views(self) -> tuple[AnyView, ...]:
+        """Return what is shown of each group: at most a tick old, and cheap."""
+        pools: Iterator[AnyView] = (self._pools.view(name) for name in self._pools.names)
+        return tuple(chain(self._pairs.views(), pools))
+
+    def explained(self, name: str) -> tuple[AnyView, Plan | None, str]:
+        """Return a group, the gates of a resume where one is due, and why it is as it is.
+
+        Raises:
+            NotFound: No such group.
+        """
+        found = self.view(name)
+        if isinstance(found, PoolView):
+            return found, None, pool_view.explain(found)
+        off_home = found.saved.latched or found.saved.assigned not in (None, found.group.primary)
+        plan = self._pairs.resume_gates(name) if off_home else None
+        gates, line = (plan.gates, plan.paste) if plan else ((), "")
+        return found, plan, explain(found, gates, line)
+
+    async def history(self, name: str | None, limit: int, span: Span) -> list[Record]:
+        """Return the newest records of a span, newest last.
+
+        Raises:
+            NotFound: No such group.
+            StoreError: The store cannot be read.
+        """
+        if name is not None:
+            self._of(name)
+        return await self._store.history(name, limit, span)
+
+    # -------------------------------------------------------------- the operator
+    def plan(self, name: str, ask: Ask) -> Plan:
+        """Judge an operator's command; changes nothing.
+
+        Raises:
+            NotFound, Invalid, Conflict: As `Controller.plan`.
+        """
+        return self._of(name).plan(name, ask)
+
+    def commands(self, name: str, target: str | None) -> list[str]:
+        """Return the literal commands that would publish this target."""
+        return self._of(name).commands(name, target)
+
+    async def act(self, name: str, ask: Ask) -> AnyView:
+        """Carry out an operator's command.
+
+        Raises:
+            NotFound, Invalid, Conflict, Refused, StoreError: As `Controller.act`.
+        """
+        return await self._of(name).act(name, ask)
+
+    def _of(self, name: str) -> Controller | PoolController:
+        try:
+            return self._home[name]
+        except KeyError:
+            raise NotFound(f"no group {name}; the groups are: {', '.join(self.names)}") from None
+
+
+def as_json(found: AnyView) -> dict[str, object]:
+    """Return a group of either policy in the form of DESIGN section 7."""
+    return pool_view.as_json(found) if isinstance(found, PoolView) else view.as_json(found)
