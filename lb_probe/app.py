@@ -38,6 +38,7 @@ from lb_probe.advice import findings
 from lb_probe.advice.haproxy_config import config_text
 from lb_probe.advice.haproxy_discover import probes_yaml
 from lb_probe.advice.haproxy_doctor import examine
+from lb_probe.advice.surroundings import look_around
 from lb_probe.agent import checks as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.clock import SystemClock
@@ -147,8 +148,11 @@ def replay_history(
     return replay.replay(records, configs, group=group, since_s=since_s)
 
 
-def check(path: Path, as_: str) -> list[str]:
+def check(path: Path, as_: str, *, looks_around: bool = False) -> list[str]:
     """Validate the file and everything it points at; return warnings.
+
+    Args:
+        looks_around: Ask nodes and load balancers too, each once.
 
     Raises:
         ConfigError: Every mistake at once.
@@ -157,10 +161,29 @@ def check(path: Path, as_: str) -> list[str]:
     warnings = []
     if as_ in ("check", "prober") and not config.store_path.exists():
         warnings.append(f"{config.store_path} does not exist yet; make it with `lb-probe init`")
+    warnings += [
+        f"group {group.name}: node {node.name}: `insecure: true` takes any certificate, an"
+        " attacker's too; for a trial only: use ca_file, or fingerprint"
+        for group in config.groups
+        for node in group.nodes
+        if node.tls is not None and node.tls.insecure
+    ]
     for group in config.groups:
         found = () if group.is_pool else lints(group.times)  # they are about a failover's times
         warnings += [f"group {group.name}: {lint.text}" for lint in found]
+    if looks_around and not as_.startswith("agent:"):
+        warnings += _run(_around(config))
     return warnings
+
+
+async def _around(config: Config) -> list[str]:
+    clock = SystemClock().monotonic
+    names = Names(clock)
+    try:
+        ask = partial(http_probe.inspect, clock=clock, names=names)
+        return await look_around(config, _targets, ask)
+    finally:
+        names.close()
 
 
 def haproxy_config(path: Path, group: str) -> str:

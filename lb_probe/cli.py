@@ -475,10 +475,14 @@ def publish(group: str, to: str, offline: bool, reason: str | None, yes: bool) -
         metavar="prober|agent:NAME",
         help="As that process would read it, with the secrets that it uses.",
     ),
+    click.Option(["--offline"], is_flag=True, help="Ask no node and no load balancer."),
     _format_option(),
 )
-def check(as_: str | None, form: str) -> None:
-    """Validate probes.yaml and all it points at; exit 2 with every mistake."""
+def check(as_: str | None, offline: bool, form: str) -> None:
+    """Validate probes.yaml and what is around it; exit 2 with every mistake.
+
+    What nodes and load balancers say is a warning: the file may be right and a machine down.
+    """
     from lb_probe import app
 
     if as_ not in (None, "prober") and not re.fullmatch("agent:.+", as_):
@@ -486,7 +490,10 @@ def check(as_: str | None, form: str) -> None:
     file = _config_file()
     try:
         with _local_errors():
-            warnings = [str(warning) for warning in app.check(file, as_ or "check")]
+            warnings = [
+                str(warning)
+                for warning in app.check(file, as_ or "check", looks_around=not offline)
+            ]
     except Faults as error:
         if form != "table":
             found = {"file": str(file), "ok": False, "faults": error.faults}

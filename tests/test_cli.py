@@ -829,8 +829,8 @@ class App(types.ModuleType):
         self._called("init_store", config)
         return "made /tmp/state.db"
 
-    def check(self, config: Path, as_: str) -> list[str]:
-        self._called("check", config, as_)
+    def check(self, config: Path, as_: str, *, looks_around: bool) -> list[str]:
+        self._called("check", config, as_, *([] if looks_around else ["offline"]))
         return ["warning: slow"]
 
     def probe_once(
