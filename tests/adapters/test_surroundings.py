@@ -96,7 +96,7 @@ async def test_something_that_is_no_socket_is_named(tmp_path):
 def test_a_user_may_what_the_modes_of_owner_group_or_others_let_him(tmp_path):
     file = tmp_path / "f"
     file.touch()
-    uid, gid = os.stat(file)[4:6]
+    uid, gid = file.stat().st_uid, file.stat().st_gid
     owner = User("o", uid or 1, frozenset())
     for mode, who, may in (
         (0o600, User("x", 65_001, frozenset({gid})), False),
