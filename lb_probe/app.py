@@ -15,6 +15,7 @@ import re
 import shlex
 import signal
 import socket
+import ssl
 import sys
 from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
@@ -49,7 +50,7 @@ from lb_probe.config import (
     NodeConfig,
     load,
 )
-from lb_probe.config.model import AgentCheckAdapter, HaproxyAdapter, Tls
+from lb_probe.config.model import AgentCheckAdapter, ApiTls, HaproxyAdapter, Tls
 from lb_probe.config.values import parse_haproxy_socket
 from lb_probe.controller import Controller, OfflineNote, Setup
 from lb_probe.core.model import Event, Gate, Observation, Page
@@ -797,7 +798,8 @@ class _Prober:
         api = Api(controller, self._door(), self._events.add)
         if config.api.listen is not None:
             site = config.api.listen
-            await _serve_on(api.application(), stack, tcp=(site.host, site.port))
+            context = _server_context(config.api.tls) if config.api.tls else None
+            await _serve_on(api.application(), stack, tcp=(site.host, site.port), tls=context)
         if config.api.socket is not None:
             await _serve_on(api.application(), stack, unix=config.api.socket)
 
@@ -849,11 +851,34 @@ async def _start_asked(asked: AgentCheck) -> None:
         ) from None
 
 
+def _server_context(tls: ApiTls) -> ssl.SSLContext:
+    """Return what encrypts the API.
+
+    Raises:
+        ListenError: A file holds no certificate or key, or they do not belong together.
+    """
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    try:
+        # A password would be asked for on the terminal; an empty one is an error at once.
+        context.load_cert_chain(tls.cert_file, tls.key_file, password="")
+        if tls.client_ca_file is not None:
+            context.load_verify_locations(tls.client_ca_file)
+            context.verify_mode = ssl.CERT_REQUIRED
+    except (OSError, ValueError) as error:
+        raise ListenError(
+            f"api.tls: {tls.cert_file}: {error}; wanted a certificate in PEM and the key that"
+            " belongs to it, without a password"
+        ) from None
+    return context
+
+
 async def _serve_on(
     app: web.Application,
     stack: AsyncExitStack,
     *,
     tcp: tuple[str, int] | None = None,
+    tls: ssl.SSLContext | None = None,
     unix: Path | None = None,
 ) -> None:
     """Serve an application on one address until the stack is closed.
@@ -866,7 +891,7 @@ async def _serve_on(
     stack.push_async_callback(runner.cleanup)
     try:
         if tcp is not None:
-            await web.TCPSite(runner, *tcp).start()
+            await web.TCPSite(runner, *tcp, ssl_context=tls).start()
         elif unix is not None:
             _clear_socket(unix)
             old = os.umask(0o117)  # owner and group, from the first moment on

@@ -448,7 +448,16 @@ class Client:
             import ssl
             from http.client import HTTPSConnection
 
-            context = ssl.create_default_context()
+            try:
+                context = ssl.create_default_context(cafile=os.environ.get("LB_PROBE_CA_FILE"))
+                if certificate := os.environ.get("LB_PROBE_CERT_FILE"):
+                    key = os.environ.get("LB_PROBE_KEY_FILE")
+                    context.load_cert_chain(certificate, key, password="")
+            except (OSError, ValueError) as error:
+                raise Unusable(
+                    f"LB_PROBE_CA_FILE, LB_PROBE_CERT_FILE, LB_PROBE_KEY_FILE: {error}; name PEM"
+                    " files that this user may read"
+                ) from None
             connection = HTTPSConnection(
                 address.host, address.port, timeout=timeout_s, context=context
             )
@@ -600,7 +609,7 @@ def _reason(error: Exception) -> str:
     text = getattr(error, "strerror", None) or _one_line(error)
     if type(error).__name__ == "SSLCertVerificationError":
         verify = getattr(error, "verify_message", "")
-        return f"its certificate is not trusted: {verify}; SSL_CERT_FILE names a CA file"
+        return f"its certificate is not trusted: {verify}; LB_PROBE_CA_FILE names a CA file"
     return str(text)
 
 

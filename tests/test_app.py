@@ -20,6 +20,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from raw_server import make_certificates
 
 from lb_probe import app as room
 from lb_probe.client import Client, ClientError, parse_url
@@ -133,6 +134,59 @@ def stopped(child, number=signal.SIGTERM):
     began = time.monotonic()
     child.send_signal(number)
     return child.wait(PATIENCE_S), time.monotonic() - began
+
+
+# ------------------------------------------------------------------ TLS
+def test_api_over_tls_is_for_those_with_a_certificate_and_a_token(made, tmp_path):
+    pem = make_certificates(tmp_path)
+    for name in ("address", "good"):
+        (pem / f"{name}.key").chmod(0o600)
+    token = pem / "token"
+    token.write_text("operator-0123456789\n")
+    token.chmod(0o600)
+    with socket.create_server(("127.0.0.1", 0)) as spot:
+        port = spot.getsockname()[1]
+    tls = f"{{cert_file: {pem}/address.pem, key_file: {pem}/address.key"
+    who = f"operators: [{{name: ops, role: operator, token_file: {token}}}]"
+    listen = f'socket: api.sock, listen: "127.0.0.1:{port}"'
+    made.write(api=f"{{{listen}, tls: {tls}, client_ca_file: {pem}/ca.pem}}, {who}}}")
+    made.serve()
+    good = {
+        "LB_PROBE_URL": f"https://127.0.0.1:{port}",
+        "LB_PROBE_CA_FILE": f"{pem}/ca.pem",
+        "LB_PROBE_CERT_FILE": f"{pem}/good.pem",
+        "LB_PROBE_KEY_FILE": f"{pem}/good.key",
+        "LB_PROBE_TOKEN_FILE": str(token),
+    }
+
+    def status(**changes):
+        env = {key: v for key, v in (os.environ | good | changes).items() if v}
+        return subprocess.run(
+            made.command("status"), capture_output=True, text=True, timeout=PATIENCE_S, env=env
+        )
+
+    done = status()
+    assert done.returncode == 0, done.stderr
+    assert status(LB_PROBE_TOKEN_FILE="").returncode == 4
+    for without in (
+        {"LB_PROBE_CERT_FILE": "", "LB_PROBE_KEY_FILE": ""},
+        {"LB_PROBE_CA_FILE": f"{pem}/other-ca.pem"},
+        {"LB_PROBE_URL": f"http://127.0.0.1:{port}"},
+    ):
+        assert status(**without).returncode in (1, 3)
+    wrong = status(LB_PROBE_KEY_FILE=f"{pem}/address.key")
+    assert wrong.returncode == 2
+    assert "LB_PROBE_KEY_FILE" in wrong.stderr
+
+
+def test_api_whose_key_belongs_to_another_certificate_does_not_start(made, tmp_path):
+    pem = make_certificates(tmp_path)
+    (pem / "good.key").chmod(0o600)
+    tls = f"{{cert_file: {pem}/address.pem, key_file: {pem}/good.key}}"
+    made.write(api=f'{{socket: api.sock, listen: "127.0.0.1:1", tls: {tls}}}')
+    child = made.start()
+    assert child.wait(PATIENCE_S) != 0
+    assert "belongs to it" in made.log.read_text()
 
 
 # ------------------------------------------------------------------ check

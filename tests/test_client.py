@@ -454,14 +454,14 @@ def test_https_works_with_a_trusted_certificate_and_says_when_it_is_not(certific
         pytest.raises(client.Unreachable, match="its certificate is not trusted") as caught,
     ):
         Client(address).groups()
-    assert "SSL_CERT_FILE" in str(caught.value)
-    monkeypatch.setenv("SSL_CERT_FILE", str(certificate.with_suffix(".crt")))
+    assert "LB_PROBE_CA_FILE" in str(caught.value)
+    monkeypatch.setenv("LB_PROBE_CA_FILE", str(certificate.with_suffix(".crt")))
     with encrypted(certificate, http({"groups": []})) as address:
         assert Client(address).groups() == []
 
 
 def test_ssl_is_not_asked_for_a_context_over_plain_http(monkeypatch):
-    monkeypatch.setattr("ssl.create_default_context", lambda: pytest.fail("asked for TLS"))
+    monkeypatch.setattr("ssl.create_default_context", lambda **_: pytest.fail("asked for TLS"))
     with raw(http({"groups": []})) as server:
         assert client_of(server).groups() == []
 

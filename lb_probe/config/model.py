@@ -41,13 +41,24 @@ class Operator(_Frozen):
     token_file: v.FilePath = _key("a file that holds the token, not readable by others")
 
 
+class ApiTls(_Frozen):
+    """How the operator API proves itself, and whom it lets connect."""
+
+    cert_file: v.FilePath = _key("PEM file with our certificate and what leads to its authority")
+    key_file: v.FilePath | None = _key("PEM file with its key; in `cert_file` when left out", None)
+    client_ca_file: v.FilePath | None = _key(
+        "PEM file; who connects must show a certificate of this authority", None
+    )
+
+
 class Api(_Frozen):
     """Where the operator API listens."""
 
     socket: v.SocketPath | None = _key(
         "UNIX socket; root and the service's user need no token", None
     )
-    listen: v.HostPort | None = _key("address on loopback", None)
+    listen: v.HostPort | None = _key("address; off loopback only with tls", None)
+    tls: ApiTls | None = _key("encrypts `listen`", None)
     operators: tuple[Operator, ...] = _key("who may use it over TCP", ())
 
 

@@ -267,9 +267,12 @@ def _judge_listeners(root: Spot, nodes: list[Spot]) -> None:
 def _judge_api(api: Spot) -> None:
     listen = api.at("listen")
     address = listen.parsed(Address.parse)
-    if address is not None and not address.is_loopback:
-        use = "a loopback address such as 127.0.0.1:8600 (the API has no TLS yet)"
+    is_encrypted = api.at("tls").value is not None
+    if address is not None and not address.is_loopback and not is_encrypted:
+        use = "a loopback address such as 127.0.0.1:8600, or tls: {cert_file: ...} beside it"
         listen.fault(shown(listen.text), use)
+    if is_encrypted and listen.value is None:
+        api.at("tls").fault("tls without listen", "listen: HOST:PORT beside it")
     if isinstance(api.value, dict) and not {"listen", "socket"} & api.value.keys():
         api.fault("neither socket nor listen", "one of them, or leave api out")
     _unique([operator.at("name") for operator in api.items("operators")], "a name")
@@ -293,6 +296,10 @@ def _judge_agent(root: Spot, name: str) -> None:
 def _judge_files(root: Spot) -> None:
     for operator in root.items("api", "operators"):
         _judge_file(operator.at("token_file"), is_secret=True)
+    tls = root.at("api", "tls")
+    _judge_file(tls.at("cert_file"), is_secret=tls.at("key_file").value is None)
+    _judge_file(tls.at("key_file"), is_secret=True)
+    _judge_file(tls.at("client_ca_file"), is_secret=False)
     for node in _nodes(root.items("groups")):
         _judge_tls(node.at("tls"))
     for group in root.items("groups"):
