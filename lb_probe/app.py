@@ -17,11 +17,12 @@ import signal
 import socket
 import ssl
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -46,6 +47,7 @@ from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Address,
     Config,
+    ConfigError,
     GroupConfig,
     NodeConfig,
     load,
@@ -492,23 +494,23 @@ class _Balancers:
 
     Attributes:
         devices: Each is to be run, so that it tells its adapters what changed.
-        asked: Listeners that HAProxy asks; each is to be started.
+        asked: Listeners that HAProxy asks, by group; each is to be started.
     """
 
     def __init__(self) -> None:
         self.devices: dict[object, Device] = {}
-        self.asked: list[AgentCheck] = []
+        self.asked: dict[str, list[AgentCheck]] = {}
 
     def of(self, group: GroupConfig) -> tuple[Publisher, ...]:
         """Return the adapters of one group."""
-        return tuple(self._publisher(adapter) for adapter in group.adapters)
+        publishers = tuple(self._publisher(adapter) for adapter in group.adapters)
+        self.asked[group.name] = [p for p in publishers if isinstance(p, AgentCheck)]
+        return publishers
 
     def _publisher(self, adapter: HaproxyAdapter | AgentCheckAdapter) -> Publisher:
         if isinstance(adapter, AgentCheckAdapter):
             site = (adapter.listen.host, adapter.listen.port)
-            asked = AgentCheck(adapter.name, site, adapter.nodes)
-            self.asked.append(asked)
-            return asked
+            return AgentCheck(adapter.name, site, adapter.nodes)
         device = self._device(adapter)
         if adapter.style == "map":
             return HaproxyMap(
@@ -658,68 +660,183 @@ class _Prober:
         self._events = Fanout(self._metrics.emit, Log().emit, self._systemd.emit, *_die_at())
         self._progress = _Progress(self._clock.monotonic())
         self._broken: Exception | None = None
-        rounds = [g.probe.interval_s + g.probe.timeout_s for g in config.groups]
-        self._patience_s = max(PROGRESS_S, 3 * min(rounds, default=0.0))
+        self._is_config_good = True
+        self._has_cycled = False
+        self._balancers = _Balancers()
+        self._door: Door | None = None
+        self._parts: dict[object, asyncio.Task[None]] = {}
 
-    async def run(self) -> int:
-        """Run until told to stop; published state is left as it is."""
-        stop = asyncio.Event()
-        _on_signals(stop, self._events)
+    async def run(self, word: Callable[[], Awaitable[str]] | None = None) -> int:
+        """Run until told to stop; published state is left as it is.
+
+        Args:
+            word: Waits for what is to be done next, `stop` or `reload`; signals say it, as a rule.
+        """
+        word = word or _Signals().next
+        self._engine = http_probe.Engine(self._clock.monotonic)
         store = await SqliteStore.open(self._config.store_path)
         async with AsyncExitStack() as stack:
             stack.push_async_callback(store.close)
-            await self._serve(store, stop, stack)
+            stack.callback(self._engine.close)
+            await self._serve(store, word, stack)
         return 0
 
-    async def _serve(self, store: SqliteStore, stop: asyncio.Event, stack: AsyncExitStack) -> None:
+    async def _serve(
+        self, store: SqliteStore, word: Callable[[], Awaitable[str]], stack: AsyncExitStack
+    ) -> None:
         config, events = self._config, self._events
-        balancers = _Balancers()
-        engine = http_probe.Engine(self._clock.monotonic)
-        stack.callback(engine.close)
-        controller = self._controlled(store, balancers, lambda group: schedule.quicken(group))
-        schedule = self._schedule(controller, engine)
-        for asked in balancers.asked:
-            stack.push_async_callback(asked.close)
+        self._groups = self._controlled(store)
+        self._schedule = self._scheduled()
+        stack.push_async_callback(self._close_asked)
+        for asked in chain.from_iterable(self._balancers.asked.values()):
             await _start_asked(asked)
-        await controller.start(_read_notes(config), self._allowed)
+        await self._groups.start(_read_notes(config), self._allowed)
         for _, file in _note_files(config):
             file.unlink(missing_ok=True)
-        for group in config.groups:
-            adapters = [adapter.name for adapter in group.adapters]
-            self._metrics.know(group.name, [node.name for node in group.nodes], adapters)
+        self._know(config.groups)
         gc.collect()
         gc.freeze()  # what lives as long as the process need not be looked through again
-        await self._listen(controller, schedule, stack)
+        await self._listen(stack)
         events.emit(Event("prober.started", fields={"version": __version__, "pid": os.getpid()}))
         async with asyncio.TaskGroup() as tasks:
-            parts = [
-                tasks.create_task(controller.run()),
-                tasks.create_task(self._supervised("schedule", schedule.run)),
-            ]
-            for device in balancers.devices.values():
-                parts.append(tasks.create_task(self._supervised("load-balancer", device.run)))
-            if config.reference_targets:
-                watch = self._reference_watch(controller)
-                parts.append(tasks.create_task(self._supervised("references", watch)))
-            parts.append(tasks.create_task(self._systemd.watch(self._clock, self._trouble)))
-            await stop.wait()
-            for part in parts:
+            self._parts["groups"] = tasks.create_task(self._groups.run())
+            self._parts["systemd"] = tasks.create_task(
+                self._systemd.watch(self._clock, self._trouble)
+            )
+            self._start_parts(tasks)
+            while await word() == "reload":
+                await self._reload(tasks)
+            for part in self._parts.values():
                 part.cancel()
-        await controller.close()
+        await self._groups.close()
         events.emit(Event("prober.stopped"))
 
-    def _controlled(
-        self, store: SqliteStore, balancers: _Balancers, quicken: Callable[[str], None]
-    ) -> Groups:
+    def _start_parts(self, tasks: asyncio.TaskGroup) -> None:
+        """Start what a reload may have replaced: schedule, reference watch, new load balancers."""
+        work: dict[object, Callable[[], Awaitable[None]]] = {"schedule": self._schedule.run}
+        if self._config.reference_targets:
+            work["references"] = self._reference_watch()
+        else:
+            self._groups.references({})
+        work |= {key: device.run for key, device in self._balancers.devices.items()}
+        for key, part in work.items():
+            if key not in self._parts:
+                name = key if isinstance(key, str) else "load-balancer"
+                self._parts[key] = tasks.create_task(self._supervised(name, part))
+
+    async def _stop_part(self, key: str) -> None:
+        part = self._parts.pop(key, None)
+        if part is not None:
+            part.cancel()
+            await asyncio.gather(part, return_exceptions=True)
+
+    async def _close_asked(self) -> None:
+        for asked in chain.from_iterable(self._balancers.asked.values()):
+            await asked.close()
+
+    def _know(self, groups: Iterable[GroupConfig]) -> None:
+        for group in groups:
+            adapters = [adapter.name for adapter in group.adapters]
+            self._metrics.know(group.name, [node.name for node in group.nodes], adapters)
+
+    # -------------------------------------------------------------- SIGHUP
+    async def _reload(self, tasks: asyncio.TaskGroup) -> None:
+        """Read the file again and serve what it says now; a bad one changes nothing."""
+        try:
+            config = load(self._config.path, as_="prober")
+            _refuse_to_reload(self._config, config)
+            told = await self._take(config, tasks)
+        except ConfigError as error:
+            self._not_reloaded("; ".join(str(fault) for fault in error.faults))
+        except LbProbeError as error:
+            self._not_reloaded(str(error))
+        else:
+            self._is_config_good = True
+            self._events.emit(Event("config.reloaded", fields=told))
+
+    def _not_reloaded(self, why: str) -> None:
+        self._is_config_good = False
+        self._events.emit(Event("config.reload-failed", fields={"detail": why}))
+
+    async def _take(self, config: Config, tasks: asyncio.TaskGroup) -> dict[str, object]:
+        """Serve this configuration from now on; return what is different.
+
+        Raises:
+            LbProbeError: It cannot be; nothing was changed.
+        """
+        before = {group.name: group for group in self._config.groups}
+        now = {group.name: group for group in config.groups}
+        kept = frozenset(name for name in now if before.get(name) == now[name])
+        pairs = [group for group in config.groups if not group.is_pool]
+        # Those that stay need no second set of adapters.
+        idle = {g.name: Setup(g.shape, (), g.fingerprints, g.was) for g in pairs}
+        await self._groups.judge(list(idle.values()))
+        operators = _operators(config)
+        changed = [group for group in config.groups if group.name not in kept]
+        fresh, pools = await self._prepared(changed, before.keys() - kept)
+        for key in ("schedule", "references"):
+            await self._stop_part(key)
+        await self._groups.swap(
+            list(now),
+            list((idle | fresh).values()),
+            [pools.get(g.name, PoolSetup(g.pool)) for g in config.groups if g.is_pool],
+            kept,
+            config.limits.failovers_per_minute,
+        )
+        self._config = config
+        for name in before.keys() - now.keys():
+            self._metrics.forget(name)
+        self._know(config.groups)
+        if self._door is not None:
+            self._door.know(operators)
+        self._schedule = self._scheduled()
+        self._start_parts(tasks)
+        return {
+            "added": sorted(now.keys() - before.keys()),
+            "removed": sorted(before.keys() - now.keys()),
+            "changed": sorted((now.keys() & before.keys()) - kept),
+            "unchanged": len(kept),
+        }
+
+    async def _prepared(
+        self, groups: Sequence[GroupConfig], gone: Iterable[str]
+    ) -> tuple[dict[str, Setup], dict[str, PoolSetup]]:
+        """Wire groups anew and let HAProxy ask their listeners, and those of `gone` no more.
+
+        Raises:
+            ListenError: An address is taken; the listeners from before are open again.
+        """
+        served = self._balancers.asked
+        old = {name: served.pop(name, []) for name in gone}
+        for asked in chain.from_iterable(old.values()):
+            await asked.close()
+        pairs = {g.name: _setup(g, self._balancers) for g in groups if not g.is_pool}
+        pools = {g.name: _pool_setup(g, self._balancers) for g in groups if g.is_pool}
+        new = {group.name: served[group.name] for group in groups}
+        try:
+            for asked in chain.from_iterable(new.values()):
+                await _start_asked(asked)
+        except LbProbeError:
+            for name in new:
+                for asked in served.pop(name):
+                    await asked.close()
+            served |= old
+            for asked in chain.from_iterable(old.values()):
+                await _start_asked(asked)
+            raise
+        return pairs, pools
+
+    # -------------------------------------------------------------- parts
+    def _controlled(self, store: SqliteStore) -> Groups:
         """Return the groups of both policies under their controllers."""
-        config = self._config
+        config, balancers = self._config, self._balancers
         pairs = Controller(
             [_setup(group, balancers) for group in config.groups if not group.is_pool],
             store,
             self._clock,
             self._events,
             failovers_per_minute=config.limits.failovers_per_minute,
-            quicken=quicken,
+            quicken=lambda group: self._schedule.quicken(group),
             signature=_signature(store),
             cut_off=lambda: pools.cut_off(),
         )
@@ -733,8 +850,11 @@ class _Prober:
         )
         return Groups([group.name for group in config.groups], pairs, pools, store)
 
-    def _schedule(self, controller: Groups, engine: http_probe.Engine) -> Schedule:
-        targets = []
+    def _scheduled(self) -> Schedule:
+        """Return a schedule of every page of the present configuration."""
+        controller, targets = self._groups, []
+        rounds = [g.probe.interval_s + g.probe.timeout_s for g in self._config.groups]
+        self._patience_s = max(PROGRESS_S, 3 * min(rounds, default=0.0))
         for group in self._config.groups:
             pace = Pace(group.probe.interval_s, group.probe.recheck_s, group.probe.fall)
             targets += [(target, pace) for target in _targets(group)]
@@ -755,16 +875,16 @@ class _Prober:
             late=self._metrics.started_late,
             stalled=controller.stalled,
             clock=self._clock.monotonic,
-            start=engine.start,
+            start=self._engine.start,
             rng=random.Random(),  # noqa: S311 spreads starts; nothing secret hangs on it
         )
 
-    def _reference_watch(self, controller: Groups) -> Callable[[], Awaitable[None]]:
+    def _reference_watch(self) -> Callable[[], Awaitable[None]]:
         addresses = {str(a): (a.host, a.port) for a in self._config.reference_targets}
 
         async def watch() -> None:
             await watch_references(
-                addresses, REFERENCE_INTERVAL_S, REFERENCE_TIMEOUT_S, controller.references
+                addresses, REFERENCE_INTERVAL_S, REFERENCE_TIMEOUT_S, self._groups.references
             )
 
         return watch
@@ -782,20 +902,21 @@ class _Prober:
             await self._clock.sleep(RESTART_PAUSE_S)
 
     # -------------------------------------------------------------- listeners
-    async def _listen(self, controller: Groups, schedule: Schedule, stack: AsyncExitStack) -> None:
+    async def _listen(self, stack: AsyncExitStack) -> None:
         config = self._config
         if config.metrics is not None:
             health = Health(
-                lambda: self._snapshot(controller),
+                self._snapshot,
                 CONTENT_TYPE,
                 trouble=self._trouble,
-                unready=lambda: "" if schedule.cycle_done.is_set() else "first cycle not done",
+                unready=self._unready,
             )
             site = config.metrics.listen
             await _serve_on(health.application(), stack, tcp=(site.host, site.port))
         if config.api is None:
             return
-        api = Api(controller, self._door(), self._events.add)
+        self._door = self._made_door()
+        api = Api(self._groups, self._door, self._events.add)
         if config.api.listen is not None:
             site = config.api.listen
             context = _server_context(config.api.tls) if config.api.tls else None
@@ -803,7 +924,11 @@ class _Prober:
         if config.api.socket is not None:
             await _serve_on(api.application(), stack, unix=config.api.socket)
 
-    def _door(self) -> Door:
+    def _unready(self) -> str:
+        self._has_cycled = self._has_cycled or self._schedule.cycle_done.is_set()
+        return "" if self._has_cycled else "first cycle not done"
+
+    def _made_door(self) -> Door:
         """Return the door of the API, with what was written beside the store.
 
         Raises:
@@ -824,17 +949,42 @@ class _Prober:
             Event("audit.written", fields={"seq": number, "action": action, "hash": digest})
         )
 
-    def _snapshot(self, controller: Groups) -> Callable[[], bytes]:
+    def _snapshot(self) -> Callable[[], bytes]:
+        groups = self._groups
         snapshot = Snapshot(
-            controller.views(),
-            controller.is_store_writable,
-            is_config_good=True,
+            groups.views(), groups.is_store_writable, is_config_good=self._is_config_good
         )
         return lambda: self._metrics.render(snapshot)
 
     def _trouble(self) -> str:
         silent = self._clock.monotonic() - self._progress.at
         return f"no probe ended for {silent:.0f}s" if silent > self._patience_s else ""
+
+
+def _refuse_to_reload(before: Config, now: Config) -> None:
+    """Refuse what only a restart can change.
+
+    Raises:
+        Invalid: Names the keys.
+    """
+
+    def spots(config: Config) -> dict[str, object]:
+        api, metrics = config.api, config.metrics
+        return {
+            "store": config.store_path,
+            "api.listen": api.listen if api else None,
+            "api.socket": api.socket if api else None,
+            "api.tls": api.tls if api else None,
+            "metrics.listen": metrics.listen if metrics else None,
+        }
+
+    old, new = spots(before), spots(now)
+    changed = [key for key, value in old.items() if new[key] != value]
+    if changed:
+        raise Invalid(
+            f"{' and '.join(changed)} changed, which takes a restart; put it back and reload, or"
+            " restart the prober: traffic stays where it is"
+        )
 
 
 async def _start_asked(asked: AgentCheck) -> None:
@@ -1014,6 +1164,32 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None  # the loop of the standard library: the same, a little slower
     return uvloop.new_event_loop
+
+
+class _Signals:
+    """What the prober is told by signals: to stop, or to read its file again."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._words: asyncio.Queue[str] = asyncio.Queue()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._stop, number)
+        self._loop.add_signal_handler(signal.SIGHUP, self._words.put_nowait, "reload")
+        self._is_stopped = False
+
+    def _stop(self, number: int) -> None:
+        self._is_stopped = True
+        self._words.put_nowait("stop")
+        self._loop.add_signal_handler(
+            number, sys.exit, 128 + number
+        )  # a second one ends it at once
+
+    async def next(self) -> str:
+        """Return stop or reload; of several reloads asked for meanwhile one is enough."""
+        word = await self._words.get()
+        while not self._words.empty():
+            self._words.get_nowait()
+        return "stop" if self._is_stopped else word
 
 
 def _on_signals(stop: asyncio.Event, sink: EventSink) -> None:

@@ -154,6 +154,7 @@ class _Runtime:
         self.overdue: set[tuple[str, Page]] = set()
         self.decision: Decision | None = None
         self.look: _Look | None = None
+        self.tasks: list[asyncio.Task[None]] = []
 
     def follow(self, saved: Saved) -> None:
         """Take a saved state into force, and what hangs on it alone."""
@@ -211,7 +212,7 @@ class Controller:
         self._store = store
         self._clock = clock
         self._events = events
-        self._limit = failovers_per_minute
+        self.failovers_per_minute = failovers_per_minute
         self._quicken = quicken
         self._signature = signature
         self._groups: dict[str, _Runtime] = {}
@@ -242,29 +243,92 @@ class Controller:
             StoreError: The store cannot be read or written.
             Invalid: The file changed what a latched group or the node with the traffic is.
         """
+        saved = await self._judged(self._setups, notes or {}, allowed)
+        self._recorder.note("started")
+        await self._begin_all(list(self._setups), saved, notes or {})
+
+    async def _judged(
+        self,
+        setups: Mapping[str, Setup],
+        notes: Mapping[str, OfflineNote],
+        allowed: frozenset[str],
+    ) -> Mapping[str, Saved]:
+        """Return what is saved, by the present names; nothing was changed where it raises.
+
+        Raises:
+            StoreError: It cannot be read.
+            Invalid: The file changed what a latched group or the node with the traffic is.
+        """
         saved = dict(await self._store.load())
-        for name, setup in self._setups.items():
+        for name, setup in setups.items():
             if setup.was in saved and name not in saved:
-                await self._store.rename(setup.was, name)
                 saved[name] = saved.pop(setup.was)
-        groups = {name: setup.group for name, setup in self._setups.items()}
-        prints = {name: setup.fingerprints for name, setup in self._setups.items()}
+        groups = {name: setup.group for name, setup in setups.items()}
+        prints = {name: setup.fingerprints for name, setup in setups.items()}
         faults = topology_faults(saved, groups, prints, allowed)
         faults += [
             f"group {name}: {note.actor} published {note.node} offline, and no such node is in the"
             " file; put it back, or publish another one offline"
-            for name, note in (notes or {}).items()
+            for name, note in notes.items()
             if name in groups and name not in allowed and note.node not in groups[name].names
         ]
         if faults:
             raise Invalid("; ".join(faults))
-        self._recorder.note("started")
+        return saved
+
+    async def _begin_all(
+        self, names: Sequence[str], saved: Mapping[str, Saved], notes: Mapping[str, OfflineNote]
+    ) -> None:
+        stored = await self._store.load()
+        for name in names:
+            was = self._setups[name].was
+            if was is not None and was in stored and name not in stored:
+                await self._store.rename(was, name)
         try:
             async with asyncio.TaskGroup() as tasks:
-                for name, setup in self._setups.items():
-                    tasks.create_task(self._begin(setup, saved.get(name), (notes or {}).get(name)))
+                for name in names:
+                    begun = self._begin(self._setups[name], saved.get(name), notes.get(name))
+                    tasks.create_task(begun)
         except ExceptionGroup as errors:
             raise errors.exceptions[0] from None  # one store: the others say the same
+
+    async def judge(self, setups: Sequence[Setup]) -> None:
+        """Find out whether `swap` would take these groups; changes nothing.
+
+        Raises:
+            StoreError: The store cannot be read.
+            Invalid: The file changed what a latched group or the node with the traffic is.
+        """
+        await self._judged({setup.group.name: setup for setup in setups}, {}, frozenset())
+
+    async def swap(self, setups: Sequence[Setup], kept: frozenset[str]) -> None:
+        """Serve these groups from now on; those in `kept` feel nothing of it.
+
+        The others begin as after a start: no failure from before counts, and what is saved stands.
+
+        Raises:
+            StoreError, Invalid: As `judge`; nothing was changed then.
+        """
+        new = {setup.group.name: setup for setup in setups}
+        saved = await self._judged(new, {}, frozenset())
+        self._setups = {name: self._setups[name] if name in kept else new[name] for name in new}
+        for name, runtime in list(self._groups.items()):
+            if name not in kept:
+                async with runtime.lock:  # a move under way comes to its end first
+                    del self._groups[name]
+                for task in runtime.tasks:
+                    task.cancel()
+                await asyncio.gather(*runtime.tasks, return_exceptions=True)
+        self._acquitted_by = None
+        fresh = [name for name in new if name not in kept]
+        await self._begin_all(fresh, saved, {})
+        for name in fresh:
+            self._tend(self._groups[name])
+
+    def _tend(self, runtime: _Runtime) -> None:
+        """Let the load balancers of a group follow from now on."""
+        if self._tasks is not None:
+            runtime.tasks = [self._tasks.create_task(r.run()) for r in runtime.reconcilers]
 
     async def _begin(self, setup: Setup, saved: Saved | None, note: OfflineNote | None) -> None:
         now, name = self._clock.monotonic(), setup.group.name
@@ -342,8 +406,7 @@ class Controller:
             self._tasks = tasks
             self._ticked_at = self._clock.monotonic()
             for runtime in self._groups.values():
-                for reconciler in runtime.reconcilers:
-                    tasks.create_task(reconciler.run())
+                self._tend(runtime)
             tasks.create_task(self._watch_store())
             tasks.create_task(self._record())
             while True:
@@ -438,7 +501,7 @@ class Controller:
             or look.is_isolated is not self._isolated
             or look.is_store_writable is not self.is_store_writable
             # A ceiling that was reached is left again by time alone.
-            or (self._limit is not None and bool(self._failovers or look.failovers))
+            or (self.failovers_per_minute is not None and bool(self._failovers or look.failovers))
         )
 
     def _notice_stall(self) -> float:
@@ -568,6 +631,7 @@ class Controller:
         return decide(situation, brakes)
 
     def _brakes(self, runtime: _Runtime) -> tuple[str, ...]:
+        limit = self.failovers_per_minute
         now = self._clock.monotonic() if self._failovers else 0.0
         while self._failovers and now - self._failovers[0] >= 60.0:
             self._failovers.popleft()
@@ -575,7 +639,7 @@ class Controller:
             "hold": runtime.saved.hold is not None,
             "act": not runtime.group.act,
             "one-shot": runtime.saved.latched,
-            "limit": self._limit is not None and len(self._failovers) >= self._limit,
+            "limit": limit is not None and len(self._failovers) >= limit,
             "store-not-writable": not self.is_store_writable,
             "lb-disagrees": bool(runtime.objections),
         }
@@ -590,11 +654,16 @@ class Controller:
     async def _alone(self, runtime: _Runtime, work: Callable[[_Runtime], object]) -> None:
         try:
             async with runtime.lock:
-                await work(runtime)  # type: ignore[misc]
+                if self._is_served(runtime):
+                    await work(runtime)  # type: ignore[misc]
         except StoreError as error:
             await self._not_saved(runtime, error)
         finally:
             runtime.is_moving = False
+
+    def _is_served(self, runtime: _Runtime) -> bool:
+        """Tell whether a reload has not taken this group away, or made it anew."""
+        return self._groups.get(runtime.setup.group.name) is runtime
 
     async def _not_saved(self, runtime: _Runtime, error: StoreError) -> None:
         try:
@@ -857,6 +926,8 @@ class Controller:
         """
         runtime = self._find(name)
         async with runtime.lock:
+            if not self._is_served(runtime):
+                raise Invalid(f"group {name} was reloaded at this moment; nothing was done: repeat")
             plan = self.plan(name, ask)
             if plan.closed:
                 closed = ", ".join(gate.id for gate in plan.closed)

@@ -7,14 +7,14 @@ import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain
 
-from lb_probe.controller import Ask, Controller, OfflineNote
+from lb_probe.controller import Ask, Controller, OfflineNote, Setup
 from lb_probe.core import pool_view, view
 from lb_probe.core.acts import Plan
 from lb_probe.core.explain import explain
 from lb_probe.core.model import Observation, Page
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.view import View
-from lb_probe.pool import PoolController
+from lb_probe.pool import PoolController, PoolSetup
 from lb_probe.ports import NotFound, Record, Span, Store
 
 AnyView = View | PoolView
@@ -33,13 +33,16 @@ class Groups:
     def __init__(
         self, names: Sequence[str], pairs: Controller, pools: PoolController, store: Store
     ) -> None:
-        self.names = tuple(names)
         self._store = store
         self._pairs = pairs
         self._pools = pools
+        self._know(names)
+
+    def _know(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
         self._home: dict[str, Controller | PoolController] = {
-            **dict.fromkeys(pairs.names, pairs),
-            **dict.fromkeys(pools.names, pools),
+            **dict.fromkeys(self._pairs.names, self._pairs),
+            **dict.fromkeys(self._pools.names, self._pools),
         }
 
     async def start(self, notes: Mapping[str, OfflineNote], allowed: frozenset[str]) -> None:
@@ -56,6 +59,32 @@ class Groups:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(self._pairs.run())
             tasks.create_task(self._pools.run())
+
+    async def judge(self, pairs: Sequence[Setup]) -> None:
+        """Find out whether `swap` would take these groups; changes nothing.
+
+        Raises:
+            StoreError, Invalid: As `Controller.judge`.
+        """
+        await self._pairs.judge(pairs)
+
+    async def swap(
+        self,
+        names: Sequence[str],
+        pairs: Sequence[Setup],
+        pools: Sequence[PoolSetup],
+        kept: frozenset[str],
+        failovers_per_minute: int | None,
+    ) -> None:
+        """Serve these groups from now on; those in `kept` feel nothing of it.
+
+        Raises:
+            StoreError, Invalid: As `Controller.swap`; nothing was changed then.
+        """
+        await self._pairs.swap(pairs, kept)
+        await self._pools.swap(pools, kept)
+        self._pairs.failovers_per_minute = failovers_per_minute
+        self._know(names)
 
     async def close(self) -> None:
         """Write down what is left to write."""

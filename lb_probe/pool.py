@@ -175,6 +175,7 @@ class _Runtime:
         self.changed = asyncio.Event()
         self.decision: PoolDecision | None = None
         self.last_change = saved.last_change
+        self.tasks: list[asyncio.Task[None]] = []
 
 
 class PoolController:
@@ -218,14 +219,43 @@ class PoolController:
         Raises:
             StoreError: The store cannot be read or written.
         """
+        await self._begin_all(list(self._setups))
+
+    async def _begin_all(self, names: Sequence[str]) -> None:
         saved = dict(await self._store.load())
-        for name, setup in self._setups.items():
-            if setup.was in saved and name not in saved:
-                await self._store.rename(setup.was, name)
-                saved[name] = saved.pop(setup.was)
+        for name in names:
+            was = self._setups[name].was
+            if was is not None and was in saved and name not in saved:
+                await self._store.rename(was, name)
+                saved[name] = saved.pop(was)
         async with asyncio.TaskGroup() as tasks:
-            for name, setup in self._setups.items():
-                tasks.create_task(self._begin(setup, saved.get(name, Saved())))
+            for name in names:
+                tasks.create_task(self._begin(self._setups[name], saved.get(name, Saved())))
+
+    async def swap(self, setups: Sequence[PoolSetup], kept: frozenset[str]) -> None:
+        """Serve these groups from now on; those in `kept` feel nothing of it.
+
+        Raises:
+            StoreError: The store cannot be read or written.
+        """
+        new = {setup.pool.name: setup for setup in setups}
+        self._setups = {name: self._setups[name] if name in kept else new[name] for name in new}
+        for name, runtime in list(self._groups.items()):
+            if name not in kept:
+                async with runtime.lock:  # a change under way comes to its end first
+                    del self._groups[name]
+                for task in runtime.tasks:
+                    task.cancel()
+                await asyncio.gather(*runtime.tasks, return_exceptions=True)
+        fresh = [name for name in new if name not in kept]
+        await self._begin_all(fresh)
+        for name in fresh:
+            self._tend(self._groups[name])
+
+    def _tend(self, runtime: _Runtime) -> None:
+        """Let the load balancers of a group follow from now on."""
+        if self._tasks is not None:
+            runtime.tasks = [self._tasks.create_task(r.run()) for r in runtime.reconcilers]
 
     async def _begin(self, setup: PoolSetup, saved: Saved) -> None:
         name = setup.pool.name
@@ -268,8 +298,7 @@ class PoolController:
             self._tasks = tasks
             self._ticked_at = self._clock.monotonic()
             for runtime in self._groups.values():
-                for reconciler in runtime.reconcilers:
-                    tasks.create_task(reconciler.run())
+                self._tend(runtime)
             tasks.create_task(self._watch_store())
             while True:
                 await self._clock.sleep(TICK_S)
@@ -404,12 +433,17 @@ class PoolController:
     async def _alone(self, runtime: _Runtime, work: Callable[[_Runtime], object]) -> None:
         try:
             async with runtime.lock:
-                await work(runtime)  # type: ignore[misc]
+                if self._is_served(runtime):
+                    await work(runtime)  # type: ignore[misc]
         except StoreError as error:
             await self._not_saved(runtime, error)
         finally:
             runtime.is_changing = False
         self._evaluate(runtime)
+
+    def _is_served(self, runtime: _Runtime) -> bool:
+        """Tell whether a reload has not taken this group away, or made it anew."""
+        return self._groups.get(runtime.pool.name) is runtime
 
     # -------------------------------------------------------------- note, then publish
     async def _change(self, runtime: _Runtime) -> None:
@@ -659,6 +693,8 @@ class PoolController:
         """
         runtime = self._find(name)
         async with runtime.lock:
+            if not self._is_served(runtime):
+                raise Invalid(f"group {name} was reloaded at this moment; nothing was done: repeat")
             plan = self.plan(name, ask)
             if plan.closed:
                 gates = ", ".join(gate.id for gate in plan.closed)

@@ -137,8 +137,12 @@ class Closable(Protocol):
 class Watched(Protocol):
     """A load balancer that is looked at for many at once and tells each what changed."""
 
-    def watch(self, changed: Callable[[Seen | PublishError], None]) -> None:
-        """Call `changed` whenever a reading differs from the one before; now is no reading."""
+    def watch(self, changed: Callable[[Seen | PublishError], None]) -> Callable[[], None]:
+        """Call `changed` whenever a reading differs from the one before; now is no reading.
+
+        Returns:
+            What ends it.
+        """
 
 
 @runtime_checkable

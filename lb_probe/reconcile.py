@@ -176,11 +176,18 @@ class Reconciler:
 
     async def run(self) -> None:
         """Reconcile until cancelled."""
-        failures, calm_s = 0, POLL_S
-        if isinstance(self.publisher, Watched):
-            # A hint, and no reading: it may have begun before our own last publication.
-            self.publisher.watch(lambda news: self._wake.set())
-            calm_s = WATCHED_POLL_S
+        if not isinstance(self.publisher, Watched):
+            await self._for_ever(POLL_S)
+            return
+        # A hint, and no reading: it may have begun before our own last publication.
+        unwatch = self.publisher.watch(lambda news: self._wake.set())
+        try:
+            await self._for_ever(WATCHED_POLL_S)
+        finally:
+            unwatch()
+
+    async def _for_ever(self, calm_s: float) -> None:
+        failures = 0
         while True:
             try:
                 await self._turn()

@@ -592,20 +592,20 @@ async def prober(folder, interval="50ms", timeout="30s"):
         sqlite.init(folder / "state.db")
         config = load(file, as_="prober")
         parts = room._Prober(config, frozenset())
-        store = await sqlite.SqliteStore.open(config.store_path)
         stop = asyncio.Event()
+
+        async def word():
+            await stop.wait()
+            return "stop"
+
+        running = asyncio.ensure_future(parts.run(word))
         try:
-            async with contextlib.AsyncExitStack() as stack:
-                running = asyncio.ensure_future(parts._serve(store, stop, stack))
-                try:
-                    async with aiohttp.ClientSession(f"http://127.0.0.1:{metrics}") as own:
-                        yield parts, node, own
-                finally:
-                    node.may_answer.set()
-                    stop.set()
-                    await running
+            async with aiohttp.ClientSession(f"http://127.0.0.1:{metrics}") as own:
+                yield parts, node, own
         finally:
-            await store.close()
+            node.may_answer.set()
+            stop.set()
+            await running
 
 
 async def code_of(session, path):

@@ -56,6 +56,10 @@ class Door:
         self._sessions = Sessions(now)
         self._failures = Failures(now)
 
+    def know(self, operators: Sequence[Operator]) -> None:
+        """Let these operators in from now on, and no other configured one."""
+        self._operators = tuple(operators)
+
     def guarded(
         self, rank: Rank, handler: Handler, *, everywhere: bool = False
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:

@@ -29,6 +29,7 @@ LEVELS = {
     "act.refused": "warning",
     "part.crashed": "error",
     "config.not-reloaded": "warning",
+    "config.reload-failed": "error",
 }
 
 

@@ -123,6 +123,11 @@ class _Family:
             found = self.series[values] = _Series(head)
         return found
 
+    def forget(self, first: str) -> None:
+        """Drop every line whose first label has this value."""
+        for values in [values for values in self.series if values[0] == first]:
+            del self.series[values]
+
     def render(self) -> str:
         # A copy in one step: the loop may add a line meanwhile.
         lines = [self._head]
@@ -237,6 +242,14 @@ class Metrics:
         for adapter in adapters:
             for result in ("ok", "refused", "unreachable"):
                 self._publishes.at(group, adapter, result)
+
+    def forget(self, group: str) -> None:
+        """Show no line of a group any more: it is gone from the file."""
+        for family in self._families():
+            family.forget(group)
+        self._kept.pop(group, None)
+        for key in [key for key in self._last_success if key[0] == group]:
+            del self._last_success[key]
 
     def emit(self, event: Event) -> None:
         """Count one event."""
