@@ -33,6 +33,7 @@ from lb_probe.admin.api import Api
 from lb_probe.admin.auth import Operator, Rank
 from lb_probe.admin.door import Door
 from lb_probe.admin.health import Health
+from lb_probe.admin.page import Site
 from lb_probe.admin.tokens import Tokens
 from lb_probe.advice import findings
 from lb_probe.advice.haproxy_config import config_text
@@ -741,12 +742,14 @@ class _Prober:
             await _serve_on(health.application(), stack, tcp=(site.host, site.port))
         if config.api is None:
             return
-        api = Api(controller, self._door(), self._events.add)
+        door = self._door()
+        api = Api(controller, door, self._events.add)
+        page = Site(controller, door, self._events.add, self._clock)
         if config.api.listen is not None:
             site = config.api.listen
-            await _serve_on(api.application(), stack, tcp=(site.host, site.port))
+            await _serve_on(page.join(api.application()), stack, tcp=(site.host, site.port))
         if config.api.socket is not None:
-            await _serve_on(api.application(), stack, unix=config.api.socket)
+            await _serve_on(page.join(api.application()), stack, unix=config.api.socket)
 
     def _door(self) -> Door:
         """Return the door of the API, with what was written beside the store.
