@@ -6,7 +6,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from api_desk import TOKENS, Desk
+from api_desk import TOKENS, Desk, until
 from simulated_world import ModelBalancer, ModelPublisher, Trap, pair
 
 from lb_probe.admin.api import Api
@@ -74,6 +74,22 @@ class PageDesk(Desk):
                 refused = Failed(Phase.STATUS, "503 Service Unavailable")
                 self.observe_in(name, "b", Page.STATUS, refused)
 
+    async def fail_over_only_decided(self):
+        """Let the rule move traffic to `b`, whatever the load balancer makes of it."""
+
+        def is_decided():
+            self.primary_fails()
+            return self.view.saved.assigned == "b"
+
+        await until(is_decided, "b is assigned")
+
+    async def settle_on_b(self):
+        """Fail over, and let `b` serve."""
+        await self.fail_over()
+        for _ in range(2):
+            self.observe("b", Page.HASTATUS, Passed(Mode.PRIMARY))
+            self.observe("b", Page.STATUS, Passed())
+
     def primary_returns(self):
         for _ in range(3):
             self.observe("a", Page.STATUS, Passed())
@@ -99,12 +115,17 @@ async def chromium(**more):
             await browser.close()
 
 
+def note(page, said):
+    if said.type in ("error", "warning"):
+        page.complaints.append(f"{said.type}: {said.text}")
+
+
 async def log_in(context, desk, who="ops"):
     """Log in as a person does; return the page."""
     page = await context.new_page()
     page.complaints = []
     page.on("pageerror", lambda error: page.complaints.append(str(error)))
-    page.on("console", lambda said: page.complaints.append(f"{said.type}: {said.text}"))
+    page.on("console", lambda said: note(page, said))
     await page.goto(desk.url)
     await page.get_by_label("Token").fill(TOKENS[who])
     await page.get_by_role("button", name="Log in").click()

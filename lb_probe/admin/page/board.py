@@ -11,7 +11,7 @@ import asyncio
 import json
 import secrets
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncGenerator, Sequence
 from dataclasses import dataclass
 
 from jinja2 import Environment
@@ -36,13 +36,14 @@ from lb_probe.history import CHANGES
 from lb_probe.ports import Clock, Span, StoreError
 
 GATHER_S = 0.02  # what happens together is drawn together
+PAUSE_S = 0.1  # between two drawings, however much happens
 SWEEP_S = 5.0  # what changes without an event is seen by then
 RENEW_S = 15.0  # drawings of cards move on
 BEAT_S = 1.0
 WHOLE_CARDS = 12  # the worst, each with all there is; the others are rows of a table
 CALM_CARDS = 3  # so few groups are shown whole even while they are well
 RING = 256
-CHUNK = 20  # groups drawn in one step of the loop: a probe must not wait for a page
+CHUNK = 20  # groups drawn in one step of the loop
 HISTORY = 12
 DAY_S = 86_400.0
 STALE_S = 5.0
@@ -52,15 +53,16 @@ STALE_S = 5.0
 class Drawn:
     """One group as it was drawn last."""
 
-    sort: str
+    card: Card
     whole: bool
     html: str
-    level: Level
-    says: str
 
 
 class Board:
     """What everybody with one scope sees.
+
+    Attributes:
+        readers: How many follow it now.
 
     Args:
         names: The groups of the scope, in the order of the file.
@@ -91,12 +93,18 @@ class Board:
         self._whole: frozenset[str] = frozenset()
         self._lock = asyncio.Lock()
         self._bell = asyncio.Event()
-        self._swept_at = self._renewed_at = -1e9
+        self._stands: dict[str, Standing] = {}
+        self._swept_at = self._renewed_at = self._drawn_at = -1e9
         self._history_due = True
         self._history = ""
         self._head = ""
         self._line = Headline("", Level.WAIT, "lb-probe")
         self._beat: tuple[float, bytes] = (-1e9, b"")
+        self._all: tuple[int, Markup] = (-1, Markup())
+        self._snapshot: tuple[int, bytes] = (-1, b"")
+        ages = [controller.view(name).group.max_age_s for name in names]
+        self._limit_s = max(STALE_S, 2 * min(ages, default=0.0))
+        self.readers = 0
         self.epoch = secrets.token_hex(4)
         self.sequence = 0
         self._ring: deque[tuple[int, bytes]] = deque(maxlen=RING)
@@ -135,8 +143,9 @@ class Board:
         async with self._lock:
             if not self._is_due():
                 return
-            if self._drawn:
-                await asyncio.sleep(GATHER_S)
+            since = self._clock.monotonic() - self._drawn_at
+            await asyncio.sleep(max(GATHER_S if self._drawn else 0.0, PAUSE_S - since))
+            self._drawn_at = self._clock.monotonic()
             await self._load()
             await self._draw()
 
@@ -154,50 +163,52 @@ class Board:
         self._traces.load(records, self._controller.names)
 
     async def _draw(self) -> None:
-        now = self._clock.monotonic()
         dirty, self._dirty = self._dirty, set()
+        now = self._clock.monotonic()
         if now - self._swept_at >= SWEEP_S:
             self._swept_at, dirty = now, set(self.names)
-        views = {view.group.name: view for view in self._controller.views()}
-        plans = {n: self._plan(views[n]) for n in self.names}
-        stands = [standing(views[n], way_back(plans[n])) for n in self.names]
-        whole = self._choose(stands)
+        looks = {name: self._look(name) async for name in _at_leisure(sorted(dirty))}
+        for name, (view, plan) in looks.items():
+            self._stands[name] = standing(view, way_back(plan))
+        before, self._whole = self._whole, self._choose()
+        renewed = before ^ self._whole
         if now - self._renewed_at >= RENEW_S:
-            self._renewed_at, dirty = now, dirty | whole
-        dirty |= whole ^ self._whole
-        self._whole = whole
-        changed = await self._draw_groups(sorted(dirty), views, plans)
-        line = headline(stands)
+            self._renewed_at, renewed = now, renewed | self._whole
+        looks |= {name: self._look(name) for name in renewed - looks.keys()}
+        changed = [
+            (name, drawn)
+            async for name in _at_leisure(list(looks))
+            if (drawn := self._draw_group(name, *looks[name], is_forced=name in renewed))
+        ]
+        line = headline(list(self._stands.values()))
         history = await self._draw_history()
         if changed or history is not None or line != self._line:
             self._line = line
             self._head = str(self._parts.head(line))  # type: ignore[attr-defined]
             self._remember(changed, history)
 
-    def _plan(self, view: View) -> Plan | None:
-        return self._controller.resume_gates(view.group.name) if is_off_home(view) else None
+    def _look(self, name: str) -> tuple[View, Plan | None]:
+        view = self._controller.view(name)
+        return view, self._controller.resume_gates(name) if is_off_home(view) else None
 
-    def _choose(self, stands: Sequence[Standing]) -> frozenset[str]:
+    def _choose(self) -> frozenset[str]:
         """Return the groups that are shown whole: the worst, or all where there are few."""
         if self._alone or len(self.names) <= CALM_CARDS:
             return frozenset(self.names)
-        ill = [(-s.level, s.name) for s in stands if s.level >= Level.LOOK]
+        ill = [(-s.level, s.name) for s in self._stands.values() if s.level >= Level.LOOK]
         return frozenset(name for _, name in sorted(ill)[:WHOLE_CARDS])
 
-    async def _draw_groups(
-        self, names: Sequence[str], views: Mapping[str, View], plans: Mapping[str, Plan | None]
-    ) -> list[tuple[str, Drawn]]:
-        changed = []
-        for place, name in enumerate(names):
-            if place % CHUNK == CHUNK - 1:
-                await asyncio.sleep(0)
-            is_whole = name in self._whole
-            shown = card(views[name], self._traces, plans[name], whole=is_whole)
-            html = self._group.render(card=shown, whole=is_whole, alone=self._alone)
-            drawn = Drawn(shown.sort, is_whole, html, shown.level, _says(shown))
-            if drawn != self._drawn.get(name):
-                changed.append((name, drawn))
-        return changed
+    def _draw_group(
+        self, name: str, view: View, plan: Plan | None, *, is_forced: bool
+    ) -> Drawn | None:
+        """Return a group as it is now; None where the last drawing still says it."""
+        is_whole = name in self._whole
+        shown = card(view, self._traces, plan, whole=is_whole)
+        last = self._drawn.get(name)
+        if last is not None and last.card == shown and not is_forced:
+            return None
+        html = self._group.render(card=shown, whole=is_whole, alone=self._alone)
+        return Drawn(shown, is_whole, html)
 
     async def _draw_history(self) -> str | None:
         """Return the lines of history where they changed."""
@@ -221,16 +232,16 @@ class Board:
 
     def _remember(self, changed: Sequence[tuple[str, Drawn]], history: str | None) -> None:
         said = [
-            drawn.says
+            _says(drawn.card)
             for name, drawn in changed
-            if name in self._drawn and self._drawn[name].says != drawn.says
+            if name in self._drawn and _says(self._drawn[name].card) != _says(drawn.card)
         ]
         self._drawn.update(changed)
         self.sequence += 1
         content = {
             "groups": [
-                {"name": name, "sort": drawn.sort, "whole": drawn.whole, "html": drawn.html}
-                for name, drawn in changed
+                {"name": name, "sort": d.card.sort, "whole": d.whole, "html": d.html}
+                for name, d in changed
             ],
             "head": self._head,
             "title": self._line.title,
@@ -247,13 +258,17 @@ class Board:
     # -------------------------------------------------------------- reading
     def main(self) -> Markup:
         """Return all that is shown, as drawn last."""
-        order = sorted(self.names, key=lambda name: self._drawn[name].sort)
-        whole = [Markup(self._drawn[n].html) for n in order if self._drawn[n].whole]  # noqa: S704 our own templates, escaped there
-        rows = [Markup(self._drawn[n].html) for n in order if not self._drawn[n].whole]  # noqa: S704
+        if self._all[0] != self.sequence:
+            self._all = self.sequence, self._put_together()
+        return self._all[1]
+
+    def _put_together(self) -> Markup:
+        order = sorted(self._drawn.values(), key=lambda drawn: drawn.card.sort)
+        # Nothing is escaped here: all of it came out of our own templates, which did.
         text = self._main.render(
             head=Markup(self._head),  # noqa: S704
-            whole=whole,
-            rows=rows,
+            whole=[Markup(drawn.html) for drawn in order if drawn.whole],  # noqa: S704
+            rows=[Markup(drawn.html) for drawn in order if not drawn.whole],  # noqa: S704
             history=Markup(self._history),  # noqa: S704
             alone=self._alone,
         )
@@ -280,12 +295,14 @@ class Board:
         is_known = epoch == self.epoch and number.isascii() and number.isdigit()
         if is_known and oldest - 1 <= int(number) <= self.sequence:
             return [data for sequence, data in self._ring if sequence > int(number)]
-        content = {
-            "main": str(self.main()),
-            "title": self._line.title,
-            "level": self._line.level.css,
-        }
-        return [self._event("snapshot", content)]
+        if self._snapshot[0] != self.sequence:
+            content = {
+                "main": self.main(),
+                "title": self._line.title,
+                "level": self._line.level.css,
+            }
+            self._snapshot = self.sequence, self._event("snapshot", content)
+        return [self._snapshot[1]]
 
     def beat(self) -> bytes:
         """Return the sign of life of this second: the age of the data, and texts of probes."""
@@ -293,21 +310,26 @@ class Board:
         if now - self._beat[0] < BEAT_S * 0.9:
             return self._beat[1]
         texts: dict[str, str] = {}
-        limit = STALE_S
         for name in self._whole:
-            texts |= live_texts(self._controller.view(name))
-        ages = [v.group.max_age_s for v in self._controller.views()[:1]]
-        limit = max(limit, *(2 * age for age in ages)) if ages else limit
+            texts |= live_texts(*self._look(name))
         age = max(0.0, now - self._traces.probed_at)
         content = {
             "at": iso(self._clock.wall()),
             "age": round(age, 1),
-            "stale": age > limit,
+            "stale": age > self._limit_s,
             "texts": texts,
         }
         data = f"event: beat\ndata: {json.dumps(content)}\n\n".encode()
         self._beat = now, data
         return data
+
+
+async def _at_leisure(names: Sequence[str]) -> AsyncGenerator[str]:
+    """Yield names, and let others have the loop now and then: a probe must not wait for a page."""
+    for place, name in enumerate(names):
+        if place % CHUNK == CHUNK - 1:
+            await asyncio.sleep(0)
+        yield name
 
 
 def _says(shown: Card) -> str:

@@ -4,7 +4,7 @@ Source: DESIGN sections 3, 4 and 7; `core.explain` has the sentences.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lb_probe.admin.page.draw import Band, Spark, band, milliseconds, spark
 from lb_probe.admin.page.levels import Level, Standing, level_of
@@ -25,8 +25,6 @@ from lb_probe.core.view import (
 )
 from lb_probe.ports import Record
 
-_NO_GATES: tuple[Gate, ...] = ()
-
 
 @dataclass(frozen=True, slots=True)
 class PageCell:
@@ -40,8 +38,8 @@ class PageCell:
     key: str
     page: str
     css: str
-    text: str
-    spark: Spark
+    text: str = field(compare=False)
+    spark: Spark = field(compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +68,19 @@ class BalancerRow:
 
 
 @dataclass(frozen=True, slots=True)
+class GateRow:
+    """One gate of resume; `key` is where its live text goes."""
+
+    key: str
+    id: str
+    passed: bool
+    wanted: str
+    found: str = field(compare=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
-    """One group.
+    """One group; two cards are equal where only what a beat renews differs.
 
     Attributes:
         since: ISO-8601 time at which the condition began; empty where nobody saw it.
@@ -90,7 +99,7 @@ class Card:
     traffic: str
     why: str
     next_step: str
-    outlook: tuple[str, ...]
+    outlook: str = field(compare=False)
     tags: tuple[str, ...]
     hold: str
     acked: str
@@ -98,11 +107,11 @@ class Card:
     generation: int
     nodes: tuple[NodeRow, ...]
     balancers: tuple[BalancerRow, ...]
-    gates: tuple[Gate, ...]
+    gates: tuple[GateRow, ...]
     paste: str
     verbs: tuple[str, ...]
     last_change: str
-    band: Band | None
+    band: Band | None = field(compare=False)
 
     @property
     def sort(self) -> str:
@@ -180,7 +189,7 @@ def card(view: View, traces: Traces, plan: Plan | None, *, whole: bool) -> Card:
         traffic=line,
         why=reason(view),
         next_step=next_step(view),
-        outlook=tuple(outlook(view)) if whole else (),
+        outlook="; ".join(outlook(view)) if whole else "",
         tags=_tags(view),
         hold=_hold(view),
         acked=view.saved.acked or "",
@@ -188,7 +197,7 @@ def card(view: View, traces: Traces, plan: Plan | None, *, whole: bool) -> Card:
         generation=view.saved.generation,
         nodes=tuple(_node(view, traces, node) for node in view.group.names) if whole else (),
         balancers=tuple(_balancer(adapter) for adapter in view.adapters),
-        gates=plan.gates if plan else _NO_GATES,
+        gates=tuple(_gate(name, gate) for gate in plan.gates) if plan and whole else (),
         paste=plan.paste if plan else "",
         verbs=_verbs(view),
         last_change=_change(view),
@@ -263,19 +272,26 @@ def _cell(view: View, traces: Traces, name: str, page: Page) -> PageCell:
     )
 
 
+def _gate(group: str, gate: Gate) -> GateRow:
+    return GateRow(f"{group}/gate/{gate.id}", gate.id, gate.passed, gate.wanted, gate.found)
+
+
 def live_key(group: str, node: str, page: Page) -> str:
     """Return the name under which a page's text is renewed every second."""
     return f"{group}/{node}/{page.value}"
 
 
-def live_texts(view: View) -> dict[str, str]:
-    """Return the texts of a card that change with every probe."""
+def live_texts(view: View, plan: Plan | None) -> dict[str, str]:
+    """Return the texts of a whole card that change with every probe, or with time alone."""
     name = view.group.name
-    return {
-        live_key(name, node, page): probe_text(probe_json(view.evidence.page(node, page), view.now))
-        for node in view.group.names
-        for page in Page
-    }
+    texts = {f"{name}/outlook": "; ".join(outlook(view))}
+    for node in view.group.names:
+        for page in Page:
+            probe = probe_json(view.evidence.page(node, page), view.now)
+            texts[live_key(name, node, page)] = probe_text(probe)
+    for gate in plan.gates if plan else ():
+        texts[f"{name}/gate/{gate.id}"] = gate.found
+    return texts
 
 
 def probe_text(probe: Mapping[str, object]) -> str:

@@ -194,8 +194,11 @@ class Site:
                 self._controller, self._traces, self._clock, self._templates, names, alone=alone
             )
         self._boards[key] = board  # the one used last stands last
-        while len(self._boards) > MAX_BOARDS:
-            del self._boards[next(iter(self._boards))]
+        unread = [
+            kept for kept, one in self._boards.items() if not one.readers and one is not board
+        ]
+        for kept in unread[: max(0, len(self._boards) - MAX_BOARDS)]:
+            del self._boards[kept]
         return board
 
     async def _latency(self, request: web.Request, actor: Actor) -> web.StreamResponse:
@@ -253,6 +256,7 @@ class Site:
         )
         closing = asyncio.Event()
         self._streams.add(closing)
+        board.readers += 1
         try:
             await response.prepare(request)
             await self._write(request, response, b"retry: 1000\n\n")
@@ -261,6 +265,7 @@ class Site:
             pass  # it left, or was cut off
         finally:
             self._streams.discard(closing)
+            board.readers -= 1
         return response
 
     async def _follow(
@@ -271,7 +276,6 @@ class Site:
         closing: asyncio.Event,
     ) -> None:
         place = request.headers.get("Last-Event-ID") or request.query.get("after", "")
-        key = next(key for key, kept in self._boards.items() if kept is board)
         beat_at = -1e9
         looked_at = self._clock.monotonic()
         while not closing.is_set():
@@ -281,7 +285,6 @@ class Site:
             if now - beat_at >= BEAT_S:
                 beat_at = now
                 news = [*news, board.beat()]
-                self._boards.setdefault(key, board)  # it is looked at, so it hears of events
             place = board.place
             if news:
                 await self._write(request, response, b"".join(news))

@@ -413,7 +413,6 @@ document.addEventListener("visibilitychange", () => {
     }, HIDDEN_MS);
   } else if (!source) follow();
 });
-document.documentElement.classList.add("has-js");
 index();
 theme(localStorage.getItem("theme"));
 ages();
