@@ -68,11 +68,14 @@ class PageDesk(Desk):
         self.all_is_well()
         for name in self.more:
             for _ in range(2):
-                self.observe_in(name, "a", Page.STATUS, Passed())
-                self.observe_in(name, "a", Page.HASTATUS, Passed(Mode.PRIMARY))
-                self.observe_in(name, "b", Page.HASTATUS, Passed(Mode.STANDBY))
-                refused = Failed(Phase.STATUS, "503 Service Unavailable")
-                self.observe_in(name, "b", Page.STATUS, refused)
+                self.probe_once(name)
+
+    def probe_once(self, name):
+        """One round of probes of a group that is well."""
+        self.observe_in(name, "a", Page.STATUS, Passed())
+        self.observe_in(name, "a", Page.HASTATUS, Passed(Mode.PRIMARY))
+        self.observe_in(name, "b", Page.HASTATUS, Passed(Mode.STANDBY))
+        self.observe_in(name, "b", Page.STATUS, Failed(Phase.STATUS, "503 Service Unavailable"))
 
     async def fail_over_only_decided(self):
         """Let the rule move traffic to `b`, whatever the load balancer makes of it."""
@@ -82,6 +85,17 @@ class PageDesk(Desk):
             return self.view.saved.assigned == "b"
 
         await until(is_decided, "b is assigned")
+
+    async def fail_over(self):
+        """Let the rule move traffic to `b`, at whatever generation."""
+        self.all_is_well()
+
+        def is_moved():
+            self.primary_fails()
+            saved = self.view.saved
+            return self.balancer.chosen == {"b"} and saved.confirmed == {"edge": saved.generation}
+
+        await until(is_moved, "traffic is on b")
 
     async def settle_on_b(self):
         """Fail over, and let `b` serve."""

@@ -384,7 +384,7 @@ async def test_axe_finds_no_fault(folder, theme):
         await page.locator("#chart canvas").wait_for()
         assert await axe(page) == []
         await desk.close()
-        await page.get_by_text("NOT LIVE").wait_for()
+        await page.locator("#bar.on").wait_for()
         assert await axe(page) == []
 
 

@@ -36,7 +36,7 @@ from lb_probe.history import CHANGES
 from lb_probe.ports import Clock, Span, StoreError
 
 GATHER_S = 0.02  # what happens together is drawn together
-PAUSE_S = 0.1  # between two drawings, however much happens
+PAUSE_S = 0.05  # between two drawings, however much happens
 SWEEP_S = 5.0  # what changes without an event is seen by then
 RENEW_S = 15.0  # drawings of cards move on
 BEAT_S = 1.0

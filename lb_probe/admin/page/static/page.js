@@ -177,7 +177,8 @@ function say(text, level) {
 }
 
 // ------------------------------------------------------------------ ages
-function ago(seconds) {
+function ago(seconds, isRow) {
+  if (seconds < 60 && isRow) return "under 1 m"; // hundreds of texts a second would be work
   if (seconds < 60) return `${Math.max(0, Math.round(seconds))} s`;
   if (seconds < 3600) return `${Math.floor(seconds / 60)} m`;
   if (seconds < 86400) return `${Math.floor(seconds / 3600)} h ${Math.floor((seconds % 3600) / 60)} m`;
@@ -187,7 +188,8 @@ function ago(seconds) {
 function ages() {
   const now = Date.parse(at) + (performance.now() - heard); // the prober's clock, not the browser's
   for (const span of document.querySelectorAll("[data-ago]")) {
-    const text = ` (${ago((now - Date.parse(span.dataset.ago)) / 1000)} ago)`;
+    const seconds = (now - Date.parse(span.dataset.ago)) / 1000;
+    const text = ` (${ago(seconds, span.closest("#rows") !== null)} ago)`;
     if (span.textContent !== text) span.textContent = text;
   }
 }
