@@ -27,13 +27,28 @@ function morph(from, to) {
   }
   const wanted = [...to.childNodes];
   wanted.forEach((next, place) => {
-    const old = from.childNodes[place];
-    if (!old) from.append(next);
+    const old = pick(from, next, place);
+    if (!old) from.insertBefore(next, from.childNodes[place] ?? null);
     else if (old.nodeType !== next.nodeType || old.nodeName !== next.nodeName) old.replaceWith(next);
     else if (next.nodeType === Node.ELEMENT_NODE) morph(old, next);
     else if (old.data !== next.data) old.data = next.data;
   });
   while (from.childNodes.length > wanted.length) from.lastChild.remove();
+}
+
+function key(node) {
+  return node?.dataset?.verb ?? node?.dataset?.live ?? "";
+}
+
+// A button keeps being the button it was, whatever goes from before it.
+function pick(from, next, place) {
+  const name = key(next);
+  const old = from.childNodes[place];
+  if (key(old) === name) return old;
+  const kept = name && [...from.childNodes].slice(place).find((one) => key(one) === name);
+  if (!kept) return null;
+  while (from.childNodes[place] !== kept) from.childNodes[place].remove();
+  return kept;
 }
 
 function inner(element, html) {
