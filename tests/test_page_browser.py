@@ -340,7 +340,7 @@ async def test_a_page_of_one_group_draws_its_latencies(folder):
         desk.all_is_well()
         await page.locator("#chart canvas").wait_for()
         assert await page.locator("#chart .u-legend").inner_text() != ""
-        assert await page.locator("#whole svg.spark polyline").count() == 4
+        assert await page.locator("#whole svg.spark path.line").count() == 4
         await desk.fail_over()
         await page.locator("p.traffic", has_text="on b, latched").wait_for()
         assert page.complaints == []

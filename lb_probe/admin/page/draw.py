@@ -23,7 +23,7 @@ class Spark:
     """The latest probes of a page as a line.
 
     Attributes:
-        line: Points of a polyline, passed probes only.
+        line: Path data of the passed probes; broken where one failed.
         crosses: Where one failed: path data.
         words: What a reader that sees no picture is told.
     """
@@ -62,15 +62,20 @@ def spark(samples: Sequence[Sample]) -> Spark:
     start = PROBES - len(latest)
     top = max(max((s.took_s for s in latest if s.passed), default=0.0), 1e-3)
     room = SPARK_HEIGHT - 2 * _PAD
-    line, crosses = [], []
+    line: list[str] = []
+    crosses: list[str] = []
+    pen = "M"
     for place, sample in enumerate(latest, start=start):
         x = _PAD + place * step
         if sample.passed:
-            line.append(f"{x:.1f},{_PAD + room * (1 - sample.took_s / top):.1f}")
+            y = _PAD + room * (1 - sample.took_s / top)
+            line.append(f"{pen}{x:.1f} {y:.1f}")
+            pen = "L"
         else:
+            pen = "M"
             y = SPARK_HEIGHT - 2 * _PAD
             crosses.append(f"M{x - 2:.1f} {y - 2:.1f}l4 4m0 -4l-4 4")
-    return Spark(" ".join(line), "".join(crosses), _spark_words(latest))
+    return Spark("".join(line), "".join(crosses), _spark_words(latest))
 
 
 def _spark_words(latest: Sequence[Sample]) -> str:

@@ -29,6 +29,7 @@ MAX_BOARDS = 64  # scopes that somebody looks at; the one unused for longest mak
 LOOK_AGAIN_S = 10.0  # a token that was revoked ends its streams by then
 WRITE_S = 10.0  # a browser that takes nothing for so long is cut off
 PLAN_HOLD_S = 7200.0
+_TOO_OFTEN = "Too many failures from this address; wait a minute."
 _HERE = Path(__file__).parent
 _TYPES = {
     ".css": "text/css",
@@ -115,35 +116,39 @@ class Site:
 
         async def answer(request: web.Request) -> web.StreamResponse:
             found = await guarded(request)
+            if found.status == 429:
+                return self._login_page(found, _TOO_OFTEN)
             if found.status != 401:
                 return found
-            fault = "That session is over; log in again." if COOKIE in request.cookies else ""
-            return self._login_page(401, fault)
+            if COOKIE not in request.cookies:
+                return self._login_page(found, "")
+            page = self._login_page(found, "That session is over; log in again.")
+            # A cookie that is worth nothing would count as a failure at every try.
+            page.del_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
+            return page
 
         return answer
 
     async def _form(self, request: web.Request) -> web.StreamResponse:
-        return self._login_page(200, "")
+        return self._login_page(web.Response(), "")
 
-    def _login_page(self, status: int, fault: str) -> web.Response:
+    def _login_page(self, like: web.StreamResponse, fault: str) -> web.Response:
+        """Return the form, as the page of an answer with this status."""
         text = self._templates.get_template("login.html").render(static=self._static, fault=fault)
-        answer = web.Response(text=text, content_type="text/html", status=status)
-        if fault:  # a cookie that is worth nothing would count as a failure at every try
-            answer.del_cookie(COOKIE, path="/", secure=True, httponly=True, samesite="Strict")
-        return answer
+        page = web.Response(text=text, content_type="text/html", status=like.status)
+        if "Retry-After" in like.headers:
+            page.headers["Retry-After"] = like.headers["Retry-After"]
+        return page
 
     async def _login(self, request: web.Request) -> web.StreamResponse:
         try:
             answer = await self._door.login(request)
         except Invalid:
-            return self._login_page(422, "Found no token; type one.")
+            return self._login_page(web.Response(status=422), "Found no token; type one.")
         if answer.status != 200:
-            fault = {
-                401: "No such token, or it is no longer good.",
-                429: "Too many failures; wait.",
-            }
-            told = fault.get(answer.status, "Refused: log in from this page only.")
-            return self._login_page(answer.status, told)
+            faults = {401: "No such token, or it is no longer good.", 429: _TOO_OFTEN}
+            refused = "Refused: log in from this page only."
+            return self._login_page(answer, faults.get(answer.status, refused))
         home = web.Response(status=303, headers={"Location": "/"})
         home.cookies.update(answer.cookies)
         return home
