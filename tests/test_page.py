@@ -229,6 +229,33 @@ async def test_html_in_reasons_and_answers_is_text(desk):
         assert SCRIPT not in text
 
 
+async def test_only_what_is_next_stands_out_among_the_buttons(desk):
+    def standing_out(text):
+        return re.findall(r'data-verb="([a-z]+)"[^>]* class="first"', text)
+
+    desk.all_is_well()
+    assert standing_out(await text_of(desk)) == []
+    await desk.settle_on_b()
+    await until_says(desk, "failed-over")
+    assert standing_out(await text_of(desk)) == ["ack"]  # the Primary is down: no resume
+    desk.primary_returns()
+    await until_says(desk, "primary-returned")
+    assert standing_out(await text_of(desk)) == ["resume"]
+
+
+async def until_says(desk, words):
+    async with asyncio.timeout(20):
+        while words not in await text_of(desk):  # noqa: ASYNC110 a page, not an event
+            await asyncio.sleep(0.05)
+
+
+async def test_changes_are_found_in_the_history_among_much_else(desk):
+    for number in range(100):
+        desk.controller._recorder.note("condition", "epmm", 1, to=f"c-{number}")
+    await until(lambda: len(desk.store.records) > 100, "all is recorded")
+    assert "adopt</td>" in await text_of(desk)
+
+
 async def test_unknown_groups_and_verbs_are_not_found(desk):
     assert (await desk.get("/groups/other")).error == (404, "not-found")
     assert (await desk.get("/groups/epmm/plan/explode")).error == (404, "not-found")

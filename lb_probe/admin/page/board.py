@@ -44,7 +44,9 @@ WHOLE_CARDS = 12  # the worst, each with all there is; the others are rows of a 
 CALM_CARDS = 3  # so few groups are shown whole even while they are well
 RING = 256
 CHUNK = 20  # groups drawn in one step of the loop
-HISTORY = 12
+HISTORY = 12  # changes shown
+HISTORY_READ = 1000  # records that are looked through for them
+HISTORY_PAUSE_S = 1.0
 DAY_S = 86_400.0
 STALE_S = 5.0
 
@@ -94,7 +96,7 @@ class Board:
         self._lock = asyncio.Lock()
         self._bell = asyncio.Event()
         self._stands: dict[str, Standing] = {}
-        self._swept_at = self._renewed_at = self._drawn_at = -1e9
+        self._swept_at = self._renewed_at = self._drawn_at = self._history_at = -1e9
         self._history_due = True
         self._history = ""
         self._head = ""
@@ -150,7 +152,11 @@ class Board:
             await self._draw()
 
     def _is_due(self) -> bool:
-        return bool(self._dirty) or self._clock.monotonic() - self._swept_at >= SWEEP_S
+        now = self._clock.monotonic()
+        return bool(self._dirty) or now - self._swept_at >= SWEEP_S or self._is_history_due(now)
+
+    def _is_history_due(self, now: float) -> bool:
+        return self._history_due and now - self._history_at >= HISTORY_PAUSE_S
 
     async def _load(self) -> None:
         if self._traces.is_loaded:
@@ -212,13 +218,13 @@ class Board:
 
     async def _draw_history(self) -> str | None:
         """Return the lines of history where they changed."""
-        if not self._history_due:
+        now = self._clock.monotonic()
+        if not self._is_history_due(now):
             return None
-        self._history_due = False
-        limit = HISTORY if len(self.names) == len(self._controller.names) else 40 * HISTORY
+        self._history_due, self._history_at = False, now
         try:
             name = self.names[0] if len(self.names) == 1 else None
-            records = await self._controller.history(name, limit, Span())
+            records = await self._controller.history(name, HISTORY_READ, Span())
         except StoreError as error:
             html = str(self._parts.history([], str(error)))  # type: ignore[attr-defined]
         else:

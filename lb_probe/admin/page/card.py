@@ -87,7 +87,8 @@ class Card:
         tags: Short facts that must not be missed: latched, held, only observed.
         gates: Those of resume, where traffic is off the Primary.
         paste: The line for a shell that resumes.
-        verbs: What the page offers to do; the likeliest first.
+        verbs: What can be done here.
+        offer: The one of them that is made to stand out; empty for none.
     """
 
     name: str
@@ -110,6 +111,7 @@ class Card:
     gates: tuple[GateRow, ...]
     paste: str
     verbs: tuple[str, ...]
+    offer: str
     last_change: str
     band: Band | None = field(compare=False)
 
@@ -200,6 +202,7 @@ def card(view: View, traces: Traces, plan: Plan | None, *, whole: bool) -> Card:
         gates=tuple(_gate(name, gate) for gate in plan.gates) if plan and whole else (),
         paste=plan.paste if plan else "",
         verbs=_verbs(view),
+        offer=_offer(view, plan),
         last_change=_change(view),
         band=drawn,
     )
@@ -238,6 +241,19 @@ def _verbs(view: View) -> tuple[str, ...]:
         "republish": any(a.yielded for a in view.adapters),
     }
     return tuple(verb for verb, is_on in verbs.items() if is_on)
+
+
+# A person decides here, and this is what he decides on.
+_FAILOVER = frozenset({"failover-blocked", "promoted-early", "unknown-mode", "unassigned"})
+
+
+def _offer(view: View, plan: Plan | None) -> str:
+    """Return the verb that is next; none is better than one that is not."""
+    if is_off_home(view):
+        if way_back(plan):
+            return "resume"
+        return "ack" if view.saved.acked is None else ""
+    return "failover" if view.decision.condition in _FAILOVER else ""
 
 
 def _change(view: View) -> str:
