@@ -6,7 +6,10 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
+import sys
 import tempfile
+import zipfile
 from array import array
 from pathlib import Path
 
@@ -24,6 +27,7 @@ from lb_probe.core.failover import CONDITIONS
 from lb_probe.core.model import Event, Failed, Observation, Page, Passed, Phase
 from lb_probe.ports import Record
 
+ROOT = Path(__file__).parents[1]
 STATIC = Path(site_room.__file__).parent / "static"
 SCRIPT = "<script>alert(1)</script>"
 
@@ -82,10 +86,17 @@ async def test_a_stranger_gets_the_form_and_learns_nothing(desk, path):
     assert "epmm" not in answer.raw.decode().replace("EPMM", "")
 
 
-async def test_everything_else_of_the_page_refuses_a_stranger(desk):
-    for path in ("/live", "/groups/epmm/live", "/groups/epmm/plan/resume"):
-        assert (await desk.get(path, who=None)).error == (401, "unauthorized")
-    assert (await desk.ask("POST", "/logout", who=None)).error == (401, "unauthorized")
+async def test_every_route_but_the_form_and_its_files_refuses_a_stranger(desk):
+    routes = {(r.method, r.resource.canonical) for r in desk.applications[0].router.routes()}
+    assert len(routes) > 20
+    public = {"/login", "/static/{digest}/{name}", "/api/v1/session"}
+    for method, path in routes:
+        if path in public and (path, method) != ("/api/v1/session", "DELETE"):
+            continue
+        known = path.format(group="epmm", verb="resume", token="x")
+        answer = await desk.ask(method, known, who=None)
+        assert answer.status == 401, (method, path)
+        assert "epmm" not in answer.raw.decode()
 
 
 async def test_a_form_without_javascript_logs_in_and_out(desk):
@@ -327,6 +338,16 @@ async def test_files_have_an_address_that_changes_with_them(desk):
     assert (await desk.get("/static/0/page.css", who=None)).error == (404, "not-found")
 
 
+def test_the_wheel_carries_templates_and_files(folder):
+    line = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)]
+    subprocess.run(line, cwd=ROOT, check=True, capture_output=True, timeout=50)
+    (wheel,) = folder.glob("*.whl")
+    found = {name for name in zipfile.ZipFile(wheel).namelist() if "/page/" in name}
+    here = STATIC.parent
+    wanted = {f"lb_probe/admin/page/{f.relative_to(here)}" for f in here.glob("*/*.*")}
+    assert {name for name in wanted if "__pycache__" not in name} <= found
+
+
 def test_files_of_others_are_as_they_came():
     notes = (STATIC.parent / "VENDORED.md").read_text()
     told = dict(re.findall(r"^\| `static/([^`]+)` \|.*`([0-9a-f]{64})` \|$", notes, re.MULTILINE))
@@ -421,6 +442,7 @@ async def test_a_browser_that_stops_reading_is_cut_off_and_holds_up_nobody(desk,
     monkeypatch.setattr(board, "beat", lambda: b": %s\n\n" % (b"x" * 4_000_000))
     monkeypatch.setattr(site_room, "BEAT_S", 0.01)
     await until(lambda: not desk.page._streams, "the stream was given up")
+    await until(lambda: not desk.runners[0].server.connections, "its connection is gone")
     assert board.readers == 0
     writer.close()
     with contextlib.suppress(ConnectionError):

@@ -76,12 +76,20 @@ function place(group) {
     here = next;
     shown.set(group.name, here);
   }
-  const held = here.contains(document.activeElement) ? document.activeElement : null;
   const after = [...home.children].find((one) => one !== here && one.dataset.sort > group.sort);
   if (here.nextElementSibling !== (after ?? null) || here.parentNode !== home) {
     home.insertBefore(here, after ?? null);
-    held?.focus();
   }
+}
+
+// A keyboard stays where it is; where that is gone, it goes to what is left of the group.
+function keeping(work) {
+  const held = document.activeElement;
+  const name = held?.closest("[data-group]")?.dataset.group;
+  work();
+  if (!held || held === body || document.activeElement === held) return;
+  if (held.isConnected) held.focus();
+  else (shown.get(name)?.querySelector("button, a") ?? $("main")).focus();
 }
 
 function head(news) {
@@ -116,8 +124,10 @@ function follow() {
   source.addEventListener("snapshot", (event) => {
     last = event.lastEventId;
     const news = JSON.parse(event.data);
-    inner($("main"), news.main);
-    index();
+    keeping(() => {
+      inner($("main"), news.main);
+      index();
+    });
     head(news);
     tidy();
   });
@@ -125,7 +135,7 @@ function follow() {
     last = event.lastEventId;
     const news = JSON.parse(event.data);
     inner($("head"), news.head);
-    news.groups.forEach(place);
+    keeping(() => news.groups.forEach(place));
     if (news.history !== null) inner($("history"), news.history);
     head(news);
     tidy();
