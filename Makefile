@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 
-.PHONY: help demo test servers lint format simulate prove lock bench clean
+.PHONY: help demo test servers lint format simulate prove lock bench screenshots clean
 
 help:
 	@echo "make demo    two nodes, a real HAProxy and a prober on this machine (SCRIPT=1 plays the story)"
@@ -15,6 +15,7 @@ help:
 	@echo "make simulate   random histories, SEEDS=1000000 FIRST=0; the first failure made small"
 	@echo "make prove      seed bugs one at a time; every one must be found by a check"
 	@echo "make bench   the measurements of tests/bench"
+	@echo "make screenshots   the pictures of docs/page.md, by a real Chromium"
 	@echo "make lock    renew requirements/*.txt from pyproject.toml"
 
 # One stamp for each set of packages, renewed when its lock file changes.
@@ -65,6 +66,9 @@ prove: $(VENV)/.dev
 
 bench: $(VENV)/.dev
 	for script in tests/bench/*.py; do $(BIN)/python $$script || exit 1; done
+
+screenshots: $(VENV)/.dev
+	$(BIN)/python tests/screenshots.py
 
 lock: $(VENV)/.dev
 	$(PIP) uv

@@ -35,6 +35,7 @@ from lb_probe.admin.api import Api
 from lb_probe.admin.auth import Operator, Rank
 from lb_probe.admin.door import Door
 from lb_probe.admin.health import Health
+from lb_probe.admin.page import Site
 from lb_probe.admin.tokens import Tokens
 from lb_probe.advice import findings
 from lb_probe.advice.haproxy_config import config_text
@@ -917,12 +918,14 @@ class _Prober:
             return
         self._door = self._made_door()
         api = Api(self._groups, self._door, self._events.add)
+        page = Site(self._groups, self._door, self._events.add, self._clock)
         if config.api.listen is not None:
             site = config.api.listen
             context = _server_context(config.api.tls) if config.api.tls else None
-            await _serve_on(api.application(), stack, tcp=(site.host, site.port), tls=context)
+            served = page.join(api.application())
+            await _serve_on(served, stack, tcp=(site.host, site.port), tls=context)
         if config.api.socket is not None:
-            await _serve_on(api.application(), stack, unix=config.api.socket)
+            await _serve_on(page.join(api.application()), stack, unix=config.api.socket)
 
     def _unready(self) -> str:
         self._has_cycled = self._has_cycled or self._schedule.cycle_done.is_set()

@@ -382,6 +382,7 @@ def _watch(demo: Demo) -> int:
     if demo.group()["assigned"] is None:
         demo.assign()
     look = Look(colour=sys.stdout.isatty(), local=True)
+    token = demo.client.new_token({"name": "demo", "role": "operator", "expires": "1d"})["token"]
     shown = ""
     while True:
         try:
@@ -389,7 +390,9 @@ def _watch(demo: Demo) -> int:
         except ClientError as error:
             lines = [f"NOT LIVE: {error}"]
         answer = demo.through_haproxy()
-        text = "\n".join([*_help(demo), "", *lines, "", f"HAProxy answers from: {answer}"])
+        text = "\n".join(
+            [*_help(demo, str(token)), "", *lines, "", f"HAProxy answers from: {answer}"]
+        )
         if text != shown:
             shown = text
             clear = "\x1b[2J\x1b[H" if sys.stdout.isatty() else ""
@@ -397,7 +400,7 @@ def _watch(demo: Demo) -> int:
         time.sleep(0.5)
 
 
-def _help(demo: Demo) -> list[str]:
+def _help(demo: Demo, token: str) -> list[str]:
     ours = f"lb-probe -c {demo.config}"
     pid = {name: child.pid for name, child in demo.children.items()}
     port = demo.ports
@@ -409,6 +412,8 @@ def _help(demo: Demo) -> list[str]:
         f"                            http://127.0.0.1:{port['8081']}/hastatus.html",
         f"  pages of node-b           http://127.0.0.1:{port['8082']}/status/status.html",
         f"                            http://127.0.0.1:{port['8082']}/hastatus.html",
+        f"  the operator's page       http://127.0.0.1:{port['8600']}/",
+        f"    log in with             {token}",
         f"  metrics                   http://127.0.0.1:{port['9600']}/metrics",
         f"  folder, with logs         {demo.folder}",
         "",

@@ -138,6 +138,18 @@ class Groups:
         pools: Iterator[AnyView] = (self._pools.view(name) for name in self._pools.names)
         return tuple(chain(self._pairs.views(), pools))
 
+    def resume_gates(self, name: str) -> Plan | None:
+        """Judge `resume` as nobody; None where traffic is at home, or has none.
+
+        Raises:
+            NotFound: No such group.
+        """
+        found = self.view(name)
+        if isinstance(found, PoolView):
+            return None
+        off_home = found.saved.latched or found.saved.assigned not in (None, found.group.primary)
+        return self._pairs.resume_gates(name) if off_home else None
+
     def explained(self, name: str) -> tuple[AnyView, Plan | None, str]:
         """Return a group, the gates of a resume where one is due, and why it is as it is.
 
@@ -147,8 +159,7 @@ class Groups:
         found = self.view(name)
         if isinstance(found, PoolView):
             return found, None, pool_view.explain(found)
-        off_home = found.saved.latched or found.saved.assigned not in (None, found.group.primary)
-        plan = self._pairs.resume_gates(name) if off_home else None
+        plan = self.resume_gates(name)
         gates, line = (plan.gates, plan.paste) if plan else ((), "")
         return found, plan, explain(found, gates, line)
 
@@ -189,6 +200,16 @@ class Groups:
             return self._home[name]
         except KeyError:
             raise NotFound(f"no group {name}; the groups are: {', '.join(self.names)}") from None
+
+
+def names_of(found: AnyView) -> tuple[str, ...]:
+    """Return the nodes of a group of either policy."""
+    return found.pool.nodes if isinstance(found, PoolView) else found.group.names
+
+
+def max_age_of(found: AnyView) -> float:
+    """Return the seconds after which a reading of a group supports nothing."""
+    return found.pool.max_age_s if isinstance(found, PoolView) else found.group.max_age_s
 
 
 def as_json(found: AnyView) -> dict[str, object]:

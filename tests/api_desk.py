@@ -18,7 +18,7 @@ from lb_probe.core.model import Failed, Mode, Observation, Page, Passed, Phase
 from lb_probe.events.audit import Audit
 from lb_probe.events.log import Fanout
 from lb_probe.groups import Groups
-from lb_probe.pool import PoolController
+from lb_probe.pool import PoolController, PoolSetup
 
 TOKENS = {"vic": "viewer-0123456789", "ops": "operator-0123456789", "adm": "admin-0123456789"}
 OPERATORS = [
@@ -61,7 +61,7 @@ class Answer:
 class Desk:
     """Where an operator sits: a controller over one model load balancer, and its API."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, pools=(), more=()):
         self.clock = SystemClock()
         self.store = ModelStore()
         self.balancer = ModelBalancer("edge", {"a"})
@@ -70,14 +70,18 @@ class Desk:
         self.events.add(self.heard.append)
         group = pair(confirm_s=0.0, max_age_s=120.0)
         publisher = ModelPublisher(self.balancer, Trap())
-        self.controller = Controller([Setup(group, (publisher,))], self.store, self.clock, self)
+        pairs = [Setup(group, (publisher,)), *more]
+        self.controller = Controller(pairs, self.store, self.clock, self)
         self.tokens = Tokens(folder / "tokens.json", self.clock.wall)
         self.audit = Audit(folder / "audit.jsonl", self.clock.wall)
         self.audit.open()
         door = Door(OPERATORS, self.clock.monotonic, tokens=self.tokens, audit=self.audit)
-        pools = PoolController([], self.store, self.clock, self, self.controller.recorder)
-        groups = Groups(["epmm"], self.controller, pools, self.store)
-        self.api = Api(groups, door, self.events.add)
+        setups = [PoolSetup(pool) for pool in pools]
+        recorder = self.controller.recorder
+        self.pools = PoolController(setups, self.store, self.clock, self, recorder)
+        names = [*self.controller.names, *(pool.name for pool in pools)]
+        self.groups = Groups(names, self.controller, self.pools, self.store)
+        self.api = Api(self.groups, door, self.events.add)
         self.socket = folder / "api.sock"
         self.applications = []
         self.runners = []
@@ -87,8 +91,8 @@ class Desk:
 
     @contextlib.asynccontextmanager
     async def open(self):
-        await self.controller.start()
-        running = asyncio.ensure_future(self.controller.run())
+        await self.groups.start({}, frozenset())
+        running = asyncio.ensure_future(self.groups.run())
         tcp = await self._runner()
         site = web.TCPSite(tcp, "127.0.0.1", 0)
         await site.start()

@@ -9,6 +9,7 @@ Source: DESIGN section 7; OWASP ASVS 5.0, 3.5, 6.3, 16.3.
 import json
 import socket
 from collections.abc import Awaitable, Callable, Sequence
+from urllib.parse import parse_qs
 
 from aiohttp import web
 
@@ -198,12 +199,16 @@ def _login_token(raw: bytes) -> str:
     if len(raw) > LARGEST_LOGIN:
         raise Invalid(f"found a body over {LARGEST_LOGIN} bytes; a login is a token")
     try:
-        token = json.loads(raw)["token"]
+        token = parse_qs(raw.decode())["token"][0] if raw[:6] == b"token=" else _of_json(raw)
     except (ValueError, KeyError, TypeError, RecursionError):
         token = None
     if not isinstance(token, str) or not token:
         raise Invalid('found no token; send {"token": "..."}')
     return token.strip()
+
+
+def _of_json(raw: bytes) -> object:
+    return json.loads(raw)["token"]
 
 
 def _unauthorized() -> web.Response:

@@ -236,19 +236,24 @@ _RELEASES: Mapping[str, str] = {
 }
 
 
-def explain(view: PoolView) -> str:
-    """Explain a group in words for someone woken at night."""
-    inside = [n for n in view.pool.nodes if n in view.members]
+def next_step(view: PoolView) -> str:
+    """Return what an operator would do next, as a clause."""
     brakes = "; ".join(_RELEASES[brake].format(name=view.name) for brake in view.decision.blocked)
     step = _NEXT[view.condition].format(name=view.name, rise=view.pool.rise, brakes=brakes)
     foreign = _list([a.name for a in view.adapters if a.yielded])
     if foreign != "none":
         step += f"; find who else writes to {foreign}, then: lb-probe republish {view.name}"
+    return step
+
+
+def explain(view: PoolView) -> str:
+    """Explain a group in words for someone woken at night."""
+    inside = [n for n in view.pool.nodes if n in view.members]
     width = max(len(name) for name in view.pool.nodes)
     parts = [
         f"{view.name}: {view.condition}. Traffic is on {_list(inside)}.",
         f"Why: {reason(view)} (rule {view.decision.rule}).",
-        f"Next: {step}.",
+        f"Next: {next_step(view)}.",
         "",
         "Nodes:",
         *[

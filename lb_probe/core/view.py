@@ -70,6 +70,11 @@ class View:
     wall: float | None = None
     objections: tuple[str, ...] = ()
 
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        return self.group.name
+
 
 def iso(wall: float) -> str:
     """Return UTC seconds since 1970 as ISO-8601.
@@ -84,7 +89,7 @@ def as_json(view: View) -> dict[str, object]:
     """Return the group as the API of DESIGN section 7 gives it."""
     saved, group = view.saved, view.group
     return {
-        "name": group.name,
+        "name": view.name,
         "policy": "manual-resume",
         "act": group.act,
         "assigned": saved.assigned,
