@@ -14,6 +14,7 @@ import zipfile
 from array import array
 from pathlib import Path
 
+import aiohttp
 import pytest
 from api_desk import TOKENS, until
 from page_desk import PageDesk
@@ -506,6 +507,20 @@ async def test_the_worst_come_first_and_the_well_are_rows(folder):
         assert text.count("<article") == 2
         assert "1 of 21 groups is off its Primary" in text
         assert "1 of 21 groups has something to see to." in text
+
+
+async def test_a_real_prober_serves_the_page_on_both_of_its_listeners(stand):
+    demo = await asyncio.to_thread(stand)
+    token = demo.client.new_token({"name": "eve", "role": "viewer"})["token"]
+    over = aiohttp.UnixConnector(f"{demo.folder}/api.sock")
+    async with aiohttp.ClientSession(connector=over) as local, aiohttp.ClientSession() as remote:
+        async with local.get("http://unix/") as answer:
+            assert "demo is" in await answer.text()
+        url = f"http://127.0.0.1:{demo.ports['8600']}/"
+        async with remote.get(url, headers={"Authorization": f"Bearer {token}"}) as answer:
+            assert "eve, viewer" in await answer.text()
+        async with remote.get(url) as answer:
+            assert answer.status == 401
 
 
 # ------------------------------------------------------------------ levels, drawings, traces
