@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import doctest
 import hashlib
 import json
 import re
@@ -13,15 +14,18 @@ import zipfile
 from array import array
 from pathlib import Path
 
+import aiohttp
 import pytest
 from api_desk import TOKENS, until
 from page_desk import PageDesk
 
 from lb_probe.admin.page import board as board_room
+from lb_probe.admin.page import draw as draw_room
+from lb_probe.admin.page import levels as levels_room
 from lb_probe.admin.page import site as site_room
 from lb_probe.admin.page.draw import BAND_WIDTH, band, spark
 from lb_probe.admin.page.levels import Level, Standing, headline, level_of
-from lb_probe.admin.page.traces import ABSENT, SAMPLES, WINDOW_S, Sample, Stretch, Traces
+from lb_probe.admin.page.traces import ABSENT, SAMPLES, UNKNOWN, WINDOW_S, Sample, Stretch, Traces
 from lb_probe.controller import Setup
 from lb_probe.core.active_active import Pool
 from lb_probe.core.acts import VERBS
@@ -387,7 +391,9 @@ async def test_a_stream_that_broke_goes_on_where_it_was(desk):
         assert "meanwhile" in change["groups"][0]["html"]
 
 
-@pytest.mark.parametrize("place", ["", "x", "x-1", "-", "HERE-99999999", "HERE-²", "HERE--1"])
+@pytest.mark.parametrize(
+    "place", ["", "x", "x-1", "-", "HERE-99999999", "HERE-²", "HERE--1", f"HERE-{'9' * 5000}"]
+)
 async def test_a_place_that_is_not_known_begins_anew(desk, place):
     desk.all_is_well()
     here = re.search(r'data-place="([^"-]+)-', await text_of(desk))[1]
@@ -409,6 +415,22 @@ async def test_what_was_missed_for_too_long_is_shown_anew(desk, monkeypatch):
         assert board.sequence > number
     assert b"event: snapshot" in board.after(place)[0]
     assert len(board.after(f"{board.epoch}-{board.sequence - 2}")) == 2
+
+
+async def test_who_comes_while_the_first_page_is_drawn_gets_all_of_it(folder):
+    async with PageDesk(folder, 60).open() as desk:
+        desk.everything_is_well()
+        texts = await asyncio.gather(*(text_of(desk) for _ in range(8)))
+        assert {text.count("data-group=") for text in texts} == {61}
+
+
+async def test_what_is_kept_for_readers_stays_small(desk, monkeypatch):
+    monkeypatch.setattr(board_room, "RING_BYTES", 3000)
+    await text_of(desk)
+    board = next(iter(desk.page._boards.values()))
+    for _ in range(50):
+        board._remember([], "x" * 400)
+    assert sum(len(data) for _, data in board._ring) <= 3000
 
 
 async def test_streams_end_when_the_listener_closes(desk):
@@ -490,6 +512,20 @@ async def test_the_worst_come_first_and_the_well_are_rows(folder):
         assert "1 of 21 groups has something to see to." in text
 
 
+async def test_a_real_prober_serves_the_page_on_both_of_its_listeners(stand):
+    demo = await asyncio.to_thread(stand)
+    token = demo.client.new_token({"name": "eve", "role": "viewer"})["token"]
+    over = aiohttp.UnixConnector(f"{demo.folder}/api.sock")
+    async with aiohttp.ClientSession(connector=over) as local, aiohttp.ClientSession() as remote:
+        async with local.get("http://unix/") as answer:
+            assert "demo is" in await answer.text()
+        url = f"http://127.0.0.1:{demo.ports['8600']}/"
+        async with remote.get(url, headers={"Authorization": f"Bearer {token}"}) as answer:
+            assert "eve, viewer" in await answer.text()
+        async with remote.get(url) as answer:
+            assert answer.status == 401
+
+
 # ------------------------------------------------------------------ levels, drawings, traces
 def test_every_condition_has_a_level_and_only_normal_is_well():
     assert [c for c in CONDITIONS if level_of(c) is Level.WELL] == ["normal"]
@@ -523,6 +559,13 @@ def test_every_condition_has_a_level_and_only_normal_is_well():
 def test_the_headline_says_how_everything_stands(found, says, title):
     line = headline(found)
     assert (line.text, line.title) == (says, title)
+
+
+@pytest.mark.parametrize("room", [draw_room, levels_room, site_room])
+def test_the_examples_in_the_sources_are_true(room):
+    found = doctest.testmod(room)
+    assert found.attempted
+    assert not found.failed
 
 
 def test_a_failed_probe_is_a_cross_and_no_point_of_the_line():
@@ -574,10 +617,10 @@ def test_a_prober_that_was_killed_is_absent_from_its_last_record_on():
         record("g", "condition", now - 299, to="failed-over"),
         record("other", "condition", now - 10, to="normal"),
     ]
-    traces.load(told, ["g"])
+    traces.load([], told, ["g"])
     found = traces.stretches("g", "failed-over")
     assert [(s.condition, now - s.since) for s in found] == [
-        (ABSENT, WINDOW_S),
+        (UNKNOWN, WINDOW_S),
         ("normal", 900),
         (ABSENT, 600),
         ("failed-over", 299),
@@ -590,10 +633,25 @@ def test_a_stop_in_order_is_absence_too_and_events_go_on_from_the_store():
     clock = StillClock()
     traces, now = Traces(clock), clock.wall()
     traces.take(Event("group.condition", "g", {"condition": "normal"}))
-    traces.load([record("", "stopped", now - 100), record("", "started", now - 50)], ["g"])
+    lately = [record("", "stopped", now - 100), record("", "started", now - 50)]
+    traces.load([record("g", "condition", now - 10**6, to="normal")], lately, ["g"])
     clock.now += 7
-    assert [s.condition for s in traces.stretches("g", "normal")][-2:] == [ABSENT, "normal"]
+    told = [s.condition for s in traces.stretches("g", "normal")]
+    assert told == ["normal", ABSENT, "normal"]
     assert traces.since("g", "normal") == now
+
+
+def test_what_the_store_had_not_yet_got_at_first_is_read_once_more():
+    clock = StillClock()
+    traces = Traces(clock)
+    traces.load([], [], ["g"])
+    assert not traces.is_loaded
+    assert traces.since("g", "normal") is None
+    clock.now += 6
+    began = clock.wall() - 6
+    traces.load([record("g", "condition", began, to="normal")], [], ["g"])
+    assert traces.is_loaded
+    assert traces.since("g", "normal") == began
 
 
 def test_only_the_latest_probes_are_kept():

@@ -149,6 +149,27 @@ async def desk_again(desk):
     await web.TCPSite(await desk._runner(), "127.0.0.1", desk.port).start()
 
 
+HIDE = """(hidden) => {
+  Object.defineProperty(document, "hidden", {configurable: true, get: () => hidden});
+  document.dispatchEvent(new Event("visibilitychange")); }"""
+HASTE = """const wait = window.setTimeout;
+window.setTimeout = (work, ms, ...more) => wait(work, ms === 60000 ? 50 : ms, ...more);"""
+
+
+async def test_a_tab_that_nobody_sees_gives_its_connection_back_until_somebody_looks(folder):
+    async with PageDesk(folder).open() as desk, chromium() as context:
+        desk.all_is_well()
+        await context.add_init_script(HASTE)
+        page = await log_in(context, desk)
+        await page.evaluate(HIDE, True)
+        await until(lambda: not desk.page._streams, "the stream was given back")
+        await page.locator("#bar.on").wait_for()
+        await desk.act("hold", {"reason": "meanwhile", "for": "1h"})
+        await page.evaluate(HIDE, False)
+        await page.locator("#bar.off").wait_for(state="attached")
+        await page.get_by_text("Held by ops").wait_for()
+
+
 # ------------------------------------------------------------------ acting
 async def test_a_resume_is_done_by_clicking(folder):
     async with watched(folder) as (desk, page):

@@ -43,7 +43,8 @@ RENEW_S = 15.0  # drawings of cards move on
 BEAT_S = 1.0
 WHOLE_CARDS = 12  # the worst, each with all there is; the others are rows of a table
 CALM_CARDS = 3  # so few groups are shown whole even while they are well
-RING = 256
+RING = 256  # changes kept for those who read on, and their bytes
+RING_BYTES = 2_000_000
 CHUNK = 20  # groups drawn in one step of the loop
 HISTORY = 12  # changes shown
 HISTORY_READ = 1000  # records that are looked through for them
@@ -106,8 +107,7 @@ class Board:
         self._beat: tuple[float, bytes] = (-1e9, b"")
         self._all: tuple[int, Markup] = (-1, Markup())
         self._snapshot: tuple[int, bytes] = (-1, b"")
-        ages = [max_age_of(controller.view(name)) for name in names]
-        self._limit_s = max(STALE_S, 2 * min(ages, default=0.0))
+        self._limit_s = STALE_S
         self.readers = 0
         self.epoch = secrets.token_hex(4)
         self.sequence = 0
@@ -147,10 +147,10 @@ class Board:
     # -------------------------------------------------------------- drawing
     async def refresh(self) -> None:
         """Draw what changed, and remember it for everybody who reads."""
-        if not self._is_due():
+        if self.sequence and not self._is_due():
             return
-        async with self._lock:
-            if not self._is_due():
+        async with self._lock:  # who comes during the first drawing waits for it
+            if self.sequence and not self._is_due():
                 return
             since = self._clock.monotonic() - self._drawn_at
             await asyncio.sleep(max(GATHER_S if self._drawn else 0.0, PAUSE_S - since))
@@ -168,12 +168,14 @@ class Board:
     async def _load(self) -> None:
         if self._traces.is_loaded:
             return
-        since = Span(since=self._clock.wall() - DAY_S, everything=True)
+        day = Span(since=self._clock.wall() - DAY_S, everything=True)
         try:
-            records = await self._controller.history(None, RECORDS, since)
+            # Conditions that lasted for long are found far back; marks of life are many.
+            long_ago = await self._controller.history(None, RECORDS, Span())
+            lately = await self._controller.history(None, RECORDS, day)
         except StoreError:
             return  # it is tried again; until then the bands begin with the process
-        self._traces.load(records, self._controller.names)
+        self._traces.load(long_ago, lately, self._controller.names)
 
     async def _draw(self) -> None:
         dirty, self._dirty = self._dirty, set()
@@ -181,6 +183,9 @@ class Board:
         if now - self._swept_at >= SWEEP_S:
             self._swept_at, dirty = now, set(self.names)
         looks = {name: self._look(name) async for name in _at_leisure(sorted(dirty))}
+        if len(looks) == len(self.names):
+            ages = [max_age_of(view) for view, _ in looks.values()]
+            self._limit_s = max(STALE_S, 2 * min(ages, default=0.0))
         for name, (view, plan) in looks.items():
             self._stands[name] = _standing(view, plan)
         before, self._whole = self._whole, self._choose()
@@ -246,11 +251,9 @@ class Board:
         return html
 
     def _remember(self, changed: Sequence[tuple[str, Drawn]], history: str | None) -> None:
-        said = [
-            _says(drawn.card)
-            for name, drawn in changed
-            if name in self._drawn and _says(self._drawn[name].card) != _says(drawn.card)
-        ]
+        told = [(self._drawn[n].card, drawn.card) for n, drawn in changed if n in self._drawn]
+        said = [_says(after) for before, after in told if _says(before) != _says(after)]
+        rises = [after.level > max(before.level, Level.LOOK) for before, after in told]
         self._drawn.update(changed)
         self.sequence += 1
         content = {
@@ -263,8 +266,11 @@ class Board:
             "level": self._line.level.css,
             "history": history,
             "says": ". ".join(said[:3]),
+            "alarm": any(rises),
         }
         self._ring.append((self.sequence, self._event("change", content)))
+        while len(self._ring) > 1 and sum(len(data) for _, data in self._ring) > RING_BYTES:
+            self._ring.popleft()
 
     def _event(self, name: str, content: object) -> bytes:
         place = f"{self.epoch}-{self.sequence}"
@@ -307,7 +313,8 @@ class Board:
         """
         epoch, _, number = place.partition("-")
         oldest = self._ring[0][0] if self._ring else self.sequence + 1
-        is_known = epoch == self.epoch and number.isascii() and number.isdigit()
+        is_number = number.isascii() and number.isdigit() and len(number) < 19
+        is_known = epoch == self.epoch and is_number
         if is_known and oldest - 1 <= int(number) <= self.sequence:
             return [data for sequence, data in self._ring if sequence > int(number)]
         if self._snapshot[0] != self.sequence:

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from lb_probe.admin.page.levels import Level, level_of
-from lb_probe.admin.page.traces import ABSENT, WINDOW_S, Sample, Stretch
+from lb_probe.admin.page.traces import ABSENT, UNKNOWN, WINDOW_S, Sample, Stretch
 
 PROBES = 60
 SPARK_WIDTH = 180
@@ -126,8 +126,8 @@ def band(stretches: Sequence[Stretch], now: float) -> Band:
         x = BAND_WIDTH * (since - begin) / WINDOW_S
         width = max(BAND_WIDTH * (one.until - since) / WINDOW_S, 1.0)
         height = BAND_HEIGHT * _HEIGHTS[_level(one.condition)]
-        told = f"{_called(one.condition)} for {lasted(one.until - one.since)}"
-        css = "absent" if one.condition == ABSENT else _level(one.condition).css
+        told = f"{_CALLED.get(one.condition, one.condition)} for {lasted(one.until - one.since)}"
+        css = "absent" if one.condition in _CALLED else _level(one.condition).css
         x = min(x, BAND_WIDTH - 1.0)
         pieces.append(
             Piece(round(x, 1), round(BAND_HEIGHT - height, 1), round(width, 1), height, css, told)
@@ -138,11 +138,8 @@ def band(stretches: Sequence[Stretch], now: float) -> Band:
 
 
 def _level(condition: str) -> Level:
-    return Level.WAIT if condition == ABSENT else level_of(condition)
+    return Level.WAIT if condition in _CALLED else level_of(condition)
 
 
-def _called(condition: str) -> str:
-    return "nobody watched" if condition == ABSENT else condition
-
-
+_CALLED = {ABSENT: "nobody watched", UNKNOWN: "not on record"}
 _HEIGHTS = {Level.WELL: 0.35, Level.WAIT: 0.2, Level.LOOK: 0.55, Level.MOVED: 0.75, Level.DOWN: 1.0}

@@ -8,6 +8,7 @@ Source: DESIGN section 7; OWASP ASVS 5.0, 3.4 and 3.5; CSP Level 3; HTML Standar
 
 import asyncio
 import hashlib
+import logging
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -50,6 +51,8 @@ HEADERS = {
     "Cross-Origin-Resource-Policy": "same-origin",
     "Permissions-Policy": "camera=(), geolocation=(), microphone=()",
 }
+
+_log = logging.getLogger(__name__)
 
 Subscribe = Callable[[Callable[[Event], None]], Callable[[], None]]
 Answer = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -269,6 +272,8 @@ class Site:
             await self._follow(request, response, board, closing)
         except ConnectionError:
             pass  # it left, or was cut off
+        except Exception:
+            _log.exception("a page's stream broke off")  # too late for a status
         finally:
             self._streams.discard(closing)
             board.readers -= 1

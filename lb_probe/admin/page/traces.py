@@ -8,7 +8,7 @@ Source: DESIGN section 8: nothing is counted inside core or prober; all of this 
 
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from lb_probe.core.model import Event, Failed, Observation, Page
@@ -18,7 +18,9 @@ SAMPLES = 300  # of each page: five minutes at the default interval
 MOMENTS = 400  # changes of condition kept of each group
 WINDOW_S = 6 * 3600.0
 RECORDS = 10_000  # of the history, read once
-ABSENT = "no-prober"  # nobody watched: never shown as any condition
+SETTLED_S = 5.0  # what began with the process is in the store by then
+ABSENT = "no-prober"  # nobody watched, or nothing is on record: never shown as any condition
+UNKNOWN = "not-on-record"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +58,8 @@ class Traces:
         self._clock = clock
         self._samples: dict[tuple[str, str, str], array[float]] = {}
         self._moments: dict[str, list[tuple[float, str]]] = defaultdict(list)
+        self._stored: dict[str, list[tuple[float, str]]] = {}
+        self._began_at = clock.monotonic()
         self.probed_at = clock.monotonic()
         self.is_loaded = False
 
@@ -90,22 +94,33 @@ class Traces:
         ]
 
     # -------------------------------------------------------------- conditions
-    def load(self, records: Iterable[Record], names: Iterable[str]) -> None:
-        """Add what the store knows, once.
+    def load(
+        self, long_ago: Sequence[Record], lately: Sequence[Record], names: Iterable[str]
+    ) -> None:
+        """Take what the store knows; once more where the process began only just now.
 
         Args:
-            records: Oldest first.
+            long_ago: Without marks of life, oldest first, as far back as it goes.
+            lately: With them.
             names: Every group: where the prober stopped, it stopped for all of them.
         """
-        self.is_loaded = True
+        self.is_loaded = self._clock.monotonic() - self._began_at >= SETTLED_S
+        first = lately[0].at_wall if lately else self._clock.wall()
+        records = [record for record in long_ago if record.at_wall < first]
         found: dict[str, list[tuple[float, str]]] = {name: [] for name in names}
-        for group, at, condition in _told(records):
+        for group, at, condition in _told([*records, *lately]):
             for name in (group,) if group else tuple(found):
                 if name in found:
                     found[name].append((at, condition))
-        for name, told in found.items():
-            self._moments[name] = sorted(told + self._moments[name], key=lambda one: one[0])
-            del self._moments[name][:-MOMENTS]
+        self._stored = {name: told[-MOMENTS:] for name, told in found.items()}
+
+    def _merged(self, group: str) -> list[tuple[float, str]]:
+        """Return when each condition began, oldest first; what came twice counts once."""
+        merged: list[tuple[float, str]] = []
+        for at, word in sorted([*self._stored.get(group, ()), *self._moments[group]]):
+            if not merged or merged[-1][1] != word:
+                merged.append((at, word))
+        return merged
 
     def _moment(self, group: str, at: float, condition: str) -> None:
         self._moments[group].append((at, condition))
@@ -117,28 +132,19 @@ class Traces:
         Args:
             condition: What is the case now; the last stretch says it whatever events said.
         """
-        now = self._clock.wall()
-        merged: list[tuple[float, str]] = []
-        for at, word in (*self._moments[group], (now, condition)):
-            if not merged or merged[-1][1] != word:
-                merged.append((at, word))
-        if merged[0][0] > now - WINDOW_S and merged[0][1] != ABSENT:
-            merged.insert(0, (now - WINDOW_S, ABSENT))
+        now, merged = self._clock.wall(), self._merged(group)
+        if not merged or merged[-1][1] != condition:
+            merged.append((now, condition))
+        if merged[0][0] > now - WINDOW_S:
+            merged.insert(0, (now - WINDOW_S, UNKNOWN))
         ends = [at for at, _ in merged[1:]] + [now]
         whole = [Stretch(word, at, end) for (at, word), end in zip(merged, ends, strict=True)]
         return [one for one in whole if one.until > now - WINDOW_S or one is whole[-1]]
 
     def since(self, group: str, condition: str) -> float | None:
         """Return when this condition began, UTC seconds since 1970; None where nobody saw it."""
-        moments = self._moments[group]
-        if not moments or moments[-1][1] != condition:
-            return None
-        at = moments[-1][0]
-        for before, word in reversed(moments):
-            if word != condition:
-                break
-            at = before
-        return at
+        merged = self._merged(group)
+        return merged[-1][0] if merged and merged[-1][1] == condition else None
 
 
 def _told(records: Iterable[Record]) -> Iterator[tuple[str, float, str]]:

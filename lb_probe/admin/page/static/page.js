@@ -139,7 +139,7 @@ function follow() {
     if (news.history !== null) inner($("history"), news.history);
     head(news);
     tidy();
-    if (news.says) say(news.says, news.level);
+    if (news.says) $(news.alarm ? "alarm" : "said").textContent = news.says;
   });
   source.addEventListener("beat", (event) => {
     const news = JSON.parse(event.data);
@@ -194,11 +194,6 @@ function judge() {
     icon(now ? body.dataset.level : "lost");
     $("alarm").textContent = now ? "" : "Not live: what you see may be wrong"; // told once
   }
-}
-
-function say(text, level) {
-  const where = level === "down" || level === "moved" ? $("alarm") : $("said");
-  where.textContent = text;
 }
 
 // ------------------------------------------------------------------ ages
