@@ -23,6 +23,7 @@ from lb_probe.ports import (
     Clock,
     Closable,
     EventSink,
+    Paced,
     Publisher,
     PublishError,
     Signed,
@@ -181,6 +182,8 @@ class Reconciler:
             # A hint, and no reading: it may have begun before our own last publication.
             self.publisher.watch(lambda news: self._wake.set())
             calm_s = WATCHED_POLL_S
+        if isinstance(self.publisher, Paced):
+            calm_s = self.publisher.poll_s
         while True:
             try:
                 await self._turn()
