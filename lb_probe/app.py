@@ -28,6 +28,7 @@ from aiohttp import web
 
 from lb_probe import __version__, replay
 from lb_probe.adapters.agent_check import AgentCheck
+from lb_probe.adapters.command import Command
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers, RuntimeApi
 from lb_probe.admin.api import Api
 from lb_probe.admin.auth import Operator, Rank
@@ -48,8 +49,15 @@ from lb_probe.config import (
     NodeConfig,
     load,
 )
-from lb_probe.config.model import AgentCheckAdapter, HaproxyAdapter, Tls
-from lb_probe.config.values import parse_haproxy_socket
+from lb_probe.config.model import (
+    Adapter,
+    AgentCheckAdapter,
+    CommandAdapter,
+    DnsAdapter,
+    HaproxyAdapter,
+    Tls,
+)
+from lb_probe.config.values import parse_haproxy_socket, parse_tsig_key
 from lb_probe.controller import Controller, OfflineNote, Setup
 from lb_probe.core.model import Event, Gate, Observation, Page
 from lb_probe.core.timing import lints
@@ -468,14 +476,19 @@ class _Balancers:
 
     def of(self, group: GroupConfig) -> tuple[Publisher, ...]:
         """Return the adapters of one group."""
-        return tuple(self._publisher(adapter) for adapter in group.adapters)
+        return tuple(self._publisher(group, adapter) for adapter in group.adapters)
 
-    def _publisher(self, adapter: HaproxyAdapter | AgentCheckAdapter) -> Publisher:
+    def _publisher(self, group: GroupConfig, adapter: Adapter) -> Publisher:
+        if isinstance(adapter, HaproxyAdapter):
+            return self._haproxy(adapter)
         if isinstance(adapter, AgentCheckAdapter):
             site = (adapter.listen.host, adapter.listen.port)
             asked = AgentCheck(adapter.name, site, adapter.nodes)
             self.asked.append(asked)
             return asked
+        return _dns(adapter) if isinstance(adapter, DnsAdapter) else _command(group, adapter)
+
+    def _haproxy(self, adapter: HaproxyAdapter) -> Publisher:
         device = self._device(adapter)
         if adapter.style == "map":
             return HaproxyMap(
@@ -511,6 +524,43 @@ class _Balancers:
                 master=_place(adapter.master) if adapter.master else None,
             )
         return self.devices[key]
+
+
+def _dns(adapter: DnsAdapter) -> Publisher:
+    """Return an adapter of type dns.
+
+    Raises:
+        Invalid: Its key cannot be read: `as_="client"` looked at no secret.
+    """
+    from lb_probe.adapters.dns_update import DnsUpdate, Key  # 100 ms that others do not pay
+
+    tsig = adapter.tsig
+    try:
+        secret = parse_tsig_key(tsig.key_file.read_text())
+    except (OSError, ValueError) as error:
+        raise Invalid(f"{tsig.key_file} cannot be used ({error}); wanted a TSIG key") from None
+    return DnsUpdate(
+        adapter.name,
+        [(server.host, server.port) for server in adapter.servers],
+        adapter.zone,
+        adapter.record,
+        adapter.nodes,
+        Key(tsig.name, tsig.algorithm, secret),
+        ttl=int(adapter.ttl_s),
+        alias=adapter.cname,
+    )
+
+
+def _command(group: GroupConfig, adapter: CommandAdapter) -> Command:
+    return Command(
+        adapter.name,
+        group.name,
+        adapter.argv,
+        adapter.read,
+        adapter.nodes,
+        timeout_s=adapter.timeout_s,
+        poll_s=adapter.poll_s,
+    )
 
 
 def _place(socket: Path | Address) -> Path | tuple[str, int]:

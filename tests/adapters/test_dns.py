@@ -206,7 +206,7 @@ async def test_a_cname_that_comes_between_reading_and_update_is_no_success(serve
 async def test_an_address_where_an_alias_should_be_is_told(server):
     await server.edit(lambda m: m.add("epmm", 30, "A", "192.0.2.10"))
     edge = mover(server, values=ALIASES, alias=True)
-    with pytest.raises(PublishError, match=r"has A 192.0.2.10, wanted CNAME.*`style: address`"):
+    with pytest.raises(PublishError, match=r"has A 192.0.2.10, wanted CNAME.*`cname: false`"):
         await edge.publish("epmm-a")
 
 

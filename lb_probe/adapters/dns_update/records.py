@@ -60,7 +60,7 @@ class Service:
     """One name that moves: what is asked, what answers mean, and what an update holds.
 
     Args:
-        values: For each node the addresses, or the one name of style cname.
+        values: For each node the addresses, or the one name of a CNAME.
         ttl: Seconds, of the records written.
 
     Attributes:
@@ -160,7 +160,7 @@ class Service:
             return ""
         says = ", ".join(sorted(found.values(there)))
         wanted = "CNAME" if self._alias else "an address"
-        other = "style: address" if self._alias else "style: cname"
+        other = "cname: false" if self._alias else "cname: true"
         kinds = " and ".join(dns.rdatatype.to_text(kind) for kind in there)
         return (
             f"{self.record} has {kinds} {says}, wanted {wanted}: beside it an update is ignored;"
