@@ -527,25 +527,20 @@ class _Balancers:
 
 
 def _dns(adapter: DnsAdapter) -> Publisher:
-    """Return an adapter of type dns.
-
-    Raises:
-        Invalid: Its key cannot be read: `as_="client"` looked at no secret.
-    """
     from lb_probe.adapters.dns_update import DnsUpdate, Key  # 100 ms that others do not pay
 
     tsig = adapter.tsig
-    try:
-        secret = parse_tsig_key(tsig.key_file.read_text())
-    except (OSError, ValueError) as error:
-        raise Invalid(f"{tsig.key_file} cannot be used ({error}); wanted a TSIG key") from None
+
+    def key() -> Key:
+        return Key(tsig.name, tsig.algorithm, parse_tsig_key(tsig.key_file.read_text()))
+
     return DnsUpdate(
         adapter.name,
         [(server.host, server.port) for server in adapter.servers],
         adapter.zone,
         adapter.record,
         adapter.nodes,
-        Key(tsig.name, tsig.algorithm, secret),
+        key,
         ttl=int(adapter.ttl_s),
         alias=adapter.cname,
     )

@@ -261,5 +261,7 @@ async def serving_names(kind: str, **how: object) -> AsyncIterator[NameServer]:
 def mover(*servers: NameServer | tuple[str, int], **more: object) -> DnsUpdate:
     """Return an adapter for these servers, the first of which takes updates."""
     values = {"zone": ZONE, "record": RECORD, "values": NODES, "key": KEY} | more
+    key = values["key"]
+    values["key"] = key if callable(key) else lambda: key
     places = [s.place if isinstance(s, NameServer) else s for s in servers]
     return DnsUpdate(values.pop("name", "gslb"), places, **values)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator, ValidationInfo
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from lb_probe.config.address import Address, Url, parse_host
 
@@ -189,6 +189,12 @@ def _record_values(value: object) -> tuple[str, ...]:
     return tuple(parse_record_value(str(text)) for text in texts)
 
 
+def _whole_seconds(seconds: float) -> float:
+    if seconds != int(seconds):
+        raise ValueError('whole seconds, e.g. "30s"')
+    return seconds
+
+
 def parse_tsig_key(text: str) -> str:
     """Return the secret in base64 out of a key file.
 
@@ -279,7 +285,7 @@ Fingerprint = Annotated[str, _text(_fingerprint)]
 SourceAddress = Annotated[str, _text(_source_address)]
 DnsServer = Annotated[Address, _text(parse_dns_server)]
 DnsName = Annotated[str, _text(parse_dns_name)]
-Ttl = Annotated[float, _duration("1s")]
+Ttl = Annotated[float, _duration("1s"), AfterValidator(_whole_seconds)]
 RecordValues = Annotated[
     tuple[str, ...],
     PlainValidator(

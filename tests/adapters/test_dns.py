@@ -258,6 +258,24 @@ async def test_a_wrong_key_is_told_and_changes_nothing(server, wrong):
     assert await server.says() == ["192.0.2.10"]
 
 
+async def test_a_key_is_read_for_each_update(bind, tmp_path):
+    file, keys = tmp_path / "tsig.key", iter([KEY, WRONG["secret"], KEY])
+
+    def read():
+        if not file.exists():
+            raise FileNotFoundError(2, "No such file", str(file))
+        return next(keys)
+
+    edge = mover(bind, key=read)
+    with pytest.raises(PublishError, match=r"gslb: the TSIG key cannot be read: .*tsig\.key"):
+        await edge.publish("epmm-a")
+    file.touch()
+    assert (await moved(edge, "epmm-a")).node == "epmm-a"
+    with pytest.raises(PublishError, match="BADSIG"):
+        await edge.publish("epmm-b")
+    assert (await moved(edge, "epmm-b")).node == "epmm-b"
+
+
 async def test_a_clock_that_is_off_by_more_than_the_fudge_is_told(server, monkeypatch):
     edge = mover(server)
     await edge.read_back()
@@ -346,4 +364,4 @@ def test_what_cannot_be_is_refused_at_once():
     for found, change in cases.items():
         usual = {"servers": places, "zone": "example.test", "record": RECORD, "values": NODES}
         with pytest.raises(ValueError, match=found):
-            DnsUpdate("gslb", **{**usual, **change}, key=KEY)
+            DnsUpdate("gslb", **{**usual, **change}, key=lambda: KEY)

@@ -12,7 +12,7 @@ Source: RFC 2136, RFC 8945; DESIGN section 1; X2 (read back), X21 (who writes).
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from lb_probe.adapters.dns_update.records import Found, Service
@@ -91,7 +91,8 @@ class DnsUpdate:
         zone: The zone that the record is in.
         record: The name that moves.
         values: For each node its addresses (IPv4, IPv6 or both), or, with `alias`, one name.
-        key: The TSIG key that every update is signed with.
+        key: Reads the TSIG key; called for each update, so that a changed key needs no restart,
+            and one that cannot be read stops nothing but that. Raises OSError or ValueError.
         ttl: Seconds.
         alias: The record is a CNAME.
 
@@ -113,7 +114,7 @@ class DnsUpdate:
         zone: str,
         record: str,
         values: Mapping[str, Sequence[str]],
-        key: Key,
+        key: Callable[[], Key],
         *,
         ttl: int = 30,
         alias: bool = False,
@@ -149,7 +150,7 @@ class DnsUpdate:
             self._before = None  # whatever comes of it, that was then
             if obstacle := self._service.obstacle(before):
                 raise self._error(f"{self._first.server.where}: {obstacle}")
-            message = self._service.update(node, before, self.owner, self._key)
+            message = self._service.update(node, before, self.owner, self._read_key())
             try:
                 await self._first.server.update(message)
             except Unreachable as error:
@@ -186,6 +187,12 @@ class DnsUpdate:
             self._first.server.line,
             *self._service.commands(node, self.owner),
         ]
+
+    def _read_key(self) -> Key:
+        try:
+            return self._key()
+        except (OSError, ValueError) as error:
+            raise self._error(f"the TSIG key cannot be read: {error}") from error
 
     def _check(self, node: str) -> None:
         if node not in self._service.values:
