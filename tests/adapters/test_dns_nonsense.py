@@ -139,16 +139,6 @@ async def test_a_drop_at_a_time_does_not_outlast_the_deadline():
                 await edge.read_back()
 
 
-async def test_answers_in_another_order_are_put_together():
-    held = []
-
-    def reversed_order(query):
-        held.append(honest(query))
-        return b"".join(reversed(held)) if len(held) == 3 else b""
-
-    assert (await read(reversed_order)).node == "epmm-a"
-
-
 @given(noise=st.binary(max_size=80), at=st.integers(0, 60))
 @settings(deadline=None, max_examples=150, suppress_health_check=list(HealthCheck))
 def test_bytes_that_were_changed_never_break_a_promise(noise, at):

@@ -15,6 +15,8 @@ import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from dns.message import Message
+
 from lb_probe.adapters.dns_update.records import Found, Service
 from lb_probe.adapters.dns_update.wire import Key, Server
 from lb_probe.core.model import Seen
@@ -63,8 +65,12 @@ class _Source:
         now = asyncio.get_running_loop().time
         began = now()
         try:
-            answers = await self.server.ask(self._service.queries())
-            found = self._service.found(answers)
+            asked = map(self.server.ask, self._service.queries())
+            answers = await asyncio.gather(*asked, return_exceptions=True)
+            for answer in answers:
+                if isinstance(answer, BaseException):
+                    raise answer
+            found = self._service.found([a for a in answers if isinstance(a, Message)])
         except Unreachable as error:
             return error
         except PublishError as error:

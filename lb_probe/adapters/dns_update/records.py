@@ -103,10 +103,9 @@ class Service:
     def queries(self) -> list[dns.message.QueryMessage]:
         """Return the questions whose answers `found` takes, in its order."""
         asked: list[tuple[dns.name.Name, RdataType]] = [(self.name, k) for k in self._asked]
-        # Numbered, not random: they share a connection, where nobody else can answer.
         return [
-            dns.message.make_query(name, kind, flags=0, id=number)
-            for number, (name, kind) in enumerate([*asked, (self._mark, TXT)], 1)
+            dns.message.make_query(name, kind, flags=0)
+            for name, kind in [*asked, (self._mark, TXT)]
         ]
 
     @property
