@@ -214,7 +214,7 @@ class NameServer:
     # -------------------------------------------------------------- by hand
     async def ask(self, name: str, kind: str) -> dns.message.Message:
         query = dns.message.make_query(name, kind, flags=0)
-        return await dns.asyncquery.tcp(query, "127.0.0.1", timeout=2, port=self.port)
+        return await dns.asyncquery.tcp(query, "127.0.0.1", timeout=10, port=self.port)
 
     async def says(self, kind: str = "A", name: str = RECORD) -> list[str]:
         answer = await self.ask(name, kind)
@@ -230,7 +230,7 @@ class NameServer:
         """Change the zone by hand, as an administrator would."""
         message = dns.update.UpdateMessage(ZONE, keyring=KEY.to_dns())
         change(message)
-        answer = await dns.asyncquery.tcp(message, "127.0.0.1", timeout=5, port=self.port)
+        answer = await dns.asyncquery.tcp(message, "127.0.0.1", timeout=10, port=self.port)
         assert answer.rcode() == 0, answer
 
 

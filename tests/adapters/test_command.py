@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import json
 import os
+import select
 import sys
 import time
 from pathlib import Path
@@ -13,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb_probe.adapters.command import MAX_OUTPUT_BYTES, Command
+from lb_probe.adapters.command.program import Program, collected
 from lb_probe.clock import SystemClock
 from lb_probe.ports import PublishError, Unreachable
 from lb_probe.reconcile import Reconciler, Wanted
@@ -245,9 +247,21 @@ async def test_a_run_that_is_cancelled_leaves_no_process(tmp_path):
 
 
 async def test_a_program_that_prints_for_ever_is_capped_and_ends_at_the_limit():
-    ns = edge("yes", timeout_s=0.5)
+    program = Program(["/usr/bin/yes"], 0.5)
+    ended = await program.run({}, b"")
+    assert (ended.status, ended.is_cut) == (None, True)
+    assert len(ended.out) == MAX_OUTPUT_BYTES
     with pytest.raises(PublishError, match=r"did not end within 0.5s"):
-        await ns.publish("epmm-a")
+        await edge("yes", timeout_s=0.5).publish("epmm-a")
+
+
+async def test_what_is_beyond_the_limit_is_not_kept():
+    out, into = os.pipe()
+    with os.fdopen(out, "rb") as pipe, os.fdopen(into, "wb"), collected(pipe) as got:
+        for _ in range(5):
+            os.write(into, b"x" * 50_000)
+            await until(lambda: not select.select([out], [], [], 0)[0])
+    assert len(got) == MAX_OUTPUT_BYTES + 1
 
 
 async def test_one_that_cannot_be_ended_is_not_started_again(monkeypatch, tmp_path):

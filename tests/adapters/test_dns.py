@@ -138,6 +138,26 @@ async def test_of_twenty_that_write_at_once_one_wins_and_the_others_change_nothi
     assert "no longer what was read before (NXRRSET): somebody else wrote" in lost
 
 
+async def test_of_two_that_write_the_same_node_at_once_one_is_the_owner(server):
+    """Not the addresses tell them apart, only who wrote."""
+    await moved(mover(server), "epmm-a")
+    pair = [mover(server), mover(server)]
+    for number, edge in enumerate(pair):
+        edge.owner = f"host-{number}.g2"
+        await edge.read_back()
+    done = await asyncio.gather(*(e.publish("epmm-a") for e in pair), return_exceptions=True)
+    assert sorted(type(outcome).__name__ for outcome in done) == ["NoneType", "PublishError"]
+    assert (await pair[0].read_back()).owner == pair[done.index(None)].owner
+
+
+async def test_publications_without_a_reading_between_follow_each_other(server):
+    edge = mover(server)
+    await edge.read_back()
+    for node in ("epmm-a", "epmm-b", "epmm-a"):
+        await edge.publish(node)
+    assert await server.says() == ["192.0.2.10"]
+
+
 async def test_what_somebody_wrote_since_the_last_reading_is_not_overwritten(server):
     edge = mover(server)
     await moved(edge, "epmm-a")

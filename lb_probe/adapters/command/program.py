@@ -63,7 +63,7 @@ class Program:
         assert process.stderr is not None
         ended = asyncio.Event()
         with process.stdout, process.stderr, _watched(process, ended):
-            with _collected(process.stdout) as out, _collected(process.stderr) as err:
+            with collected(process.stdout) as out, collected(process.stderr) as err:
                 is_late = not await self._end(process, ended)
             status = None if is_late else process.wait()
         limit = MAX_OUTPUT_BYTES
@@ -134,8 +134,8 @@ def _watched(process: subprocess.Popen[bytes], ended: asyncio.Event) -> Iterator
 
 
 @contextlib.contextmanager
-def _collected(pipe: IO[bytes]) -> Iterator[bytearray]:
-    """Keep what comes, up to one byte over the limit; read on and throw away beyond."""
+def collected(pipe: IO[bytes]) -> Iterator[bytearray]:
+    """Yield what comes, up to one byte over the limit; read on and throw away beyond."""
     loop, fd, got = asyncio.get_running_loop(), pipe.fileno(), bytearray()
     os.set_blocking(fd, False)
 

@@ -139,6 +139,7 @@ class Server:
         stream: Any,
         signed: dns.update.UpdateMessage | None = None,
     ) -> dns.message.Message:
+        # With the MAC of what was sent, an answer without a signature is refused by dnspython.
         keyring, mac = (signed.keyring, signed.mac) if signed is not None else (None, b"")
         try:
             answer, _ = await dns.asyncquery.receive_tcp(stream, None, False, keyring, mac)
@@ -150,9 +151,6 @@ class Server:
             raise PublishError(f"{self.where}: {_nonsense(error)}") from error
         if answer.flags & dns.flags.TC:
             raise PublishError(f"{self.where}: found a truncated answer; wanted a whole one by TCP")
-        if signed is not None and not answer.had_tsig:
-            rcode = dns.rcode.to_text(answer.rcode())
-            raise PublishError(f"{self.where}: found {rcode} without a signature; {_HINT}")
         return answer
 
     def _why(self, error: BaseException) -> str:
