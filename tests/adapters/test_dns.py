@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 import time
 from collections import Counter
 
@@ -360,6 +361,19 @@ async def test_one_of_several_that_hangs_delays_nothing_and_is_told():
         async with asyncio.timeout(20):  # it is one of them again
             while (await edge.read_back()).detail:  # noqa: ASYNC110 - it sends no event
                 await asyncio.sleep(0.02)
+
+
+async def test_one_that_never_answered_is_waited_for_once(bind):
+    """Its connections are taken by the kernel alone."""
+    with socket.create_server(("127.0.0.1", 0)) as deaf:
+        edge = mover(bind, deaf.getsockname(), timeout_s=1.0)
+        seen = await edge.read_back()
+        assert "no answer within 1.0s" in seen.detail or "no answer within 1s" in seen.detail
+        began = time.monotonic()
+        for node in ("epmm-a", "epmm-b") * 5:
+            assert (await moved(edge, node)).node == node
+        assert time.monotonic() - began < 5.0  # 10 s, were it waited for each time
+        await asyncio.sleep(1.1)  # until its last question is over
 
 
 async def test_one_that_is_dead_from_the_start_is_told_and_the_others_count(bind):

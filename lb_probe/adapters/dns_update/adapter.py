@@ -38,28 +38,36 @@ class _Source:
         self.server = server
         self._service = service
         self._timeout_s = self._patience_s = timeout_s
+        self._silent: Unreachable | None = None
         self._open: asyncio.Future[Answer] | None = None
 
     async def read(self, *, is_first: bool) -> Answer:
         """Ask now; a failure is a value.
 
-        A server that is silent for longer than usual is left alone with its question: while that
-        is open it is not waited for, and as soon as it answers it is one of them again.
+        A server that was silent is not waited for: it is asked beside, and one of them again as
+        soon as it has answered.
 
         Args:
-            is_first: The one that takes updates has its whole time.
+            is_first: The one that takes updates is waited for, and has its whole time.
         """
-        if self._open is not None and not self._open.done() and not is_first:
-            return Unreachable(f"{self.server.where}: still no answer to an earlier question")
+        if self._silent is not None and not is_first:
+            if self._open is None or self._open.done():
+                self._begin()
+            return self._silent
         patience_s = self._timeout_s if is_first else self._patience_s
+        try:
+            async with asyncio.timeout(patience_s):
+                answer = await asyncio.shield(self._begin())
+        except TimeoutError:
+            answer = Unreachable(f"{self.server.where}: no answer within {patience_s:.1f}s")
+        self._silent = answer if isinstance(answer, Unreachable) else None
+        return answer
+
+    def _begin(self) -> asyncio.Future[Answer]:
         # Outlives this reading where the server hangs. It is held here, ends by its own deadline
         # and raises nothing: no task group would do more for it.
         self._open = asyncio.ensure_future(self._ask())  # noqa: TID251
-        try:
-            async with asyncio.timeout(patience_s):
-                return await asyncio.shield(self._open)
-        except TimeoutError:
-            return Unreachable(f"{self.server.where}: no answer within {patience_s:.1f}s")
+        return self._open
 
     async def _ask(self) -> Answer:
         now = asyncio.get_running_loop().time
@@ -76,8 +84,10 @@ class _Source:
         except PublishError as error:
             text = str(error)
             is_named = text.startswith(self.server.where)
+            self._silent = None
             return error if is_named else PublishError(f"{self.server.where}: {text}")
         self._patience_s = min(self._timeout_s, _SOON_S + _USUAL * (now() - began))
+        self._silent = None
         return found
 
 
