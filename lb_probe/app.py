@@ -30,6 +30,7 @@ from aiohttp import web
 
 from lb_probe import __version__, replay
 from lb_probe.adapters.agent_check import AgentCheck
+from lb_probe.adapters.command import Command
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers, RuntimeApi
 from lb_probe.admin.api import Api
 from lb_probe.admin.auth import Operator, Rank
@@ -53,8 +54,16 @@ from lb_probe.config import (
     NodeConfig,
     load,
 )
-from lb_probe.config.model import AgentCheckAdapter, ApiTls, HaproxyAdapter, Tls
-from lb_probe.config.values import parse_haproxy_socket
+from lb_probe.config.model import (
+    Adapter,
+    AgentCheckAdapter,
+    ApiTls,
+    CommandAdapter,
+    DnsAdapter,
+    HaproxyAdapter,
+    Tls,
+)
+from lb_probe.config.values import parse_haproxy_socket, parse_tsig_key
 from lb_probe.controller import Controller, OfflineNote, Setup
 from lb_probe.core.model import Event, Gate, Observation, Page
 from lb_probe.core.timing import lints
@@ -504,14 +513,19 @@ class _Balancers:
 
     def of(self, group: GroupConfig) -> tuple[Publisher, ...]:
         """Return the adapters of one group."""
-        publishers = tuple(self._publisher(adapter) for adapter in group.adapters)
+        publishers = tuple(self._publisher(group, adapter) for adapter in group.adapters)
         self.asked[group.name] = [p for p in publishers if isinstance(p, AgentCheck)]
         return publishers
 
-    def _publisher(self, adapter: HaproxyAdapter | AgentCheckAdapter) -> Publisher:
+    def _publisher(self, group: GroupConfig, adapter: Adapter) -> Publisher:
+        if isinstance(adapter, HaproxyAdapter):
+            return self._haproxy(adapter)
         if isinstance(adapter, AgentCheckAdapter):
             site = (adapter.listen.host, adapter.listen.port)
             return AgentCheck(adapter.name, site, adapter.nodes)
+        return _dns(adapter) if isinstance(adapter, DnsAdapter) else _command(group, adapter)
+
+    def _haproxy(self, adapter: HaproxyAdapter) -> Publisher:
         device = self._device(adapter)
         if adapter.style == "map":
             return HaproxyMap(
@@ -547,6 +561,38 @@ class _Balancers:
                 master=_place(adapter.master) if adapter.master else None,
             )
         return self.devices[key]
+
+
+def _dns(adapter: DnsAdapter) -> Publisher:
+    from lb_probe.adapters.dns_update import DnsUpdate, Key  # 100 ms that others do not pay
+
+    tsig = adapter.tsig
+
+    def key() -> Key:
+        return Key(tsig.name, tsig.algorithm, parse_tsig_key(tsig.key_file.read_text()))
+
+    return DnsUpdate(
+        adapter.name,
+        [(server.host, server.port) for server in adapter.servers],
+        adapter.zone,
+        adapter.record,
+        adapter.nodes,
+        key,
+        ttl=int(adapter.ttl_s),
+        alias=adapter.cname,
+    )
+
+
+def _command(group: GroupConfig, adapter: CommandAdapter) -> Command:
+    return Command(
+        adapter.name,
+        group.name,
+        adapter.argv,
+        adapter.read,
+        adapter.nodes,
+        timeout_s=adapter.timeout_s,
+        poll_s=adapter.poll_s,
+    )
 
 
 def _place(socket: Path | Address) -> Path | tuple[str, int]:

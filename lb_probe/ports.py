@@ -146,6 +146,17 @@ class Watched(Protocol):
 
 
 @runtime_checkable
+class Paced(Protocol):
+    """A load balancer that costs much to ask.
+
+    Attributes:
+        poll_s: Seconds between two readings while nothing happens.
+    """
+
+    poll_s: float
+
+
+@runtime_checkable
 class Signed(Protocol):
     """A load balancer that keeps a word beside the assignment.
 

@@ -23,6 +23,7 @@ from lb_probe.ports import (
     Clock,
     Closable,
     EventSink,
+    Paced,
     Publisher,
     PublishError,
     Signed,
@@ -177,7 +178,8 @@ class Reconciler:
     async def run(self) -> None:
         """Reconcile until cancelled."""
         if not isinstance(self.publisher, Watched):
-            await self._for_ever(POLL_S)
+            publisher = self.publisher
+            await self._for_ever(publisher.poll_s if isinstance(publisher, Paced) else POLL_S)
             return
         # A hint, and no reading: it may have begun before our own last publication.
         unwatch = self.publisher.watch(lambda news: self._wake.set())

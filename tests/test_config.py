@@ -17,8 +17,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lb_probe.config import Address, Config, ConfigError, Url, load, yaml_text
-from lb_probe.config.model import HttpCheck
+from lb_probe.config.model import CommandAdapter, DnsAdapter, HttpCheck
 from lb_probe.config.schema import KEYS
+from lb_probe.config.values import parse_tsig_key
 from lb_probe.core.model import Group, Node, Role
 
 ROOT = Path(__file__).parent.parent
@@ -48,6 +49,8 @@ def make_folder(path: Path) -> Path:
     (path / "ops.token").write_text("secret\n")
     (path / "ops.token").chmod(0o640)
     (path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (path / "tsig.key").write_text("c2VjcmV0\n")
+    (path / "tsig.key").chmod(0o640)
     return path
 
 
@@ -127,6 +130,57 @@ def test_shape_is_the_group_as_the_core_knows_it(folder: Path) -> None:
         fall=5,
         require=("primary-serving", "synced"),
     )
+
+
+DNS = """
+      - type: dns
+        name: gslb
+        servers: [192.0.2.53, "[2001:db8::53]:5353", "2001:db8::54"]
+        zone: Example.com.
+        record: epmm.example.com.
+        ttl: 90s
+        nodes: {a: [192.0.2.10, "2001:DB8::A"], b: [192.0.2.11, "2001:db8::b"]}
+        tsig: {name: lb-probe, key_file: tsig.key}
+      - {type: command, name: ns, argv: [/opt/ns, move], read: [ns, read], nodes: {a: x, b: z}}
+"""
+
+
+def test_a_name_that_moves_and_programs_become_values(folder: Path) -> None:
+    group = read(folder, VALID.rstrip() + DNS).groups[0]
+    dns, command = group.adapters[2:]
+
+    assert isinstance(dns, DnsAdapter)
+    assert [str(s) for s in dns.servers] == ["192.0.2.53:53", "[2001:db8::53]:5353",
+                                             "[2001:db8::54]:53"]  # fmt: skip
+    assert (dns.zone, dns.record, dns.cname) == ("example.com", "epmm.example.com", False)
+    assert dns.nodes == {"a": ("192.0.2.10", "2001:db8::a"), "b": ("192.0.2.11", "2001:db8::b")}
+    assert (dns.tsig.algorithm, dns.tsig.key_file) == ("hmac-sha256", folder / "tsig.key")
+    assert isinstance(command, CommandAdapter)
+    assert command.argv == ("/opt/ns", "move")
+    assert (command.timeout_s, command.poll_s) == (5.0, 5.0)
+    assert group.fingerprints["a"].endswith(
+        "dns epmm.example.com at 192.0.2.53:53=192.0.2.10 2001:db8::a\ncommand ns=x"
+    )
+    assert group.times.ttl_s == 90.0
+    assert read(folder, VALID).groups[0].times.ttl_s is None
+
+
+@pytest.mark.parametrize(
+    ("text", "secret"),
+    [
+        ("c2Vj\n cmV0\n", "c2VjcmV0"),
+        ('key "lb-probe" {\n\talgorithm hmac-sha256;\n\tsecret "c2VjcmV0";\n};\n', "c2VjcmV0"),
+        ("# hmac-sha256:k:c2Vj\nkey:\n  - id: k\n    secret: c2VjcmV0\n", "c2VjcmV0"),
+    ],
+)
+def test_a_key_file_holds_the_secret_or_what_the_tools_print(text: str, secret: str) -> None:
+    assert parse_tsig_key(text) == secret
+
+
+@pytest.mark.parametrize("text", ["", "no-base64", "c2V", "secret: ;"])
+def test_a_key_file_without_a_key_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="the secret in base64"):
+        parse_tsig_key(text)
 
 
 def test_every_value_is_frozen(folder: Path) -> None:

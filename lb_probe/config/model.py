@@ -223,6 +223,9 @@ class NodeConfig(_Frozen):
     agent: AgentConfig | None = _key("only where lb-probe serves the pages", None)
 
 
+_TYPE = "haproxy, agent-check, dns or command"
+
+
 def _local(data: dict[str, Any]) -> Path | None:
     """Return the map file where the prober can write it: on the same machine, so to all looks."""
     socket, map_file = data.get("socket"), data.get("map_file")
@@ -233,7 +236,7 @@ def _local(data: dict[str, Any]) -> Path | None:
 class HaproxyAdapter(_Frozen):
     """One HAProxy, told over its runtime socket."""
 
-    type: Literal["haproxy"] = _key("haproxy or agent-check")
+    type: Literal["haproxy"] = _key(_TYPE)
     name: v.Name = _key("a name that is the only one in its group")
     socket: v.HaproxySocket = _key('a path or host:port, e.g. "/run/haproxy/admin.sock"')
     master: v.HaproxySocket | None = _key("its master socket, to see workers that leave", None)
@@ -273,7 +276,7 @@ class HaproxyAdapter(_Frozen):
 class AgentCheckAdapter(_Frozen):
     """A listener that HAProxy asks by `agent-check`, where its socket cannot be reached."""
 
-    type: Literal["agent-check"] = _key("haproxy or agent-check")
+    type: Literal["agent-check"] = _key(_TYPE)
     name: v.Name = _key("a name that is the only one in its group")
     listen: v.HostPort = _key('host:port, e.g. "0.0.0.0:9700"')
     nodes: dict[str, v.Name] = _key("a mapping of our node names to words of `agent-send`")
@@ -284,11 +287,69 @@ class AgentCheckAdapter(_Frozen):
         return (f"agent-check {self.listen}",)
 
 
-Adapter = Annotated[HaproxyAdapter | AgentCheckAdapter, Field(discriminator="type")]
+class Tsig(_Frozen):
+    """The key that updates are signed with."""
+
+    name: v.DnsName = _key("the key's name, as the server knows it")
+    algorithm: Literal["hmac-sha224", "hmac-sha256", "hmac-sha384", "hmac-sha512"] = _key(
+        "as the server knows it", "hmac-sha256"
+    )
+    key_file: v.FilePath = _key("a file that holds the secret, not readable by others")
+
+
+class DnsAdapter(_Frozen):
+    """A name that points at the node with the traffic, set by dynamic updates."""
+
+    type: Literal["dns"] = _key(_TYPE)
+    name: v.Name = _key("a name that is the only one in its group")
+    servers: tuple[v.DnsServer, ...] = _key(
+        'a list of addresses of authoritative servers, the primary first, e.g. ["192.0.2.53"]'
+    )
+    zone: v.DnsName = _key("the zone, e.g. example.com")
+    record: v.DnsName = _key("the name that moves, e.g. epmm.example.com")
+    cname: bool = _key("true for a CNAME instead of addresses", False)
+    ttl_s: v.Ttl = _key("how long resolvers may keep an answer", "30s")
+    nodes: dict[str, v.RecordValues] = _key("a mapping of our node names to their addresses")
+    tsig: Tsig = _key("the key, as name, algorithm and key_file")
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What it moves."""
+        return (f"dns {self.record} at {self.servers[0]}",)
+
+
+class CommandAdapter(_Frozen):
+    """Programs of the operator's own that move traffic and say where it goes."""
+
+    type: Literal["command"] = _key(_TYPE)
+    name: v.Name = _key("a name that is the only one in its group")
+    argv: v.Argv = _key('a list, program first, that publishes, e.g. ["/opt/lb", "move"]')
+    read: v.Argv = _key(
+        'a list, program first, that says what is in force, e.g. ["/opt/lb", "read"]'
+    )
+    timeout_s: v.Duration = _key("each run as a whole", "5s")
+    poll_s: v.Duration = _key("between two readings while all is well", "5s")
+    nodes: dict[str, v.Name] = _key("a mapping of our node names to words of the programs")
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What it moves."""
+        return (f"command {self.name}",)
+
+
+Adapter = Annotated[
+    HaproxyAdapter | AgentCheckAdapter | DnsAdapter | CommandAdapter,
+    Field(discriminator="type"),
+]
 # The models of a list whose items say their type, by the list's key.
 TYPES: dict[str, dict[str, type[BaseModel]]] = {
     "checks": CHECKS,
-    "adapters": {"haproxy": HaproxyAdapter, "agent-check": AgentCheckAdapter},
+    "adapters": {
+        "haproxy": HaproxyAdapter,
+        "agent-check": AgentCheckAdapter,
+        "dns": DnsAdapter,
+        "command": CommandAdapter,
+    },
 }
 
 
@@ -335,6 +396,7 @@ class GroupConfig(_Frozen):
             confirm_s=self.confirm_s,
             serving_deadline_s=self.serving_deadline_s,
             promotion=promotion.times if promotion else None,
+            ttl_s=max((a.ttl_s for a in self.adapters if isinstance(a, DnsAdapter)), default=None),
             has_adapters=self.act and bool(self.adapters),
         )
 
@@ -388,7 +450,8 @@ class GroupConfig(_Frozen):
         prints = {node.name: [f"url={node.url.address}"] for node in self.nodes}
         for adapter in self.adapters:
             for name, server in adapter.nodes.items():
-                prints[name] += [f"{place}={server}" for place in adapter.places]
+                said = server if isinstance(server, str) else " ".join(server)
+                prints[name] += [f"{place}={said}" for place in adapter.places]
         return {name: "\n".join(lines) for name, lines in prints.items()}
 
 

@@ -8,6 +8,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterable
 
+from lb_probe.config import dns_rules
 from lb_probe.config.address import Address, Url
 from lb_probe.config.source import Source, Spot, nearest, shown
 from lb_probe.config.values import parse_haproxy_socket, parse_path
@@ -24,6 +25,7 @@ def judge(source: Source, as_: str) -> None:
     _judge_old_names(groups)
     adapters = [a for group in groups for a in group.items("adapters")]
     _unique([place for a in adapters for place in _places(a)], "a backend or key", key=_moves)
+    dns_rules.judge(adapters, _nodes(groups))
     _unique(_agents(groups), "a node name")  # `agent --node NAME` names no group
     _judge_listeners(root, _nodes(groups))
     _judge_api(root.at("api"))
@@ -80,6 +82,7 @@ def _judge_group(group: Spot) -> None:
     _unique([a.at("name") for a in group.items("adapters")], "an adapter name")
     for adapter in group.items("adapters"):
         _judge_adapter(adapter)
+        _judge_words(adapter)
         if group.at("policy").value == "active-active":
             _judge_pool_adapter(adapter)
         if isinstance(adapter.at("nodes").value, dict):
@@ -163,6 +166,13 @@ def _judge_adapter(adapter: Spot) -> None:
         adapter.at("tls").fault("tls with a UNIX socket", "host:port as socket, or leave it out")
 
 
+def _judge_words(adapter: Spot) -> None:
+    for word in adapter.at("nodes").items():
+        if adapter.at("type").text == "command" and word.text == "none":
+            use = "another word: `read` prints none where nobody has the traffic"
+            word.fault('"none"', use)
+
+
 def _judge_roles(group: Spot, nodes: list[Spot]) -> list[str]:
     """Judge who is primary and who is candidate; return the names every adapter must know."""
     place = group.at("nodes")
@@ -203,7 +213,8 @@ def _judge_candidate(place: Spot, secondaries: list[Spot]) -> list[Spot]:
 
 
 def _judge_servers(servers: Spot, names: list[str | None], needed: list[str]) -> None:
-    _unique(servers.items(), "a server")
+    if servers.source.at(servers.where[:-1]).at("type").text != "dns":  # by their own rules
+        _unique(servers.items(), "a server")
     said = {str(spot.where[-1]): spot for spot in servers.items()}
     for name, spot in said.items():
         if None not in names and name not in names:
@@ -305,6 +316,8 @@ def _judge_files(root: Spot) -> None:
     for group in root.items("groups"):
         for adapter in group.items("adapters"):
             _judge_tls(adapter.at("tls"))
+            _judge_file(adapter.at("tsig", "key_file"), is_secret=True)
+            dns_rules.judge_key(adapter.at("tsig", "key_file"))
 
 
 def _judge_tls(tls: Spot) -> None:

@@ -3,6 +3,7 @@
 A parser takes what stands in the file and raises ValueError with the words that follow `use`.
 """
 
+import base64
 import ipaddress
 import os
 import re
@@ -10,7 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, PlainValidator, ValidationInfo
+from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from lb_probe.config.address import Address, Url, parse_host
 
@@ -141,6 +142,75 @@ def _program(value: Any) -> Any:
     return value
 
 
+# ------------------------------------------------------------------ DNS
+def parse_dns_server(text: str) -> Address:
+    """Return the place of a name server: an IP address, port 53 unless it says another."""
+    try:
+        return Address(str(ipaddress.ip_address(text)), 53)
+    except ValueError:
+        pass
+    try:
+        address = Address.parse(text)
+    except ValueError:
+        address = None
+    if address is None or address.ip is None:
+        raise ValueError("an IP address, e.g. 192.0.2.53, or with a port, e.g. 192.0.2.53:5353")
+    return address
+
+
+def parse_dns_name(text: str) -> str:
+    """Return a name in its one spelling, without the dot that ends it."""
+    host = _host_or_none(text.removesuffix("."))
+    if host is None or Address(host, 53).ip is not None:
+        raise ValueError("a DNS name, e.g. example.com")
+    return host
+
+
+def _host_or_none(text: str) -> str | None:
+    try:
+        return parse_host(text)
+    except ValueError:
+        return None
+
+
+def parse_record_value(text: str) -> str:
+    """Return what a record may point at, in its one spelling: an IP address or a host name."""
+    host = parse_host(text.removesuffix("."))
+    address = Address(host, 53).ip
+    if address is not None and (address.is_unspecified or address.is_multicast):
+        raise ValueError("the address of a node, e.g. 192.0.2.10")
+    return host
+
+
+def _record_values(value: object) -> tuple[str, ...]:
+    texts = value if isinstance(value, tuple) else (value,)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError("an address, or a list of addresses; or one name with cname: true")
+    return tuple(parse_record_value(str(text)) for text in texts)
+
+
+def _whole_seconds(seconds: float) -> float:
+    if seconds != int(seconds):
+        raise ValueError('whole seconds, e.g. "30s"')
+    return seconds
+
+
+def parse_tsig_key(text: str) -> str:
+    """Return the secret in base64 out of a key file.
+
+    It may hold the secret alone, or a key as `tsig-keygen` (BIND) or `keymgr -t` (Knot) prints it.
+    """
+    named = re.search(r"""\bsecret:?\s+["']?([A-Za-z0-9+/=]+)""", text)
+    secret = named[1] if named else "".join(text.split())
+    try:
+        raw = base64.b64decode(secret, validate=True)
+    except ValueError:
+        raw = b""
+    if not raw:
+        raise ValueError("the secret in base64, or the key as tsig-keygen or keymgr -t prints it")
+    return secret
+
+
 # ------------------------------------------------------------------ paths
 def parse_path(text: str, folder: Path) -> Path:
     """Return a path; a relative one starts at the file's folder."""
@@ -213,3 +283,13 @@ After = Annotated[float, _text(_after, _matched(f"after {_DURATION}"))]
 Percent = Annotated[int, _text(_percent, _matched("[0-9]{1,3}%"))]
 Fingerprint = Annotated[str, _text(_fingerprint)]
 SourceAddress = Annotated[str, _text(_source_address)]
+DnsServer = Annotated[Address, _text(parse_dns_server)]
+DnsName = Annotated[str, _text(parse_dns_name)]
+Ttl = Annotated[float, _duration("1s"), AfterValidator(_whole_seconds)]
+RecordValues = Annotated[
+    tuple[str, ...],
+    PlainValidator(
+        _record_values,
+        json_schema_input_type=str | Annotated[list[str], Field(min_length=1)],
+    ),
+]

@@ -255,8 +255,18 @@ def outlook(view: View) -> list[str]:
     if lines:
         return [f"cannot happen now: {line}" for line in lines]
     if situation.primary is Primary.FAIL:
-        return [_imminent(view)]
-    return [_earliest(view)]
+        return [_imminent(view), *_followers(view)]
+    return [_earliest(view), *_followers(view)]
+
+
+def _followers(view: View) -> list[str]:
+    """Say how much later clients follow than a DNS record does."""
+    if view.timing is None or view.timing.ttl_s is None:
+        return []
+    return [
+        f"clients follow up to {view.timing.ttl_s:g}s after the move, some later: resolvers keep"
+        " the old address that long (`ttl`)"
+    ]
 
 
 def _no_standby(view: View) -> list[str]:

@@ -27,6 +27,7 @@ from lb_probe.core.model import (
     Secondary,
     Seen,
 )
+from lb_probe.core.timing import Timing
 from lb_probe.core.view import AdapterStatus, View, as_json, gate_json, reason
 
 NODES = (Node("a", Role.PRIMARY), Node("b", Role.SECONDARY, candidate=True))
@@ -271,3 +272,14 @@ def test_a_documented_mode_is_told_as_it_was_said():
     odd = Observation("b", Page.HASTATUS, 99.5, 99.5, Passed(Mode.STANDBY))
     evidence = fold(shown.evidence, odd, GROUP, "b")
     assert "b: says standby, 4 in a row" in explain(replace(shown, evidence=evidence))
+
+
+def test_the_ttl_of_a_dns_name_is_added_to_when_clients_follow():
+    shown = replace(view(Saved("a")), timing=Timing(ttl_s=30.0))
+    quiet = replace(shown.decision.situation, primary=Primary.OK, secondary=Secondary.STANDBY)
+    for found in (quiet, replace(quiet, primary=Primary.FAIL)):
+        decided = replace(shown, decision=replace(shown.decision, situation=found))
+        said = outlook(decided)
+        assert len(said) == 2
+        assert said[1].startswith("clients follow up to 30s after the move, some later")
+        assert outlook(replace(decided, timing=Timing()))[1:] == []
