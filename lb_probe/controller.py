@@ -58,6 +58,7 @@ from lb_probe.recorder import Recorder
 from lb_probe.recorder import state as recorded
 
 TICK_S = 0.25
+MAKING_S = 1.0  # a group whose move is being made is looked at by time alone no more often
 STALL_S = 1.0  # a loop that was away this long has missed evidence
 CLOCK_JUMP_S = 2.0
 FIRST_LOOK_S = 3.0
@@ -573,6 +574,8 @@ class Controller:
             self._note_condition(runtime, before, decision)
         if decision.action is Action.FAIL_OVER:
             self._soon(runtime, self._fail_over)
+            if runtime.is_moving:  # it decides once more by itself, at its own moment
+                runtime.look.until = now + MAKING_S
         elif decision.action is Action.REPROBE or ev.is_doubtful(
             runtime.evidence, runtime.group, now
         ):
