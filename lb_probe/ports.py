@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from lb_probe.core.model import Event, Gate, Saved, Seen
+from lb_probe.core.notice import Notice
 
 
 class LbProbeError(Exception):
@@ -279,3 +280,14 @@ class EventSink(Protocol):
 
     def emit(self, event: Event) -> None:
         """Take one event; never blocks, never raises."""
+
+
+class Outbox(Protocol):
+    """What people are to be told, kept until every channel has taken it."""
+
+    async def put(self, *notices: Notice) -> None:
+        """Keep these, all of them or none, and have them sent; never raises.
+
+        On disk on return; only where the disk refuses they are in memory alone, and that is told.
+        A notice whose key is known is left out: to say it again after a crash does no harm.
+        """
