@@ -101,6 +101,7 @@ class Notice:
         at_wall: When it happened, UTC seconds since 1970.
         stage: What it does to `alarm`.
         alarm: What stays open until it is over, the same text from OPEN to OVER; empty for NOTE.
+        replaces: The alarm that ends because this one began: it got worse.
         severity: Where it differs from its class's own.
         group: Notices of one group reach a channel in their order; empty for the whole process.
         node: The node it is about, where it is about one.
@@ -117,6 +118,7 @@ class Notice:
     at_wall: float
     stage: Stage = Stage.NOTE
     alarm: str = ""
+    replaces: str = ""
     severity: Severity | None = None
     group: str = ""
     node: str = ""
