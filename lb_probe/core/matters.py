@@ -463,7 +463,8 @@ def _note(told: Told, entry: Entry, at: Moment, words: Words) -> Notice:
     alarm = told.alarms.get(MOVED) or told.alarms.get("condition")
     is_ack = entry.kind == "ack" and alarm is not None
     return Notice(
-        key=f"{at.teller}/{entry.number}",
+        # The number alone could come twice: an older copy of the store may be put in place.
+        key=f"{at.teller}/{entry.number}/{round(entry.at_wall * 1000)}",
         event_class=event_class,
         title=f"{at.group}: {text}",
         at_wall=entry.at_wall,

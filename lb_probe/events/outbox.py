@@ -14,6 +14,7 @@ Source: R93-R97; DESIGN section 2; facts on notifications (persistent outbox, st
 import asyncio
 import math
 import random
+import secrets
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -148,6 +149,7 @@ class Outbox:
     """The Outbox port over one file and any number of channels.
 
     Attributes:
+        id: Names this file for life; a new one never repeats the keys of one that was lost.
         memory: What tellers need to remember, by name; kept with `keep`.
         unusable: Where a file that could not be used was moved at the start; empty where none was.
         fault: Why what waits is not on disk; empty while it is.
@@ -164,6 +166,7 @@ class Outbox:
         runbook: str = "",
     ) -> None:
         """Use `open`; this only notes the parts."""
+        self.id = ""
         self.memory: dict[str, str] = {}
         self.unusable = ""
         self.source = source
@@ -206,6 +209,8 @@ class Outbox:
         if file.fault:
             told(file.fault)
         box._recall(kept)
+        box.id = box.memory.setdefault("id", secrets.token_hex(4))
+        await asyncio.shield(box._write(memory={"id": box.id}))
         return box
 
     def _recall(self, kept: Kept) -> None:
