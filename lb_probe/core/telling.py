@@ -219,6 +219,7 @@ def closed(
         at_wall=at.wall,
         stage=Stage.OVER,
         alarm=alarm.key,
+        severity=alarm.severity,
         group=at.group,
         node=alarm.node,
         why=why,

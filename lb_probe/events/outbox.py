@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from lb_probe.core.model import Event
-from lb_probe.core.notice import Notice, Severity, one_line
+from lb_probe.core.notice import Notice, Severity, Stage, one_line
 from lb_probe.events.outbox_file import KEEP_KEYS, Kept, OutboxFile, Step
 from lb_probe.ports import Channel, Clock, EventSink, Letter, NotDelivered
 
@@ -38,8 +38,7 @@ LONGEST_PAUSE_S = 60.0
 LONGEST_WAIT_S = 3_600.0  # that a receiver may ask for
 REWRITE_S = 30.0
 DRAIN_S = 3.0
-RESULTS = ("delivered", "failed", "rejected", "dropped", "expired")
-_LEAST_GRAVE = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
+_RANK = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +46,28 @@ class Route:
     """A channel and what it is told.
 
     Attributes:
+        at_least: Nothing less grave than this.
         groups: Only notices of these, and of the process as a whole; None for all.
         stand_in_s: Told only what no other channel has taken after so many seconds; None for all.
     """
 
     channel: Channel
     classes: frozenset[str]
+    at_least: Severity = Severity.INFO
     groups: frozenset[str] | None = None
     stand_in_s: float | None = None
 
     def takes(self, notice: Notice) -> bool:
         """Tell whether a notice is for this channel."""
-        if notice.event_class not in self.classes:
+        if self.groups is not None and notice.group and notice.group not in self.groups:
             return False
+        if self.channel.is_for_alarms and notice.stage in (Stage.SEEN, Stage.OVER):
+            return True  # of one that it never heard of it takes no notice
         if self.channel.is_for_alarms and not notice.alarm:
             return False
-        return self.groups is None or not notice.group or notice.group in self.groups
+        return notice.event_class in self.classes and (
+            _RANK.index(notice.weight) >= _RANK.index(self.at_least)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -287,9 +292,7 @@ class Outbox:
     def _make_room(self, line: _Line) -> None:
         if len(line.waiting) <= ROOM:
             return
-        number = min(
-            line.waiting, key=lambda n: (_LEAST_GRAVE.index(line.waiting[n].notice.gravity), n)
-        )
+        number = min(line.waiting, key=lambda n: (_RANK.index(line.waiting[n].notice.gravity), n))
         gone = line.waiting.pop(number)
         line.lost += 1
         self._report(line.name, "dropped", [gone.notice], len(line.waiting), "too many wait")

@@ -122,7 +122,7 @@ class Teller:
         self._isolated: set[str] = set()
         self._repaired: dict[tuple[str, str], Event] = {}
         self._turn = 0
-        self._cursor = 0
+        self._cursor: int | None = None
         self._notices: list[Notice] = []
         self._memory: dict[str, str] = {}
 
@@ -130,24 +130,37 @@ class Teller:
     async def open(self) -> None:
         """Go on where an earlier run was; the first one begins with what happens from now on.
 
-        Call it before anything is decided.
-
-        Raises:
-            StoreError: The history cannot be read.
+        Call it before anything is decided. A store that cannot be read is asked again later.
         """
-        newest = await self._journal.history(None, 1, Span(everything=True))
-        last = newest[-1].number if newest else 0
-        store, _, number = self._outbox.memory.get("cursor", "").partition(" ")
-        is_ours = store == self._journal.id and number.isdecimal() and int(number) <= last
-        self._cursor = int(number) if is_ours else last
-        self._memory["cursor"] = f"{self._journal.id} {self._cursor}"
         for name, text in self._outbox.memory.items():
             if name.startswith("told/"):
                 with suppress(ValidationError):
                     self._told[name.removeprefix("told/")] = _TOLD.validate_json(text)
         if self._outbox.unusable:
             self._notices.append(self._lost_outbox())
+        with suppress(StoreError):
+            await self._find_place()
         await self._keep()
+
+    async def _find_place(self) -> int:
+        """Return the number of the record that was read last.
+
+        Raises:
+            StoreError: The history cannot be read.
+        """
+        if self._cursor is None:
+            newest = await self._journal.history(None, 1, Span(everything=True))
+            last = newest[-1].number if newest else 0
+            store, _, number = self._outbox.memory.get("cursor", "").partition(" ")
+            # An older copy of the store may have been put in place, or another one.
+            is_ours = store == self._journal.id and number.isdecimal() and int(number) <= last
+            self._advance(int(number) if is_ours else last)
+        assert self._cursor is not None
+        return self._cursor
+
+    def _advance(self, number: int) -> None:
+        self._cursor = number
+        self._memory["cursor"] = f"{self._journal.id} {number}"
 
     def _lost_outbox(self) -> Notice:
         wall = self._clock.wall()
@@ -207,13 +220,13 @@ class Teller:
     async def _follow(self) -> None:
         is_more = True
         while is_more:
-            records, seen = await self._journal.after(self._cursor, KINDS, BATCH)
+            place = await self._find_place()
+            records, seen = await self._journal.after(place, KINDS, BATCH)
             for record in records:
                 if self._is_unsettled(record):
                     return
                 await self._take(record)
-                self._cursor = record.number
-                self._memory["cursor"] = f"{self._journal.id} {record.number}"
+                self._advance(record.number)
             self._cursor, is_more = seen, len(records) == BATCH
 
     def _is_unsettled(self, record: Record) -> bool:
