@@ -50,3 +50,13 @@ async def until(true, seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():
             await asyncio.sleep(0.002)
+
+
+async def settled(clock, true, seconds=3600.0):
+    """Let time pass until something is so."""
+    for _ in range(int(seconds)):
+        if true():
+            return
+        await clock.advance(1.0)
+        await asyncio.sleep(0.002)
+    raise AssertionError(f"not within {seconds:g}s")

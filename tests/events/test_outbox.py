@@ -5,22 +5,12 @@ import sqlite3
 
 import pytest
 from hand_channel import Hand, busy, notice, route
-from hand_clock import until
+from hand_clock import settled, until
 
 from lb_probe.core.notice import Severity, Stage
 from lb_probe.events import outbox as module
 from lb_probe.events.outbox_file import OutboxFile, Step, read_waiting
 from lb_probe.ports import NotDelivered
-
-
-async def settled(clock, true, seconds=3600.0):
-    """Let time pass until something is so."""
-    for _ in range(int(seconds)):
-        if true():
-            return
-        await clock.advance(1.0)
-        await asyncio.sleep(0.002)
-    raise AssertionError(f"not within {seconds:g}s")
 
 
 async def test_a_server_that_is_down_for_ten_minutes_gets_each_message_once_and_in_order(
