@@ -90,11 +90,13 @@ class Told:
 
     Attributes:
         reminded_wall: When somebody was last told that traffic is off the Primary.
+        is_awaited: A move was told, and not yet that the node serves.
     """
 
     alarms: Mapping[str, Alarm] = field(default_factory=dict)
     past: Mapping[str, Past] = field(default_factory=dict)
     reminded_wall: float = 0.0
+    is_awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)

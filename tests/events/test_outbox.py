@@ -303,7 +303,7 @@ async def test_a_file_that_vanishes_is_written_anew(running, clock, events, tmp_
         assert box.fault
         await box.put(notice("c"))
         assert not box.fault
-    assert [key for key in read_waiting(tmp_path / "outbox.db").keys] == ["a", "b", "c"]
+    assert list(read_waiting(tmp_path / "outbox.db").keys) == ["a", "b", "c"]
 
 
 async def test_a_folder_that_is_not_there_costs_the_disk_only(running, clock, tmp_path):
@@ -318,7 +318,9 @@ async def test_a_disk_that_hangs_delays_no_message(running, clock):
     async with running(route(ops)) as box:
         hangs = asyncio.Event()
         loop = asyncio.get_running_loop()
-        box._file._thread.submit(lambda: asyncio.run_coroutine_threadsafe(hangs.wait(), loop).result())
+        box._file._thread.submit(
+            lambda: asyncio.run_coroutine_threadsafe(hangs.wait(), loop).result()
+        )
         putting = asyncio.ensure_future(box.put(notice("a")))
         await settled(clock, lambda: ops.keys == ["a"])
         assert not putting.done()

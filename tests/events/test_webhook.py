@@ -1,4 +1,4 @@
-"""Letters by HTTP: signed, repeated, in the forms of others (R93, R95), and text whatever it says."""
+"""Letters by HTTP: signed, repeated, in the forms of others, and text whatever it says (R95)."""
 
 import asyncio
 import base64
@@ -180,7 +180,12 @@ async def test_a_receiver_that_hangs_or_is_not_there_names_no_secret():
     error = await refused(hook(there.url))
     assert error.is_busy
     assert "s3cret" not in str(error)
-    for url in ("ftp://127.0.0.1/s3cret", "s3cret", "http://me:s3cret@127.0.0.1/", "http://[s3cret"):
+    for url in (
+        "ftp://127.0.0.1/s3cret",
+        "s3cret",
+        "http://me:s3cret@127.0.0.1/",
+        "http://[s3cret",
+    ):
         error = await refused(hook(url))
         assert "its url cannot be used" in str(error)
         assert "s3cret" not in str(error)
