@@ -225,7 +225,7 @@ def _condition(
     condition: str, blocked: tuple[str, ...], words: Mapping[str, str], *, is_held: bool
 ) -> list[Matter]:
     row = CONDITIONS.get(condition)
-    if row is None or (is_held and condition in _MEANT):
+    if row is None:
         return []
     severity = row.severity
     if condition == "failover-blocked" and {"hold", "act"} & set(blocked):
@@ -239,6 +239,7 @@ def _condition(
             event_class=row.event_class,
             title=f"{name}: {row.title.format(**words)}",
             settle_s=row.settle_s,
+            is_meant=is_held and condition in _MEANT,
             ended=f"{name}: {row.ended.format(**words)}",
             severity=severity,
             safe=row.safe.format(**words),

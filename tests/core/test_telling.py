@@ -1,5 +1,7 @@
 """When something is told: bad news at once, good news when it lasts, nothing twice (R97)."""
 
+from dataclasses import replace
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -80,6 +82,19 @@ def test_what_changes_within_a_class_is_told_under_the_same_alarm_a_little_later
     assert w.look(1.0 + CALM_S / 4, other) == [("open", "epmm: odd")]
     assert len({n.alarm for n in w.notices}) == 1
     assert len({n.key for n in w.notices}) == 2
+
+
+def test_what_is_meant_is_no_news_and_ends_nothing_that_was_told():
+    """A hold that begins while a node is down does not say that it is up again."""
+    meant = replace(BARE, is_meant=True)
+    w = Watcher()
+    assert w.look(0.0, meant) == w.look(100.0, meant) == []
+    w.look(200.0, BARE)
+    w.look(230.0, BARE)
+    assert w.look(231.0, meant) == w.look(9999.0, meant) == []
+    assert w.look(10_000.0, DOWN) != []
+    assert w.look(10_001.0, meant) == []
+    assert [stage for stage, _ in w.look(10_001.0 + CALM_S, meant)] == ["over"]  # of the worse
 
 
 def test_a_start_tells_nothing_again():
