@@ -23,7 +23,7 @@ from lb_probe.config.notify import (
     PagerDutyChannel,
     WebhookChannel,
 )
-from lb_probe.core.notice import CLASSES, Notice, Severity, Stage, said
+from lb_probe.core.notice import CLASSES, USUAL, Notice, Severity, Stage, said
 from lb_probe.events import webhook
 from lb_probe.events.command import Command
 from lb_probe.events.dead_man import NAME as DEAD_MAN
@@ -58,8 +58,8 @@ def channel_of(config: ChannelConfig, wall: Callable[[], float]) -> Channel:
         )
     if isinstance(config, PagerDutyChannel):
         form = webhook.pagerduty(partial(read_secret, config.key_file))
-        url = _url(config.url, None)
-        return Webhook(config.name, url, form, way, is_for_alarms=True)
+        url = str(config.url) if config.url else webhook.PAGERDUTY_URL
+        return Webhook(config.name, lambda: url, form, way, is_for_alarms=True)
     assert isinstance(config, ChatChannel)
     form = webhook.slack if config.type == "slack" else webhook.teams
     return Webhook(config.name, _url(None, config.url_file), form, way)
@@ -178,13 +178,16 @@ def unheard(config: Config) -> list[str]:
         return ["notify: nobody is told anything; docs/notifications.md shows how to be woken"]
     channels = config.notify.channels
     found = []
-    for group in [g.name for g in config.groups]:
-        theirs = [c for c in channels if not c.groups or group in c.groups]
-        missing = [name for name in CLASSES if name != "test" and not _hears(theirs, name)]
+    for group in config.groups:
+        theirs = [c for c in channels if not c.groups or group.name in c.groups]
+        has_agents = any(node.agent is not None for node in group.nodes)
+        wanted = [n for n in USUAL if has_agents or CLASSES[n].by == "prober"]
+        missing = [name for name in wanted if not _hears(theirs, name)]
         if missing:
-            found.append((group, f"reach nobody: {', '.join(missing)}"))
+            found.append((group.name, f"reach nobody: {', '.join(missing)}"))
         elif len([c for c in theirs if "failed-over" in c.classes]) < 2:
-            found.append((group, "failed-over has one channel only: is it down, nobody is told"))
+            text = "failed-over has one channel only: is it down, nobody is told"
+            found.append((group.name, text))
     texts: dict[str, list[str]] = {}
     for group, text in found:
         texts.setdefault(text, []).append(group)

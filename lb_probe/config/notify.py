@@ -11,12 +11,15 @@ from lb_probe.core.notice import USUAL
 _TYPE = "mail, webhook, slack, teams, pagerduty or command"
 _CA = "PEM file of the authority; the system's when left out"
 _PROXY = "an HTTP proxy to go through"
-PAGERDUTY_URL = "https://events.pagerduty.com/v2/enqueue"
 
 
 class _Channel(Frozen):
     name: v.Name = key("a name that is the only one of all channels")
-    classes: v.EventClasses = key("what it is told; all but sync-completed when left out", USUAL)
+    classes: v.EventClasses = Field(
+        default_factory=lambda: USUAL,
+        validate_default=False,
+        description="what it is told; all but sync-completed when left out",
+    )
     at_least: Literal["info", "warning", "critical"] = key("nothing less grave is told", "info")
     groups: tuple[v.Name, ...] = key("only these groups; all when left out", ())
     stand_in_s: v.Duration | None = key("told only what no other channel took so long", None)
@@ -66,7 +69,7 @@ class PagerDutyChannel(_Http):
 
     type: Literal["pagerduty"] = key(_TYPE)
     key_file: v.FilePath = key("a file that holds the integration key, not open to others")
-    url: v.CheckUrl = key("its address; another one in the EU", PAGERDUTY_URL)
+    url: v.CheckUrl | None = key("another address of the API, as for the EU", None)
 
 
 class CommandChannel(_Channel):
@@ -78,7 +81,7 @@ class CommandChannel(_Channel):
 
 
 Channel = Annotated[
-    MailChannel | WebhookChannel | ChatChannel | PagerDutyChannel | CommandChannel,
+    MailChannel | CommandChannel | ChatChannel | PagerDutyChannel | WebhookChannel,
     Field(discriminator="type"),
 ]
 CHANNELS: dict[str, type[BaseModel]] = {

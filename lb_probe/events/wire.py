@@ -8,6 +8,7 @@ Source: docs.aiohttp.org "Client Quickstart"; RFC 9110 section 10.2.3 (Retry-Aft
 """
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
@@ -202,9 +203,16 @@ async def request(
     except TimeoutError:
         raise NotDelivered(f"no answer within {way.timeout_s:g}s", is_busy=True) from None
     except (aiohttp.ClientError, OSError) as error:
-        cause = getattr(error, "os_error", error)
-        found = one_line(getattr(cause, "strerror", None) or str(cause)) or type(error).__name__
+        found = reason_of(getattr(error, "os_error", error))
         raise NotDelivered(f"no answer: {found}", is_busy=True) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return what the system says of a failed connection, in one line, without addresses."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    return one_line(getattr(error, "strerror", None) or str(error)) or type(error).__name__
 
 
 def _wait_s(text: str, wall: float) -> float | None:
