@@ -178,16 +178,16 @@ def unheard(config: Config) -> list[str]:
         return ["notify: nobody is told anything; docs/notifications.md shows how to be woken"]
     channels = config.notify.channels
     found = []
-    for group in config.groups:
-        theirs = [c for c in channels if not c.groups or group.name in c.groups]
-        has_agents = any(node.agent is not None for node in group.nodes)
+    for one in config.groups:
+        theirs = [c for c in channels if not c.groups or one.name in c.groups]
+        has_agents = any(node.agent is not None for node in one.nodes)
         wanted = [n for n in USUAL if has_agents or CLASSES[n].by == "prober"]
         missing = [name for name in wanted if not _hears(theirs, name)]
         if missing:
-            found.append((group.name, f"reach nobody: {', '.join(missing)}"))
+            found.append((one.name, f"reach nobody: {', '.join(missing)}"))
         elif len([c for c in theirs if "failed-over" in c.classes]) < 2:
             text = "failed-over has one channel only: is it down, nobody is told"
-            found.append((group.name, text))
+            found.append((one.name, text))
     texts: dict[str, list[str]] = {}
     for group, text in found:
         texts.setdefault(text, []).append(group)
