@@ -16,12 +16,16 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from aiosmtpd.controller import Controller
 from click.testing import CliRunner
+from hand_channel import Events
+from hand_clock import until as soon
 from mail_server import MailServer
 from test_reload import Reloaded, free_port, until
 
-from lb_probe.app import notify
+from lb_probe.app import ListenError, notify
 from lb_probe.cli import cli
+from lb_probe.clock import SystemClock
 from lb_probe.config import load
+from lb_probe.core.notice import Notice
 
 A, B = "node-a", "node-b"
 
@@ -244,6 +248,35 @@ def test_notify_without_channels_says_where_to_read_on(tmp_path):
     assert "docs/notifications.md" in result.stderr
     result = CliRunner().invoke(cli, ["-c", str(file), "notify", "waiting"])
     assert result.exit_code == 1
+
+
+# ------------------------------------------------------------------ an agent's
+async def test_an_agent_tells_people_by_itself_and_errors_come_out_as_they_are(tmp_path, hook):
+    """R15: the notifier of a node needs neither the prober nor the Primary."""
+    clock, events = SystemClock(), Events()
+    text = f'  channels:\n    - {{type: webhook, name: own, url: "{hook.url}"}}\n'
+    config = load(file_of(tmp_path, text), as_="client")
+    state = tmp_path / "b.state.json"
+    told = Notice("b/sync/7", "sync-failed", "b: synchronization failed", clock.wall(), node="b")
+
+    async with notify.agent_outbox(config, state, "b", clock, events) as box:
+        await box.put(told)
+        await box.put(told)
+    assert [n["title"] for n in hook.told("sync-failed")] == ["b: synchronization failed"]
+    assert hook.requests[0][1]["source"].startswith("agent b on ")
+    assert (tmp_path / "b.state.json.outbox.db").exists()
+
+    async def broken():
+        async with notify.agent_outbox(config, state, "b", clock, events) as box:
+            box.run = None  # breaks, and ends nothing
+            await soon(lambda: events.named("part.crashed"))
+            raise ListenError("taken")
+
+    with pytest.raises(ListenError, match="taken"):
+        await broken()
+    silent = load(file_of(tmp_path, "  channels: []\n"), as_="client")
+    async with notify.agent_outbox(silent, state, "b", clock, events) as box:
+        assert box is None
 
 
 # ------------------------------------------------------------------ who is told nothing

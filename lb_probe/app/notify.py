@@ -23,6 +23,7 @@ from lb_probe.config.notify import (
     PagerDutyChannel,
     WebhookChannel,
 )
+from lb_probe.core.model import Event
 from lb_probe.core.notice import CLASSES, USUAL, Notice, Severity, Stage, said
 from lb_probe.events import webhook
 from lb_probe.events.command import Command
@@ -37,6 +38,7 @@ from lb_probe.history import iso_ms
 from lb_probe.ports import Channel, Clock, EventSink, Invalid, Letter, NotDelivered, NotFound
 
 Routes = dict[ChannelConfig, Route]
+RESTART_PAUSE_S = 1.0
 
 
 # ------------------------------------------------------------------ from the file to the parts
@@ -152,6 +154,8 @@ async def agent_outbox(
 ) -> AsyncIterator[Outbox | None]:
     """Yield what an agent tells people by, running; None where the file tells nobody.
 
+    What is raised inside comes out as it is; what breaks in the outbox ends no agent.
+
     Args:
         state: The agent's state file; the outbox is beside it.
     """
@@ -161,14 +165,30 @@ async def agent_outbox(
         return
     file = state.with_name(f"{state.name}.outbox.db")
     box = await open_outbox(config, file, f"agent {node}", routes.values(), clock, events)
+    raised: Exception | None = None
     try:
         async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(box.run())
-            yield box
-            await box.drain()
+            running = tasks.create_task(_kept_running(box, clock, events))
+            try:
+                yield box
+                await box.drain()
+            except Exception as error:
+                raised = error
             running.cancel()
     finally:
         await box.close()
+    if raised is not None:
+        raise raised
+
+
+async def _kept_running(box: Outbox, clock: Clock, events: EventSink) -> None:
+    while True:
+        try:
+            await box.run()
+        except Exception as error:
+            fields = {"part": "outbox", "detail": f"{type(error).__name__}: {error}"}
+            events.emit(Event("part.crashed", fields=fields))
+        await clock.sleep(RESTART_PAUSE_S)
 
 
 # ------------------------------------------------------------------ who is told nothing
