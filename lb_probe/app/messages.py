@@ -17,7 +17,7 @@ from lb_probe.events.metrics import Metrics
 from lb_probe.events.outbox import Outbox
 from lb_probe.events.teller import Teller
 from lb_probe.groups import Groups
-from lb_probe.ports import Clock
+from lb_probe.ports import Clock, EventSink
 from lb_probe.store.sqlite import SqliteStore
 
 
@@ -25,14 +25,22 @@ class Messages:
     """What tells people, from one reading of the file to the next.
 
     Args:
+        events: What happens to the groups.
+        notified: Takes what becomes of messages.
         trouble: Says why the work does not go on; empty while it does.
     """
 
     def __init__(
-        self, clock: Clock, events: Fanout, metrics: Metrics, trouble: Callable[[], str]
+        self,
+        clock: Clock,
+        events: Fanout,
+        notified: EventSink,
+        metrics: Metrics,
+        trouble: Callable[[], str],
     ) -> None:
         self._clock = clock
         self._events = events
+        self._notified = notified
         self._metrics = metrics
         self._trouble = trouble
         self._routes: Routes = {}
@@ -61,7 +69,7 @@ class Messages:
         if self._outbox is None and self._routes:
             routes = self._routes.values()
             self._outbox = await open_outbox(
-                config, outbox_file(config), "prober", routes, self._clock, self._events
+                config, outbox_file(config), "prober", routes, self._clock, self._notified
             )
             assert self._made is not None
             self._teller = self._made(self._outbox)

@@ -113,7 +113,9 @@ class Prober:
         self._clock = SystemClock()
         self._metrics = Metrics(self._clock.wall)
         self._systemd = Systemd()
-        self._events = Fanout(self._metrics.emit, Log().emit, self._systemd.emit, *_die_at())
+        sinks = (self._metrics.emit, Log().emit, *_die_at())
+        self._events = Fanout(*sinks, self._systemd.emit)
+        self._notified = Fanout(*sinks)  # of messages: they are of all groups, and not streamed
         self._progress = _Progress(self._clock.monotonic())
         self._broken: Exception | None = None
         self._config_fault = ""
@@ -146,7 +148,7 @@ class Prober:
         stack.push_async_callback(self._close_asked)
         for asked in chain.from_iterable(self._balancers.asked.values()):
             await start_asked(asked)
-        self._messages = Messages(self._clock, events, self._metrics, self._trouble)
+        self._messages = Messages(self._clock, events, self._notified, self._metrics, self._trouble)
         stack.push_async_callback(self._messages.close)
         # Before anything is decided: what is saved from here on is told, whenever we are killed.
         await self._messages.open(config, self._groups, store, lambda: self._config_fault)
