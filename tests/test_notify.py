@@ -159,6 +159,14 @@ def test_channels_that_hang_delay_no_decision_and_no_end(stand, hook, deaf, tmp_
     waiting = CliRunner().invoke(cli, ["notify", "waiting", "-c", str(demo.config), "-o", "json"])
     kept = json.loads(waiting.stdout)["waiting"]
     assert {one["channel"] for one in kept} == {"slow", "mail", "siren"}
+
+    def only_hook(content):
+        del content["notify"]["channels"][:3]
+
+    assert pair.change(only_hook)["event"] == "config.reloaded"
+    until(lambda: not pair.metric('notifications_waiting{channel="slow"}'), "it is forgotten")
+    demo.act("ack")
+    until(lambda: hook.told("acknowledged"), "the channel that stayed goes on")
     prober = demo.children["prober"]
     began = time.monotonic()
     prober.terminate()
