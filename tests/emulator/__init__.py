@@ -161,6 +161,8 @@ class Emulator:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+        if mistakes := [each for listener in self._listeners for each in listener.mistakes]:
+            raise ExceptionGroup("the emulator made mistakes", mistakes)
 
     # ------------------------------------------------------------ configure, on all units alike
     def configure(self, method: str, path: str, body: Any = None) -> None:

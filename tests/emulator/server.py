@@ -28,6 +28,7 @@ class Listener:
         self._unit = unit
         self._common = common
         self.call_s = call_s
+        self.mistakes: list[Exception] = []
         self._gone = asyncio.Event()
 
     @contextlib.asynccontextmanager
@@ -87,6 +88,10 @@ class Listener:
             status = 200
         except Refusal as refusal:
             status, content = _of(refusal)
+        except Exception as mistake:
+            # The emulator's own: told when it is left, so that it never passes for the device's.
+            self.mistakes.append(mistake)
+            status, content = 500, "a mistake of the emulator"
         if isinstance(content, dict) and content.get("code") == TASK_ACCEPTED:
             status = TASK_ACCEPTED
         if fault is not None and fault.answer is not None:
