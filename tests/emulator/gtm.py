@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from emulator.errors import Refusal, not_found, refused
-from emulator.ltm import demand_folder
+from emulator.folders import demand_folder
 from emulator.names import FullPath, Place, gtm_member_path
 from emulator.schema import TEXT, Field, Kind, Write, number, switch, words
 
@@ -231,9 +231,9 @@ class VirtualKind(FlaggedKind):
 def take_out(config: "Configuration", gone: Place) -> None:
     """Delete the members of pools that are a virtual server, or one of a server."""
     for place in list(config.objects):
-        if place[:2] == ("gtm", "pool") and place[2] in ADDRESS_RECORDS and len(place) == 6:
-            if virtual_of(gtm_member_path(place[-1]))[: len(gone)] == gone:
-                config.delete(place)
+        is_member = place[:2] == ("gtm", "pool") and place[2] in ADDRESS_RECORDS and len(place) == 6
+        if is_member and virtual_of(gtm_member_path(place[-1]))[: len(gone)] == gone:
+            config.delete(place)
 
 
 class MemberKind(FlaggedKind):

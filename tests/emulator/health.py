@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from emulator.ltm import POOL, monitors_of
+from emulator.ltm import POOL
+from emulator.monitors import monitors_of
 from emulator.names import Place, full_path, split_member
 
 if TYPE_CHECKING:
