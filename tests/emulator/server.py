@@ -24,10 +24,9 @@ TASK_ACCEPTED = 202
 class Listener:
     """The web server of one unit."""
 
-    def __init__(self, unit: Unit, common: Faults, call_s: float) -> None:
+    def __init__(self, unit: Unit, common: Faults) -> None:
         self._unit = unit
         self._common = common
-        self.call_s = call_s
         self.mistakes: list[Exception] = []
         self._gone = asyncio.Event()
 
@@ -36,7 +35,7 @@ class Listener:
         """Serve until the block is left, and give the port."""
         app_log = logging.getLogger("emulator.access")
         runner = web.ServerRunner(
-            web.Server(self._handle, access_log=None, logger=app_log, handler_cancellation=True),
+            web.Server(self._handle, access_log=None, logger=app_log),
             shutdown_timeout=0.1,
         )
         await runner.setup()
@@ -61,17 +60,24 @@ class Listener:
             return self._cut(request)
         fault = self._unit.faults.take(asked.method, raw_path)
         fault = fault or self._common.take(asked.method, raw_path)
-        wait_s = self.call_s + (fault.delay_s if fault else 0)
-        if wait_s:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), wait_s)
+        if not await self._waited(self._unit.call_s + (fault.delay_s if fault else 0)):
+            return self._cut(request)
         status, content = self._answer(asked, fault)
         self._unit.log.append(
             Seen(asked.method, raw_path, status, _read(body), fault.name if fault else "")
         )
+        if fault is not None and not await self._waited(fault.reply_s):
+            return self._cut(request)
         if fault is not None and fault.cut:
             return self._cut(request)
         return await self._reply(request, status, content, fault.spoil if fault else "")
+
+    async def _waited(self, seconds: float) -> bool:
+        """Wait, and tell whether the emulator is still there."""
+        if seconds:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), seconds)
+        return not self._gone.is_set()
 
     def _cut(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.transport is not None:
