@@ -253,7 +253,8 @@ class NodeKind(Kind):
         values = config.objects[place]
         if "address" not in values:
             raise refused(400, "one or more properties must be specified")
-        if not is_address(str(values["address"])):
+        is_name = values["address"] in ("any", "any6") and "tmName" in body.get("fqdn", {})
+        if not is_name and not is_address(str(values["address"])):
             raise refused(400, f'invalid property value "address":"{values["address"]}"')
 
     def deleting(self, config: "Configuration", place: Place) -> None:

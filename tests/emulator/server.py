@@ -64,7 +64,7 @@ class Listener:
             return self._cut(request)
         status, content = self._answer(asked, fault)
         self._unit.log.append(
-            Seen(asked.method, raw_path, status, _read(body), fault.name if fault else "")
+            Seen(asked.method, raw_path, status, _seen(body), fault.name if fault else "")
         )
         if fault is not None and not await self._waited(fault.reply_s):
             return self._cut(request)
@@ -151,8 +151,12 @@ def _of(refusal: Refusal | None) -> tuple[int, Any]:
     return (refusal.status, refusal.body) if refusal is not None else (200, "")
 
 
-def _read(body: bytes) -> Any:
+def _seen(body: bytes) -> Any:
+    """Return a body for the log: read, and without a password."""
     try:
-        return json.loads(body) if body else None
+        read = json.loads(body) if body else None
     except ValueError:
         return body
+    if isinstance(read, dict):
+        read.pop("password", None)
+    return read

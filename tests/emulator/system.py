@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 from emulator.errors import not_found, not_registered, refused
-from emulator.names import Place, link_of
+from emulator.names import Place, link_of, numbers
 from emulator.pair import stats_of
 from emulator.shell import Shell
 
@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from emulator.unit import Unit
 
 Json = dict[str, Any]
+FIRST_WITH_READY = (13, 1)
 MODULES = ("afm", "apm", "asm", "avr", "gtm", "ilx", "lc", "ltm", "pem", "vcmp")
 
 
@@ -48,7 +49,7 @@ class System:
                 return self._provision(tuple(name))
             case ("sys", "version"):
                 return self._version()
-            case ("sys", "ready"):
+            case ("sys", "ready") if numbers(self._unit.version) >= FIRST_WITH_READY:
                 return self._ready(is_up)
             case ("sys", "mcp-state"):
                 return self._mcp_state(is_up)

@@ -20,7 +20,7 @@ from emulator.roles import demand_right
 from emulator.stats import Statistics
 from emulator.system import System
 from emulator.transactions import Command, Transactions
-from emulator.wire import Condition, Request, Seen
+from emulator.wire import TAG, TAGS, Condition, Request, Seen
 
 Json = dict[str, Any]
 
@@ -176,6 +176,8 @@ class Unit:
             return self.logins.login(request.json())
         self._demand_rest()
         segments = segments_of(request.raw_path)
+        if any(TAG.search(segment) for segment in segments):
+            raise refused(400, TAGS)
         user = self.logins.who(request.headers, request.raw_path)
         if self.condition is Condition.RESTJAVAD_STARTING or segments[:1] != ("mgmt",):
             raise not_registered(request.raw_path)
