@@ -75,7 +75,8 @@ class Health:
 
     def reset(self, config: "Configuration") -> None:
         """Start anew, as after a reboot: everything is checking, no latch is left."""
-        self._verdicts.clear()
+        now = self._now()
+        self._verdicts = {p: Verdict("checking", now) for p in config.objects if is_member(p)}
         self.config = config
 
     def handle(self, event: "Happened") -> None:

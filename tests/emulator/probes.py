@@ -20,7 +20,6 @@ if TYPE_CHECKING:
     from emulator import Emulator
 
 FIRST_BYTES = 5120
-PATIENCE_S = 2.0
 
 
 def matches(recv: str, answer: bytes) -> bool:
@@ -30,10 +29,15 @@ def matches(recv: str, answer: bytes) -> bool:
 
 
 class Prober:
-    """Asks the members of all pools of LTM, on behalf of both units."""
+    """Asks the members of all pools of LTM, on behalf of both units.
 
-    def __init__(self, emulator: "Emulator") -> None:
+    Args:
+        patience_s: How long one answer may take.
+    """
+
+    def __init__(self, emulator: "Emulator", patience_s: float = 2.0) -> None:
         self._emulator = emulator
+        self._patience_s = patience_s
         self._failures: dict[str, int] = {}
 
     async def look(self) -> None:
@@ -47,8 +51,15 @@ class Prober:
                 monitors = [config.objects[m] | {"type": m[2]} for m in monitors_of(config, rule)]
                 if monitors:
                     service = f"{config.objects[member]['address']}:{port}"
-                    found = [await is_well(each, address, port) for each in monitors]
+                    found = [await self._ask(each, address, port) for each in monitors]
                     self._note(service, all(found), monitors[0])
+
+    async def _ask(self, monitor: dict[str, Any], address: str, port: int) -> bool:
+        try:
+            async with asyncio.timeout(self._patience_s):
+                return await is_well(monitor, address, port)
+        except (OSError, TimeoutError):
+            return False
 
     def _note(self, service: str, is_up: bool, monitor: dict[str, Any]) -> None:
         self._failures[service] = 0 if is_up else self._failures.get(service, 0) + 1
@@ -59,20 +70,20 @@ class Prober:
 
 
 async def is_well(monitor: dict[str, Any], address: str, port: int) -> bool:
-    """Ask one member once, as one monitor does."""
+    """Ask one member once, as one monitor does.
+
+    Raises:
+        OSError: It is not there.
+    """
+    reader, writer = await asyncio.open_connection(address, port, ssl=_tls(monitor["type"]))
     try:
-        async with asyncio.timeout(PATIENCE_S):
-            reader, writer = await asyncio.open_connection(address, port, ssl=_tls(monitor["type"]))
-            try:
-                recv = monitor.get("recv", "")
-                if not monitor.get("send") and not recv:
-                    return True
-                writer.write(request_of(monitor.get("send", "")))
-                return await _finds(reader, recv)
-            finally:
-                writer.close()
-    except (OSError, TimeoutError):
-        return False
+        recv = monitor.get("recv", "")
+        if not monitor.get("send") and not recv:
+            return True
+        writer.write(request_of(monitor.get("send", "")))
+        return await _finds(reader, recv)
+    finally:
+        writer.close()
 
 
 def _tls(kind: str) -> ssl.SSLContext | None:
