@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -29,6 +30,7 @@ class Listener:
         self._common = common
         self.mistakes: list[Exception] = []
         self._gone = asyncio.Event()
+        self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
 
     @contextlib.asynccontextmanager
     async def listening(self, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
@@ -47,8 +49,14 @@ class Listener:
         finally:
             self._gone.set()
             await runner.cleanup()
+            # A farewell of TLS would wait for clients that are gone without one.
+            for transport in self._transports:
+                transport.abort()
+            await asyncio.sleep(0)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.transport is not None:
+            self._transports.add(request.transport)
         body = await request.read()
         raw_path, _, query = request.raw_path.partition("?")
         asked = Request(request.method, raw_path, query, request.headers, body)
