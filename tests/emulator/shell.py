@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from emulator.unit import Unit
 
 Json = dict[str, Any]
+SAVED = "Saving running configuration...\n  /config/bigip.conf\n  /config/bigip_base.conf\n"
 SERVICES = {443: "https", 80: "http"}
 
 
@@ -77,7 +78,7 @@ class Shell:
 
     def _save(self) -> str:
         self._unit.save()
-        return ""
+        return SAVED
 
     def _version(self) -> str:
         return (
