@@ -45,6 +45,7 @@ class Shim:
     @staticmethod
     def pytest_configure() -> None:
         pytest.config = _Config()  # type: ignore[attr-defined]
+        pytest.symbols = None  # type: ignore[attr-defined]
         sys.modules.setdefault("mock", unittest.mock)
 
 

@@ -29,6 +29,8 @@ In a test:
         a.member("/Common/epmm", "/Common/192.0.2.10:443")["state"]   # what GET would show
         a.saves, b.pair.sync_status()                              # 1, "In Sync"
         a.reboot()                                                 # what was not saved is lost
+        a.stats.connections["/Common/192.0.2.10:443"] = 5          # still open, whatever its state
+        bigip.drop_connections()                                   # what clients keep is stale now
         a.restart_mcpd(); a.condition = Condition.RESTJAVAD_DOWN   # phases; see `unit.Condition`
         [(seen.method, seen.raw_path, seen.status) for seen in a.log]
 
@@ -165,6 +167,11 @@ class Emulator:
         await self._stack.aclose()
         if mistakes := [each for listener in self._listeners for each in listener.mistakes]:
             raise ExceptionGroup("the emulator made mistakes", mistakes)
+
+    def drop_connections(self) -> None:
+        """Close all connections that clients keep for later, without a word."""
+        for listener in self._listeners:
+            listener.drop()
 
     # ------------------------------------------------------------ configure, on all units alike
     def configure(self, method: str, path: str, body: Any = None) -> None:

@@ -58,6 +58,13 @@ class Configuration:
             raise kind_of(place).missing(place)
         return self.objects[place]
 
+    def demand(self, place: Place, *, whole: bool) -> None:
+        """Refuse what is about an object that is not there, or about a collection of one."""
+        if whole:
+            self._demand_parent((*place, ""))
+        else:
+            self.get(place)
+
     def _demand_parent(self, place: Place) -> None:
         parent = place[:-2]
         if len(parent) > 1 and _find(parent[:-1]) and parent not in self.objects:

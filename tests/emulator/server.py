@@ -50,9 +50,13 @@ class Listener:
             self._gone.set()
             await runner.cleanup()
             # A farewell of TLS would wait for clients that are gone without one.
-            for transport in self._transports:
-                transport.abort()
+            self.drop()
             await asyncio.sleep(0)
+
+    def drop(self) -> None:
+        """Close every connection that was used and waits for more, as a restart of httpd does."""
+        for transport in list(self._transports):
+            transport.abort()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.transport is not None:

@@ -261,8 +261,7 @@ class Unit:
         deep = options.get("expandSubcollections") == ["true"]
         if not is_collection:
             return selected(self._renderer.one(config, self.health, place, deep=deep), options)
-        if len(place) > 2 and config.objects:
-            config.get((*place[:-1],)) if _has_parent(place) else None
+        config.demand(place, whole=True)
         out = self._renderer.collection(config, self.health, place, deep=deep)
         if "items" in out:
             kept = [i for i in out["items"] if in_partition(i, options)]
@@ -277,10 +276,3 @@ class Unit:
 def _answer_of(answer: Refusal | None) -> Refusal:
     assert answer is not None
     return answer
-
-
-def _has_parent(collection: Place) -> bool:
-    try:
-        return not placed(collection[:-1])[1]
-    except Refusal:
-        return False
