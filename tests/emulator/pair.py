@@ -116,6 +116,22 @@ class Pair:
             self._copying.append(_Copying(source, self.clock.now() + self.sync_s, is_dns=False))
         return {"kind": "tm:cm:runstate", **body}
 
+    def force(self, unit: "Unit", body: Any) -> Json:
+        """Answer POST /mgmt/tm/sys/failover: a unit gives way, goes offline, or comes back."""
+        given = body if isinstance(body, dict) else {}
+        words = {
+            key for key in ("standby", "offline", "online") if given.get(key, False) is not False
+        }
+        words |= set(str(given.get("utilCmdArgs", "")).split()[:1])
+        if given.get("command") != "run" or len(words) != 1:
+            raise refused(400, "one or more properties must be specified")
+        unit.is_forced_offline = words == {"offline"}
+        if words != {"online"}:
+            unit.fail_over()
+        elif not any(other.is_active for other in self.units):
+            unit.is_active = True
+        return {"kind": "tm:sys:failover:runstate", **given}
+
     def sync_status(self) -> str:
         if len(self.units) < 2:
             return "Standalone"
@@ -240,6 +256,16 @@ def merged(old: Configuration, new: Configuration, *, is_dns: bool) -> Configura
     out.generation += 1
     out.generations = {p: old.generations.get(p, out.generation) for p in out.objects}
     return out
+
+
+def failover_line(unit: "Unit") -> Json:
+    """Answer GET /mgmt/tm/sys/failover: one line, as tmsh prints it."""
+    word = unit.failover_state.lower().replace(" ", "_")
+    return {
+        "kind": "tm:sys:failover:failoverstats",
+        "selfLink": link_of(("sys", "failover"), unit.version),
+        "apiRawValues": {"apiAnonymous": f"Failover {word} for 0d 01:00:00\n"},
+    }
 
 
 def stats_of(place: Place, version: str, entries: Json) -> Json:

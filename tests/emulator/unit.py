@@ -72,11 +72,13 @@ class Unit:
     @property
     def failover_state(self) -> str:
         if self.is_forced_offline:
-            return "FORCED OFFLINE"
+            return "FORCED OFFLINE"  # no recording has this one: `failoverState` is forced-offline
         return "ACTIVE" if self.is_active else "STANDBY"
 
     def fail_over(self) -> None:
-        """Give the traffic group to the other unit."""
+        """Give the traffic group to the other unit, where there is one."""
+        if self.is_forced_offline:
+            self.is_active = False
         for peer in self.pair.peers(self):
             if peer.is_there and not peer.is_forced_offline:
                 self.is_active, peer.is_active = False, True
@@ -122,6 +124,10 @@ class Unit:
         trial = self.running.copy()
         write(trial, method, place, is_collection, body)
         self._take(trial)
+
+    def load(self) -> None:
+        """Run what was saved, without a reboot."""
+        self.adopt(self.saved.copy())
 
     def save(self) -> None:
         self.saved = self.running.copy()
