@@ -12,10 +12,10 @@ In a test:
             yield emulator
 
     async def test_something(bigip):
-        bigip.urls                          # ["https://127.0.0.1:40001", "https://127.0.0.1:40002"]
-        bigip.ca_file                       # a PEM file with the CA that signed the certificates
-        bigip.user, bigip.password       # "lb-probe", "probe-secret" (a resource-admin); also known
-                                         # are admin/secret, and manager, operator and guest with
+        bigip.urls                       # ["https://127.0.0.1:40001", "https://127.0.0.1:40002"]
+        bigip.ca_file                    # a PEM file with the CA that signed the certificates
+        bigip.user, bigip.password       # "lb-probe", "probe-secret", a resource-admin; there are
+                                         # admin/secret, and manager, operator and guest with
                                          # manager-secret and so on: `roles.py` has what they may
         a, b = bigip.unit(0), bigip.unit(1)
         a.fail_over()                                              # b is active now
@@ -31,7 +31,7 @@ In a test:
         a.reboot()                                                 # what was not saved is lost
         a.stats.connections["/Common/192.0.2.10:443"] = 5          # still open, whatever its state
         bigip.drop_connections()                                   # what clients keep is stale now
-        a.restart_mcpd(); a.condition = Condition.RESTJAVAD_DOWN   # phases; see `unit.Condition`
+        a.restart_mcpd(); a.condition = Condition.RESTJAVAD_DOWN   # phases: `wire.Condition`
         [(seen.method, seen.raw_path, seen.status) for seen in a.log]
 
 `Emulator.pair(tls=False)` speaks plain HTTP, which no third-party client does; `call_s=0.01` makes
@@ -47,14 +47,23 @@ and `gtm.py`. What a device refuses is refused here: a value of `state` or `sess
 device may write, an unknown property, a monitor or virtual server that is not there, a name whose
 `%` is not encoded.
 
-Known, from recordings of devices: the shapes of all answers; tokens, their lifetime and limit;
-states as they are read back; transactions; the texts of most errors.
-Guessed: the texts of refusals of an unknown property, of both flags at once, of a lapsed
-transaction and of a token's timeout out of bounds; that `user-up` after `user-down` begins with
-`checking`; that enabling a member that already is enabled releases manual resume (the other guess:
-`unit.health.is_latch_strict = True`); that the peer does not save what a sync brought
-(`shared.is_saved_by_sync`); which writes an operator's role covers; how long a restart of mcpd
-takes.
+Known, from recordings of devices, F5's code and its functional tests: the shapes of all answers;
+tokens, their lifetime and limit; states as they are read back; transactions; failover, save and
+load; the texts of most errors. From other people's reports: the phases of restarts, what `ready`
+says, that forced offline stops the monitor, that members and monitors are not mixed with states in
+a transaction, syncs that do nothing.
+
+Guessed, and to be chosen where there is a name:
+
+* texts: an unknown or read-only property, both flags at once, a lapsed transaction, a token's
+  timeout out of bounds, a monitor that is not there, states mixed with members
+* enabling a member that already is enabled releases manual resume; the other guess:
+  `unit.health.is_latch_strict = True`
+* the peer does not save what a sync brought; `shared.is_saved_by_sync = True`
+* mixed transactions fail on every version; `unit.transactions.is_mixing_refused = False`
+* a manager may save and not sync; an operator may neither: `roles.MAY`
+* an encoded slash is not found; users without the role of an administrator need a token
+* how long anything takes: `monitor_s`, `shared.sync_s`, `restart_mcpd(...)`, `call_s`
 """
 
 import asyncio
