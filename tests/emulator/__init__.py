@@ -20,6 +20,7 @@ In a test:
         a, b = bigip.unit(0), bigip.unit(1)
         a.fail_over()                                              # b is active now
         b.call_s = 0.5                                             # each call to b takes this long
+        a.save_s = 2.0                                             # and saving this one
         a.faults.next(faults.cut_after(), method="PATCH", path="/transaction/")
         bigip.faults.next(faults.spurious_401(), times=2)          # on whichever unit is asked
         bigip.world.set("192.0.2.10:443", False)                   # its monitors fail from now on

@@ -51,6 +51,7 @@ class Pair:
         dns_sync_s: How long until a change of DNS is on the peer.
         is_saved_by_sync: The peer saves what it was given. Unknown of the device; the harder way
             is the default.
+        is_auto_sync: The group syncs by itself; nobody has to ask for it.
         loses_syncs: So many syncs are answered with 200 and do nothing.
         is_linked: The units reach each other.
     """
@@ -60,6 +61,7 @@ class Pair:
     sync_s: float = 0.05
     dns_sync_s: float = 0.05
     is_saved_by_sync: bool = False
+    is_auto_sync: bool = False
     loses_syncs: int = 0
     is_linked: bool = True
     units: list["Unit"] = field(default_factory=list)
@@ -97,6 +99,8 @@ class Pair:
             self._copying.append(_Copying(unit, self.clock.now() + self.dns_sync_s, is_dns=True))
         if any(place[0] != "gtm" for place in places):
             self._pending = True
+            if self.is_auto_sync:
+                self._copying.append(_Copying(unit, self.clock.now() + self.sync_s, is_dns=False))
 
     # ------------------------------------------------------------ requests
     def command(self, unit: "Unit", body: Any) -> Json:
@@ -232,7 +236,7 @@ class Pair:
                 "generation": 1,
                 "selfLink": link_of(place, unit.version),
                 "asmSync": "disabled",
-                "autoSync": "disabled",
+                "autoSync": "enabled" if self.is_auto_sync else "disabled",
                 "fullLoadOnSync": "false",
                 "incrementalConfigSyncSizeMax": 1024,
                 "networkFailover": "enabled",

@@ -78,7 +78,9 @@ class Listener:
         self._unit.log.append(
             Seen(asked.method, raw_path, status, _seen(body), fault.name if fault else "")
         )
-        if fault is not None and not await self._waited(fault.reply_s):
+        is_save = asked.method == "POST" and raw_path.rstrip("/").endswith("/sys/config")
+        reply_s = (fault.reply_s if fault else 0) + (self._unit.save_s if is_save else 0)
+        if not await self._waited(reply_s):
             return self._cut(request)
         if fault is not None and fault.cut:
             return self._cut(request)

@@ -37,6 +37,7 @@ class Unit:
         log: Every request that was answered, and how.
         faults: What goes wrong on this unit alone.
         call_s: Each call takes at least this long.
+        save_s: Saving takes this long, and the answer to it comes only then.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Unit:
         self.log: list[Seen] = []
         self.saves = 0
         self.call_s = 0.0
+        self.save_s = 0.0
         self._renderer = Renderer(version)
         self._later: list[tuple[float, Condition]] = []
 

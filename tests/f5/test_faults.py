@@ -180,6 +180,10 @@ async def test_a_slow_unit_is_slow_for_each_call(bigip: Emulator, rest: Rest) ->
     began = loop.time()
     await rest.ask("GET", POOL)
     assert loop.time() - began >= 0.05
+    bigip.unit(0).call_s, bigip.unit(0).save_s = 0, 0.05
+    began = loop.time()
+    await rest.ask("POST", "sys/config", {"command": "save"})
+    assert loop.time() - began >= 0.05
 
 
 async def test_connections_that_were_kept_are_stale(bigip: Emulator) -> None:

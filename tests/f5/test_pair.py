@@ -202,6 +202,16 @@ async def test_a_unit_is_told_to_give_way_and_comes_back(
     assert raw.startswith("Failover active")
 
 
+async def test_a_group_may_sync_by_itself(bigip: Emulator, units: tuple[Rest, Rest]) -> None:
+    a, b = units
+    bigip.shared.is_auto_sync = True
+    assert (await a.get("cm/device-group/dg1"))["autoSync"] == "enabled"
+    await a.patch(OLD, OFFLINE)
+    bigip.clock.advance(1)
+    assert await b.states(OLD) == ("user-down", "user-disabled")
+    assert await says(a, "cm/sync-status") == "In Sync"
+
+
 async def test_loading_brings_back_what_was_saved(rest: Rest) -> None:
     await rest.patch(OLD, OFFLINE)
     assert (await rest.ask("POST", "sys/config", {"command": "load"})).status == 200
