@@ -59,7 +59,7 @@ $(CLIENTS)/.done: requirements/f5-clients.txt
 	touch $@
 
 test-f5-clients: $(VENV)/.dev $(CLIENTS)/.done
-	$(BIN)/pytest -q -n 2 tests/f5 tests/f5_ansible.py
+	$(BIN)/pytest -q tests/f5 tests/f5_ansible.py
 	$(BIN)/python tests/f5_controls.py
 	$(if $(F5_TESTS),PYTHONPATH=tests $(BIN)/python tests/f5_functional.py $(F5_TESTS),@echo "F5's own tests: not run, F5_TESTS names no checkout")
 

@@ -36,10 +36,12 @@ In a test:
         [(seen.method, seen.raw_path, seen.status) for seen in a.log]
 
 `Emulator.pair(tls=False)` speaks plain HTTP, which no third-party client does; `call_s=0.01` makes
-each call take 10 ms; `monitor_s` is how long a monitor says `checking`; `Emulator.single()` is one
-box; `bigip.shared` has what the units share (delays of a sync, the link between them). Blocking
-clients run in a thread beside the test's loop, `await asyncio.to_thread(...)`, or the emulator
-does: `with emulator_in_thread() as bigip:`. For clients that are no Python:
+each call take 10 ms; `monitor_s` is how long a monitor says `checking`; `is_still=True` stops the
+device's clock, so that a test says when a monitor has looked or a sync has arrived, however slow the
+machine is; `Emulator.single()` is one box; `bigip.shared` has what the units share (delays of a
+sync, the link between them). Blocking clients run in a thread beside the test's loop, `await
+asyncio.to_thread(...)`, or the emulator does: `with emulator_in_thread() as bigip:`. For clients that
+are no Python:
 
     PYTHONPATH=tests python -m emulator --port 8443 --port 8444
 
@@ -103,6 +105,7 @@ class Emulator:
         ports: The ports to listen on; 0: any free one.
         call_s: Each call takes at least this long.
         monitor_s: A monitor says `checking` for this long.
+        is_still: The device's clock stands still but for `clock.advance`.
     """
 
     user = "lb-probe"
@@ -115,9 +118,10 @@ class Emulator:
         ports: tuple[int, ...] = (),
         call_s: float = 0.0,
         monitor_s: float = 0.05,
+        is_still: bool = False,
         version: str = VERSION,
     ) -> None:
-        self.clock = DeviceClock()
+        self.clock = DeviceClock(is_still=is_still)
         self.world = World(self.clock.now, monitor_s)
         self.faults = Faults()
         self._shared = Pair(self.clock)
