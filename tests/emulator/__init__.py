@@ -37,11 +37,11 @@ In a test:
 
 `Emulator.pair(tls=False)` speaks plain HTTP, which no third-party client does; `call_s=0.01` makes
 each call take 10 ms; `monitor_s` is how long a monitor says `checking`; `is_still=True` stops the
-device's clock, so that a test says when a monitor has looked or a sync has arrived, however slow the
-machine is; `Emulator.single()` is one box; `bigip.shared` has what the units share (delays of a
+device's clock, so that a test says when a monitor has looked or a sync has arrived, however slow
+the machine is; `Emulator.single()` is one box; `bigip.shared` has what the units share (delays of a
 sync, the link between them). Blocking clients run in a thread beside the test's loop, `await
-asyncio.to_thread(...)`, or the emulator does: `with emulator_in_thread() as bigip:`. For clients that
-are no Python:
+asyncio.to_thread(...)`, or the emulator does: `with emulator_in_thread() as bigip:`. For clients
+that are no Python:
 
     PYTHONPATH=tests python -m emulator --port 8443 --port 8444
 
