@@ -1,0 +1,264 @@
+"""Users, tokens and what they may do: restjavad's part, one for each unit.
+
+A token is 26 letters of base32, good for 1200 s from its making (not from its last use), and for up
+to 36000 s when it is patched. A user has at most 100 of them. They are not synced to the other
+unit, and a restart of restjavad does not lose them; a reboot does.
+"""
+
+import base64
+import json
+import secrets
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from emulator.clock import DeviceClock
+from emulator.errors import Refusal, html, refused, rest_refused
+
+Json = dict[str, Any]
+LIFETIME_S = 1200
+LONGEST_S = 36000
+TOKENS = "/mgmt/shared/authz/tokens"
+NO_CREDENTIAL = "Authorization failed: no user authentication header or token detected. "
+EXPIRED = "Authentication failed: Password expired. Update password via /mgmt/shared/authz/users."
+AUTHORIZATION_REQUIRED = "F5 Authorization Required"  # what a device says for Unauthorized
+
+
+@dataclass
+class User:
+    """An account.
+
+    Attributes:
+        role: `admin`, `manager`, `operator` (enables and disables members, no more) or `guest`.
+        is_expired: The password is: every login is refused, saying so.
+    """
+
+    name: str
+    password: str
+    role: str = "admin"
+    is_expired: bool = False
+
+    @property
+    def link(self) -> str:
+        if self.name == "admin":
+            return "https://localhost/mgmt/shared/authz/users/admin"
+        provider = uuid.uuid5(uuid.NAMESPACE_DNS, "tmos")
+        return (
+            f"https://localhost/mgmt/cm/system/authn/providers/tmos/{provider}/users/"
+            f"{uuid.uuid5(uuid.NAMESPACE_DNS, self.name)}"
+        )
+
+
+@dataclass
+class Token:
+    """One login; times in seconds of the device."""
+
+    word: str
+    user: User
+    started: float
+    start_time: str
+    timeout_s: int = LIFETIME_S
+    generation: int = 1
+
+    def item(self) -> Json:
+        expires = int((self.started + self.timeout_s) * 1000) * 1000
+        return {
+            "token": self.word,
+            "name": self.word,
+            "userName": self.user.name,
+            "authProviderName": "tmos",
+            "user": {"link": self.user.link},
+            "timeout": self.timeout_s,
+            "startTime": self.start_time,
+            "address": "127.0.0.1",
+            "partition": "[All]",
+            "generation": self.generation,
+            "lastUpdateMicros": int(self.started * 1_000_000),
+            "expirationMicros": expires,
+            "kind": "shared:authz:tokens:authtokenitemstate",
+            "selfLink": f"https://localhost{TOKENS}/{self.word}",
+        }
+
+
+class Logins:
+    """The accounts and live tokens of one unit.
+
+    Attributes:
+        tokens: The live ones, by word.
+        limit: Live tokens that one user may have.
+        made: How many tokens were ever handed out: a client should need one.
+        refusals: How many logins were refused.
+    """
+
+    def __init__(self, clock: DeviceClock) -> None:
+        self._clock = clock
+        self.users = {
+            user.name: user
+            for user in (
+                User("admin", "secret"),
+                User("lb-probe", "probe-secret", "manager"),
+                User("operator", "operator-secret", "operator"),
+                User("guest", "guest-secret", "guest"),
+            )
+        }
+        self.tokens: dict[str, Token] = {}
+        self.limit = 100
+        self.made = 0
+        self.refusals = 0
+
+    # ------------------------------------------------------------ requests
+    def login(self, body: Any) -> Json:
+        """Answer POST /mgmt/shared/authn/login."""
+        given: Mapping[str, Any] = body if isinstance(body, Mapping) else {}
+        name, provider = given.get("username"), given.get("loginProviderName", "tmos")
+        if provider != "tmos":
+            self.refusals += 1
+            raise rest_refused(401, "Authentication failed.", errorStack=[])
+        user = self._authenticated(str(name), given.get("password"))
+        if user is None:
+            self.refusals += 1
+            raise rest_refused(401, "Authentication failed.", originalRequestBody=_echo(given))
+        if user.is_expired:
+            raise rest_refused(401, EXPIRED)
+        token = self._new(user)
+        return {
+            "username": user.name,
+            "loginReference": {
+                "link": "https://localhost/mgmt/cm/system/authn/providers/tmos/"
+                "1f44a60e-11a7-3c51-a49f-82983026b41b/login"
+            },
+            "loginProviderName": "tmos",
+            "token": token.item(),
+            "generation": 0,
+            "lastUpdateMicros": 0,
+        }
+
+    def _authenticated(self, name: str, password: Any) -> User | None:
+        user = self.users.get(name)
+        return user if user is not None and user.password == password else None
+
+    def _new(self, user: User) -> Token:
+        self._forget_expired()
+        mine = [token for token in self.tokens.values() if token.user is user]
+        if len(mine) >= self.limit:
+            who = uuid.uuid5(uuid.NAMESPACE_DNS, user.name)
+            raise rest_refused(400, f"user {who} has reached maximum active login tokens")
+        word = base64.b32encode(secrets.token_bytes(17)).decode()[:26]
+        token = Token(word, user, self._clock.now(), self._clock.stamp())
+        self.tokens[word] = token
+        self.made += 1
+        return token
+
+    def _forget_expired(self) -> None:
+        now = self._clock.now()
+        for word, token in list(self.tokens.items()):
+            if now >= token.started + token.timeout_s:
+                del self.tokens[word]
+
+    def tokens_answer(self, method: str, word: str | None, body: Any) -> Json:
+        """Answer for the collection of tokens, or for one of them."""
+        self._forget_expired()
+        if word is None:
+            return self._all_tokens(method)
+        token = self.tokens.get(word)
+        if token is None:
+            raise rest_refused(404, f"Token not found: {word}")
+        if method == "DELETE":
+            del self.tokens[word]
+        elif method == "PATCH":
+            token.timeout_s = _timeout(body)
+            token.generation += 1
+        elif method != "GET":
+            raise rest_refused(405, "Method not allowed")
+        return token.item()
+
+    def _all_tokens(self, method: str) -> Json:
+        items = [token.item() for token in self.tokens.values()]
+        if method == "DELETE":
+            self.tokens.clear()
+        elif method != "GET":
+            raise rest_refused(405, "Method not allowed")
+        return {
+            "items": items,
+            "generation": self.made,
+            "kind": "shared:authz:tokens:authtokencollectionstate",
+            "selfLink": f"https://localhost{TOKENS}",
+        }
+
+    # ------------------------------------------------------------ who is asking
+    def who(self, headers: Mapping[str, str], raw_path: str) -> User:
+        """Return the user that a request comes from. A token beats Basic, whatever that says.
+
+        Raises:
+            Refusal: Nobody, or nobody known.
+        """
+        self._forget_expired()
+        if word := headers.get("X-F5-Auth-Token"):
+            token = self.tokens.get(word)
+            if token is None:
+                raise rest_refused(401, "X-F5-Auth-Token does not exist.")
+            return token.user
+        authorization = headers.get("Authorization", "")
+        if not authorization.startswith("Basic "):
+            raise unauthenticated(raw_path)
+        user = self._basic(authorization.removeprefix("Basic "))
+        if user is None:
+            self.refusals += 1
+            raise bad_basic()
+        return user
+
+    def _basic(self, encoded: str) -> User | None:
+        try:
+            name, _, password = base64.b64decode(encoded, validate=True).decode().partition(":")
+        except ValueError:
+            return None
+        user = self._authenticated(name, password)
+        # Basic is for administrators of iControl REST alone; others need a token.
+        return user if user is not None and user.role == "admin" and not user.is_expired else None
+
+
+def unauthenticated(raw_path: str) -> Refusal:
+    where = f"Uri:http://localhost:8100{raw_path} Referrer:127.0.0.1 Sender:127.0.0.1"
+    return rest_refused(401, NO_CREDENTIAL + where)
+
+
+def bad_basic() -> Refusal:
+    """Return what the web server says before anything behind it is asked."""
+    text = (
+        "This server could not verify that you are authorized to access the document requested. "
+        "Either you supplied the wrong credentials (e.g., bad password), or your browser doesn't "
+        "understand how to supply the credentials required."
+    )
+    return html(401, "401 Unauthorized", text)
+
+
+def _echo(given: Mapping[str, Any]) -> str:
+    shown = {"username": given.get("username"), "loginProviderName": "tmos"}
+    return json.dumps(shown | {"generation": 0, "lastUpdateMicros": 0}, separators=(",", ":"))
+
+
+def _timeout(body: Any) -> int:
+    given = body.get("timeout") if isinstance(body, Mapping) else None
+    try:
+        seconds = int(given)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        raise rest_refused(400, f"invalid timeout: {given}") from None
+    if not 0 < seconds <= LONGEST_S:
+        raise rest_refused(400, f"The token timeout must be between 1 and {LONGEST_S} seconds.")
+    return seconds
+
+
+def demand_write(user: User, method: str, path: str, body: Any) -> None:
+    """Refuse a write under /mgmt/tm that the user's role does not cover."""
+    if method == "GET" or user.role in ("admin", "manager"):
+        return
+    toggles = isinstance(body, Mapping) and set(body) <= {"session", "state", "enabled", "disabled"}
+    if user.role == "operator" and method == "PATCH" and toggles and "/members/" in path:
+        return
+    if user.role == "operator" and ("/transaction" in path or path.endswith("/cm")):
+        return
+    verb = {"POST": "create", "DELETE": "delete"}.get(method, "modify")
+    what = "pool_member" if "/members" in path else path.split("/")[-2 if verb != "create" else -1]
+    text = f"Access Denied: user ({user.name}) does not have {verb} access to object ({what})"
+    raise refused(400, f"01070822:3: {text}", 3)
