@@ -1,0 +1,139 @@
+"""The units of one device: which of them is active, and what follows a change on all of them.
+
+Every unit is asked for its own word; what it says of its peer is an opinion. One that hangs delays
+nobody: its question stays open beside, and no second one is put to it.
+
+Source: BIG-IP Device Service Clustering; K14106 (config-sync).
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+
+from lb_probe.adapters.icontrol.answers import Json, status_of
+from lb_probe.adapters.icontrol.beside import Beside, Question
+from lb_probe.adapters.icontrol.unit import Unit
+from lb_probe.ports import PublishError, Unreachable
+
+ACTIVE = "ACTIVE"
+IN_SYNC = "In Sync"
+SOON_S = 0.3  # for the unit that was active before, where another one says that it is now
+SYNC_S = 30.0
+SYNC_POLL_S = 0.5
+
+
+class Units:
+    """One unit, or the units of a pair.
+
+    Args:
+        device_group: Synced by us; empty where the units sync by themselves, or there is one.
+
+    Attributes:
+        beside: Holds what runs beside the adapters of this device.
+        doubt: What is odd about who is active; empty when all is plain.
+    """
+
+    def __init__(self, units: Sequence[Unit], device_group: str = "") -> None:
+        if not units:
+            raise ValueError("hosts is empty; name a unit")
+        self.all = tuple(units)
+        self.device_group = device_group
+        self.beside = Beside()
+        self.doubt = ""
+        self._last = self.all[0]
+        self._asked = {
+            unit.host: Question(partial(unit.get, "tm", "cm", "failover-status"), self.beside)
+            for unit in units
+        }
+        self._syncing = asyncio.Lock()
+        self._synced_from = -1.0
+
+    def peers(self, unit: Unit) -> tuple[Unit, ...]:
+        """Return the other units."""
+        return tuple(other for other in self.all if other is not unit)
+
+    async def active(self) -> Unit:
+        """Return the unit that says it is active; the same as before where several say so.
+
+        Raises:
+            Unreachable: None answered.
+            PublishError: Those that answered are not active.
+        """
+        answers = {unit.host: self._asked[unit.host].put() for unit in self.all}
+        waiting = set(answers.values())
+        patience = None
+        while waiting:
+            done, waiting = await asyncio.wait(
+                waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
+            )
+            said = {h: a.result() for h, a in answers.items() if a.done()}
+            active = [u for u in self.all if _is_active(said.get(u.host))]
+            if self._last in active or (active and (self._last.host in said or not done)):
+                break
+            patience = SOON_S if active else None
+        said = {h: a.result() for h, a in answers.items() if a.done()}
+        return self._chosen(said)
+
+    def _chosen(self, said: dict[str, Json | PublishError]) -> Unit:
+        active = [unit for unit in self.all if _is_active(said.get(unit.host))]
+        hosts = ", ".join(unit.host for unit in active)
+        self.doubt = (
+            f"{hosts} all say ACTIVE: which one has the traffic?" if len(active) > 1 else ""
+        )
+        if active:
+            self._last = self._last if self._last in active else active[0]
+            return self._last
+        errors = [answer for answer in said.values() if isinstance(answer, PublishError)]
+        text = "; ".join(dict.fromkeys(map(str, errors)))
+        if len(errors) == len(self.all) and all(isinstance(e, Unreachable) for e in errors):
+            raise Unreachable(text)
+        words = [
+            f"{host} says {status_of(answer) or 'nothing'}"
+            for host, answer in said.items()
+            if not isinstance(answer, PublishError)
+        ]
+        told = "; ".join([*words, text] if text else words)
+        raise PublishError(f"no unit is active: {told}" if words else text)
+
+    async def sync(self, unit: Unit, agree: Callable[[], Awaitable[bool]]) -> None:
+        """Push the configuration of this unit, the active one, to its group; wait until it is done.
+
+        Args:
+            agree: Whether the peers have what is wanted: the status alone may stay behind for
+                another group's sake, and a sync can fail silently.
+
+        Raises:
+            Unreachable, PublishError: Not done in time; says which status it has.
+        """
+        now = asyncio.get_running_loop().time
+        asked = now()
+        async with self._syncing:
+            if self._synced_from < asked:
+                begun = now()
+                line = f"config-sync to-group {self.device_group}"
+                body = {"command": "run", "utilCmdArgs": line}
+                await unit.ask("POST", "tm", "cm", body=body, timeout_s=SYNC_S)
+                await self._synced(unit, agree)
+                self._synced_from = begun
+
+    async def _synced(self, unit: Unit, agree: Callable[[], Awaitable[bool]]) -> None:
+        now = asyncio.get_running_loop().time
+        end = now() + SYNC_S
+        while True:
+            status = status_of(await unit.get("tm", "cm", "sync-status"))
+            if status == IN_SYNC or await agree():
+                return
+            if now() >= end:
+                raise PublishError(
+                    f"{unit.host} says '{status}' {SYNC_S:.0f}s after config-sync to"
+                    f" {self.device_group}; wanted '{IN_SYNC}'"
+                )
+            await asyncio.sleep(SYNC_POLL_S)
+
+    async def close(self) -> None:
+        """End what runs beside; the units are closed by who made them."""
+        await self.beside.close()
+
+
+def _is_active(answer: Json | PublishError | None) -> bool:
+    return isinstance(answer, dict) and status_of(answer) == ACTIVE
