@@ -406,7 +406,7 @@ def _group_lines(shown: _Shown) -> tuple[str, ...]:
             for word in words
         ],
         [((name,), float(in_sync)) for name, in_sync, *_ in shown.adapters],
-        [((name,), float(usable)) for name, _, _, usable, _ in shown.adapters],
+        [((name,), float(usable)) for name, _, _, usable, *_ in shown.adapters],
         [((name,), float(yielded)) for name, *_, yielded, _ in shown.adapters],
         [((name,), last) for name, _, last, *_ in shown.adapters],
         [((name,), float(unsettled)) for name, *_, unsettled in shown.adapters],
