@@ -39,6 +39,7 @@ _PASSING = re.compile(
     re.IGNORECASE,
 )
 _UNREGISTERED = re.compile("not registered", re.IGNORECASE)
+_NO_RIGHT = "Access Denied: user"
 _GATEWAY = (502, 503, 504)
 
 
@@ -80,9 +81,9 @@ def _refusal(where: str, username: str, status: int, text: str, *, is_json: bool
         return Busy(f"{where}: found {status}: {_quoted(text)}; asked again")
     if status == 401:
         return Denied(f"{where}: not let in as {username} (401): {_quoted(text)}")
-    if status == 403:
+    if status == 403 or _NO_RIGHT in text:
         return PublishError(
-            f"{where}: {username} may not do this (403): {_quoted(text)}; docs/f5.md says"
+            f"{where}: {username} may not do this ({status}): {_quoted(text)}; docs/f5.md says"
             " which role it needs"
         )
     if status == 404 and is_json:
