@@ -14,10 +14,12 @@ In a test:
     async def test_something(bigip):
         bigip.urls                          # ["https://127.0.0.1:40001", "https://127.0.0.1:40002"]
         bigip.ca_file                       # a PEM file with the CA that signed the certificates
-        bigip.user, bigip.password          # "lb-probe", "probe-secret" (role manager); also known
-                             # are admin/secret, operator/operator-secret and guest/guest-secret
+        bigip.user, bigip.password       # "lb-probe", "probe-secret" (a resource-admin); also known
+                                         # are admin/secret, and manager, operator and guest with
+                                         # manager-secret and so on: `roles.py` has what they may
         a, b = bigip.unit(0), bigip.unit(1)
         a.fail_over()                                              # b is active now
+        b.call_s = 0.5                                             # each call to b takes this long
         a.faults.next(faults.cut_after(), method="PATCH", path="/transaction/")
         bigip.faults.next(faults.spurious_401(), times=2)          # on whichever unit is asked
         bigip.world.set("192.0.2.10:443", False)                   # its monitors fail from now on
@@ -109,13 +111,13 @@ class Emulator:
         self._shared = Pair(self.clock)
         for name in names:
             unit = Unit(name, version, self.clock, self.world, self._shared)
+            unit.call_s = call_s
             self._shared.units.append(unit)
         self.units = self._shared.units
         self.units[0].is_active = True
         self.urls: list[str] = []
         self._tls = "good" if tls is True else tls
         self._ports = ports or (0,) * len(names)
-        self._call_s = call_s
         self._listeners: list[Listener] = []
         self._stack = contextlib.AsyncExitStack()
         self.ca_file = Path()
@@ -152,7 +154,7 @@ class Emulator:
                 self.ca_file = make_certificates(folder)
                 context = server_context(folder, str(self._tls))
             for unit, port in zip(self.units, self._ports, strict=True):
-                listener = Listener(unit, self.faults, self._call_s)
+                listener = Listener(unit, self.faults)
                 self._listeners.append(listener)
                 bound = await stack.enter_async_context(listener.listening(port, context))
                 self.urls.append(f"{'https' if context else 'http'}://127.0.0.1:{bound}")
@@ -161,6 +163,8 @@ class Emulator:
 
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
+        if mistakes := [each for listener in self._listeners for each in listener.mistakes]:
+            raise ExceptionGroup("the emulator made mistakes", mistakes)
 
     # ------------------------------------------------------------ configure, on all units alike
     def configure(self, method: str, path: str, body: Any = None) -> None:

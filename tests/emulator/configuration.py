@@ -13,7 +13,7 @@ from typing import Any
 from emulator.errors import not_registered, refused
 from emulator.kinds import KINDS
 from emulator.names import Place
-from emulator.schema import Kind, Write
+from emulator.schema import IGNORED, Kind, Write
 
 
 @dataclass(frozen=True)
@@ -94,7 +94,7 @@ class Configuration:
     def modify(self, place: Place, body: Mapping[str, Any]) -> None:
         """PATCH: what is not named stays."""
         before = self.get(place)
-        if not body:
+        if not set(body) - IGNORED:
             raise refused(400, "one or more properties must be specified")
         kind = kind_of(place)
         self._replace(kind, place, before | kind.cleaned(body, Write.ALWAYS), body)

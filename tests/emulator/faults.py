@@ -24,7 +24,8 @@ class Fault:
         name: For the log of requests.
         answer: Said instead of what the device would say.
         is_applied: The request is carried out all the same, and only its answer is another.
-        delay_s: Wait this long before anything is done or said.
+        delay_s: Wait this long before anything is done.
+        reply_s: Wait this long after it was done, before it is said.
         cut: Reset the connection instead of answering.
         spoil: `truncated` (half the body), `html` (a page, status 200), `garbage` (no JSON),
             `login-page` (302 to the login page), `list` (JSON, but no object), `empty`.
@@ -35,6 +36,7 @@ class Fault:
     answer: Refusal | None = None
     is_applied: bool = False
     delay_s: float = 0.0
+    reply_s: float = 0.0
     cut: bool = False
     spoil: str = ""
     revokes: bool = False
@@ -106,8 +108,24 @@ def cut_after() -> Fault:
 
 
 def slow(seconds: float) -> Fault:
-    """Carry it out and answer, but only after this long."""
-    return Fault("slow", delay_s=seconds, is_applied=True)
+    """Carry it out at once, and answer only after this long."""
+    return Fault("slow", reply_s=seconds, is_applied=True)
+
+
+def late(seconds: float) -> Fault:
+    """Carry it out only after this long, whether the client still waits or not."""
+    return Fault("late", delay_s=seconds, is_applied=True)
+
+
+def hollow() -> Fault:
+    """Answer 200 without what matters, as old versions do for a member that is not there."""
+    body = {"kind": "tm:ltm:pool:members:membersstate", "generation": 1}
+    return Fault("hollow", Refusal(200, body))
+
+
+def created_not_found() -> Fault:
+    """Create it and answer 404, as 12.1 does for members of DNS pools."""
+    return Fault("created-not-found", refused(404, "Object not found - ", 1), is_applied=True)
 
 
 def truncated() -> Fault:

@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from emulator.errors import Refusal, not_found, refused
-from emulator.ltm import demand_folder
+from emulator.folders import demand_folder
 from emulator.names import FullPath, Place, gtm_member_path
 from emulator.schema import TEXT, Field, Kind, Write, number, switch, words
 
 if TYPE_CHECKING:
     from emulator.configuration import Configuration
+
+ADDRESS_RECORDS = ("a", "aaaa")
+NAME_RECORDS = ("cname", "mx", "naptr", "srv")
 
 FLAGS = {"enabled": Field(), "disabled": Field()}
 
@@ -72,6 +75,20 @@ MEMBER_FIELDS = {
     "memberOrder": number(0, 0, 65535),
     "monitor": Field("default"),
     "ratio": number(1, 0, 65535),
+}
+NAME_MEMBER_FIELDS = {
+    "description": TEXT,
+    **FLAGS,
+    "flags": TEXT,
+    "memberOrder": number(0, 0, 65535),
+    "order": number(10, 0, 65535),
+    "port": Field(),
+    "preference": number(10, 0, 65535),
+    "priority": number(10, 0, 65535),
+    "ratio": number(1, 0, 65535),
+    "service": TEXT,
+    "staticTarget": switch("no", "yes"),
+    "weight": number(10, 0, 65535),
 }
 SERVER_FIELDS = {
     "addresses": Field(),
@@ -186,6 +203,9 @@ class ServerKind(FlaggedKind):
         for virtual in values.pop("virtualServers", None) or ():
             config.create((*place, "virtual-servers"), virtual)
 
+    def deleting(self, config: "Configuration", place: Place) -> None:
+        take_out(config, place)
+
 
 class VirtualKind(FlaggedKind):
     """A virtual server of a server. Its name has no partition, and may be full of slashes."""
@@ -204,11 +224,16 @@ class VirtualKind(FlaggedKind):
             raise refused(400, "one or more properties must be specified")
 
     def deleting(self, config: "Configuration", place: Place) -> None:
-        for other in config.objects:
-            if other[:2] == ("gtm", "pool") and other[4:5] == ("members",):
-                member = gtm_member_path(other[-1])
-                if virtual_of(member) == place:
-                    raise refused(400, f"01020061:3: Virtual Server {place[-1]} is in use.", 3)
+        """Take it out of the pools that have it."""
+        take_out(config, place)
+
+
+def take_out(config: "Configuration", gone: Place) -> None:
+    """Delete the members of pools that are a virtual server, or one of a server."""
+    for place in list(config.objects):
+        is_member = place[:2] == ("gtm", "pool") and place[2] in ADDRESS_RECORDS and len(place) == 6
+        if is_member and virtual_of(gtm_member_path(place[-1]))[: len(gone)] == gone:
+            config.delete(place)
 
 
 class MemberKind(FlaggedKind):
@@ -253,6 +278,24 @@ def virtual_of(member: FullPath) -> Place:
     whole = str(member).removeprefix(f"/{member.partition}/")
     server, _, virtual = whole.partition(":")
     return ("gtm", "server", f"/{member.partition}/{server}", "virtual-servers", virtual)
+
+
+class NameMemberKind(FlaggedKind):
+    """A member of a pool of names: a wide IP, or any name where it is static."""
+
+    def path_of(self, segment: str) -> FullPath:
+        return FullPath("", "", segment)
+
+    def path_from(self, parent: Place, values: Mapping[str, Any]) -> FullPath:
+        return FullPath("", "", str(values["name"]))
+
+    def check(self, config: "Configuration", place: Place) -> None:
+        is_there = any(
+            other[:2] == ("gtm", "wideip") and other[-1] == f"/Common/{place[-1]}"
+            for other in config.objects
+        )
+        if not is_there and config.objects[place]["staticTarget"] == "no":
+            raise not_found("Wide IP", f"/Common/{place[-1]}")
 
 
 class PoolKind(FlaggedKind):
@@ -302,11 +345,18 @@ GTM_KINDS = (
     VirtualKind("gtm/server/*/virtual-servers", "Virtual Server", VIRTUAL_FIELDS),
     *(
         kind
-        for record in ("a", "aaaa")
+        for record in (*ADDRESS_RECORDS, *NAME_RECORDS)
         for kind in (
             PoolKind(f"gtm/pool/{record}", "Pool", POOL_FIELDS, "members"),
-            MemberKind(f"gtm/pool/{record}/*/members", "Pool Member", MEMBER_FIELDS),
             WideIpKind(f"gtm/wideip/{record}", "Wide IP", WIDEIP_FIELDS),
         )
+    ),
+    *(
+        MemberKind(f"gtm/pool/{record}/*/members", "Pool Member", MEMBER_FIELDS)
+        for record in ADDRESS_RECORDS
+    ),
+    *(
+        NameMemberKind(f"gtm/pool/{record}/*/members", "Pool Member", NAME_MEMBER_FIELDS)
+        for record in NAME_RECORDS
     ),
 )

@@ -11,7 +11,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from emulator.ltm import POOL, monitors_of
+from emulator.ltm import POOL
+from emulator.monitors import monitors_of
 from emulator.names import Place, full_path, split_member
 
 if TYPE_CHECKING:
@@ -74,7 +75,8 @@ class Health:
 
     def reset(self, config: "Configuration") -> None:
         """Start anew, as after a reboot: everything is checking, no latch is left."""
-        self._verdicts.clear()
+        now = self._now()
+        self._verdicts = {p: Verdict("checking", now) for p in config.objects if is_member(p)}
         self.config = config
 
     def handle(self, event: "Happened") -> None:

@@ -25,6 +25,12 @@ class VariableKind(PlainKind):
     def read_only(self, key: str, value: Any, out: dict[str, Any]) -> None:
         """Ignore it: clients send variables back as they read them."""
 
+    def cleaned(self, values: Mapping[str, Any], verb: Write) -> dict[str, Any]:
+        out = super().cleaned(values, verb)
+        if isinstance(value := out.get("value"), bool):
+            out["value"] = str(value).lower()
+        return out
+
 
 VARIABLE_FIELDS = {
     "defaultValue": Field("false", write=Write.NEVER),
@@ -57,6 +63,8 @@ BUILT_IN: tuple[tuple[str, str, dict[str, str]], ...] = (
     ("net/tunnels/gre", "gre", {}),
     ("net/tunnels/ipip", "ipip", {}),
     ("sys/db", "config.allow.rfc3927", {"value": "disable"}),
+    ("sys/db", "iptunnel.configsync", {"value": "disable"}),
+    ("sys/db", "license.operational", {"value": "true"}),
     ("sys/db", "setup.run", {"value": "false"}),
 )
 """What a device has before anybody configures it."""

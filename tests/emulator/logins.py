@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from emulator.clock import DeviceClock
-from emulator.errors import Refusal, html, refused, rest_refused
+from emulator.errors import Refusal, html, rest_refused
 
 Json = dict[str, Any]
 LIFETIME_S = 1200
@@ -30,7 +30,7 @@ class User:
     """An account.
 
     Attributes:
-        role: `admin`, `manager`, `operator` (enables and disables members, no more) or `guest`.
+        role: One of the keys of `roles.MAY`.
         is_expired: The password is: every login is refused, saying so.
     """
 
@@ -89,6 +89,8 @@ class Logins:
         limit: Live tokens that one user may have.
         made: How many tokens were ever handed out: a client should need one.
         refusals: How many logins were refused.
+        lock_after: So many wrong passwords in a row lock a user out; 0: never, as a fresh device.
+        locked: Who is locked out. The right password gets the same words as a wrong one.
     """
 
     def __init__(self, clock: DeviceClock) -> None:
@@ -97,7 +99,8 @@ class Logins:
             user.name: user
             for user in (
                 User("admin", "secret"),
-                User("lb-probe", "probe-secret", "manager"),
+                User("lb-probe", "probe-secret", "resource-admin"),
+                User("manager", "manager-secret", "manager"),
                 User("operator", "operator-secret", "operator"),
                 User("guest", "guest-secret", "guest"),
             )
@@ -106,6 +109,9 @@ class Logins:
         self.limit = 100
         self.made = 0
         self.refusals = 0
+        self.lock_after = 0
+        self.locked: set[str] = set()
+        self._failed: dict[str, int] = {}
 
     # ------------------------------------------------------------ requests
     def login(self, body: Any) -> Json:
@@ -117,7 +123,6 @@ class Logins:
             raise rest_refused(401, "Authentication failed.", errorStack=[])
         user = self._authenticated(str(name), given.get("password"))
         if user is None:
-            self.refusals += 1
             raise rest_refused(401, "Authentication failed.", originalRequestBody=_echo(given))
         if user.is_expired:
             raise rest_refused(401, EXPIRED)
@@ -136,7 +141,14 @@ class Logins:
 
     def _authenticated(self, name: str, password: Any) -> User | None:
         user = self.users.get(name)
-        return user if user is not None and user.password == password else None
+        if user is None or user.password != password or name in self.locked:
+            self.refusals += 1
+            self._failed[name] = self._failed.get(name, 0) + 1
+            if self.lock_after and self._failed[name] >= self.lock_after:
+                self.locked.add(name)
+            return None
+        self._failed[name] = 0
+        return user
 
     def _new(self, user: User) -> Token:
         self._forget_expired()
@@ -204,7 +216,6 @@ class Logins:
             raise unauthenticated(raw_path)
         user = self._basic(authorization.removeprefix("Basic "))
         if user is None:
-            self.refusals += 1
             raise bad_basic()
         return user
 
@@ -247,18 +258,3 @@ def _timeout(body: Any) -> int:
     if not 0 < seconds <= LONGEST_S:
         raise rest_refused(400, f"The token timeout must be between 1 and {LONGEST_S} seconds.")
     return seconds
-
-
-def demand_write(user: User, method: str, path: str, body: Any) -> None:
-    """Refuse a write under /mgmt/tm that the user's role does not cover."""
-    if method == "GET" or user.role in ("admin", "manager"):
-        return
-    toggles = isinstance(body, Mapping) and set(body) <= {"session", "state", "enabled", "disabled"}
-    if user.role == "operator" and method == "PATCH" and toggles and "/members/" in path:
-        return
-    if user.role == "operator" and ("/transaction" in path or path.endswith("/cm")):
-        return
-    verb = {"POST": "create", "DELETE": "delete"}.get(method, "modify")
-    what = "pool_member" if "/members" in path else path.split("/")[-2 if verb != "create" else -1]
-    text = f"Access Denied: user ({user.name}) does not have {verb} access to object ({what})"
-    raise refused(400, f"01070822:3: {text}", 3)

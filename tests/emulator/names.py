@@ -19,7 +19,8 @@ def segments_of(raw_path: str) -> Place:
     """Return the decoded segments of a path as it came over the wire.
 
     Raises:
-        Refusal: A `%` that starts no escape: the web server refuses it before anybody reads it.
+        Refusal: A `%` that starts no escape, or an encoded slash: the web server refuses both
+            before anybody else reads them.
     """
     parts = [part for part in raw_path.split("/") if part]
     return tuple(_decoded(part) for part in parts)
@@ -29,6 +30,8 @@ def _decoded(part: str) -> str:
     for at, letter in enumerate(part):
         if letter == "%" and not _is_escape(part[at + 1 : at + 3]):
             raise _bad_escape()
+    if "%2f" in part.lower():
+        raise html(404, "404 Not Found", "The requested URL was not found on this server.")
     try:
         text = unquote(part, errors="strict")
     except UnicodeDecodeError:
@@ -124,3 +127,8 @@ def is_address(text: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def numbers(version: str) -> tuple[int, ...]:
+    """Return a version of TMOS to compare: `17.1.2.1` is (17, 1, 2, 1)."""
+    return tuple(int(part) for part in version.split("."))

@@ -20,6 +20,7 @@ class Renderer:
     def one(self, config: Configuration, health: Health, place: Place, *, deep: bool) -> Json:
         """Return one object; `deep` puts the items of its subcollections into it."""
         kind = kind_of(place)
+        values = config.get(place)
         path = kind.path_of(place[-1])
         out: Json = {"kind": f"{kind.stem}state", "name": path.name}
         if path.partition:
@@ -29,7 +30,7 @@ class Renderer:
         out["fullPath"] = place[-1]
         out["generation"] = config.generations[place]
         out["selfLink"] = link_of(place, self.version)
-        out |= kind.rendered(config.get(place)) | _runtime(config, health, place)
+        out |= kind.rendered(values) | _runtime(config, health, place)
         for name in kind.subcollections:
             reference: Json = {
                 "link": link_of((*place, name), self.version),

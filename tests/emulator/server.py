@@ -5,6 +5,7 @@ import contextlib
 import json
 import logging
 import ssl
+import weakref
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -24,18 +25,19 @@ TASK_ACCEPTED = 202
 class Listener:
     """The web server of one unit."""
 
-    def __init__(self, unit: Unit, common: Faults, call_s: float) -> None:
+    def __init__(self, unit: Unit, common: Faults) -> None:
         self._unit = unit
         self._common = common
-        self.call_s = call_s
+        self.mistakes: list[Exception] = []
         self._gone = asyncio.Event()
+        self._transports: weakref.WeakSet[asyncio.Transport] = weakref.WeakSet()
 
     @contextlib.asynccontextmanager
     async def listening(self, port: int, tls: ssl.SSLContext | None) -> AsyncIterator[int]:
         """Serve until the block is left, and give the port."""
         app_log = logging.getLogger("emulator.access")
         runner = web.ServerRunner(
-            web.Server(self._handle, access_log=None, logger=app_log, handler_cancellation=True),
+            web.Server(self._handle, access_log=None, logger=app_log),
             shutdown_timeout=0.1,
         )
         await runner.setup()
@@ -47,8 +49,14 @@ class Listener:
         finally:
             self._gone.set()
             await runner.cleanup()
+            # A farewell of TLS would wait for clients that are gone without one.
+            for transport in self._transports:
+                transport.abort()
+            await asyncio.sleep(0)
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.transport is not None:
+            self._transports.add(request.transport)
         body = await request.read()
         raw_path, _, query = request.raw_path.partition("?")
         asked = Request(request.method, raw_path, query, request.headers, body)
@@ -60,17 +68,24 @@ class Listener:
             return self._cut(request)
         fault = self._unit.faults.take(asked.method, raw_path)
         fault = fault or self._common.take(asked.method, raw_path)
-        wait_s = self.call_s + (fault.delay_s if fault else 0)
-        if wait_s:
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._gone.wait(), wait_s)
+        if not await self._waited(self._unit.call_s + (fault.delay_s if fault else 0)):
+            return self._cut(request)
         status, content = self._answer(asked, fault)
         self._unit.log.append(
-            Seen(asked.method, raw_path, status, _read(body), fault.name if fault else "")
+            Seen(asked.method, raw_path, status, _seen(body), fault.name if fault else "")
         )
+        if fault is not None and not await self._waited(fault.reply_s):
+            return self._cut(request)
         if fault is not None and fault.cut:
             return self._cut(request)
         return await self._reply(request, status, content, fault.spoil if fault else "")
+
+    async def _waited(self, seconds: float) -> bool:
+        """Wait, and tell whether the emulator is still there."""
+        if seconds:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._gone.wait(), seconds)
+        return not self._gone.is_set()
 
     def _cut(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.transport is not None:
@@ -87,6 +102,10 @@ class Listener:
             status = 200
         except Refusal as refusal:
             status, content = _of(refusal)
+        except Exception as mistake:
+            # The emulator's own: told when it is left, so that it never passes for the device's.
+            self.mistakes.append(mistake)
+            status, content = 500, "a mistake of the emulator"
         if isinstance(content, dict) and content.get("code") == TASK_ACCEPTED:
             status = TASK_ACCEPTED
         if fault is not None and fault.answer is not None:
@@ -140,8 +159,12 @@ def _of(refusal: Refusal | None) -> tuple[int, Any]:
     return (refusal.status, refusal.body) if refusal is not None else (200, "")
 
 
-def _read(body: bytes) -> Any:
+def _seen(body: bytes) -> Any:
+    """Return a body for the log: read, and without a password."""
     try:
-        return json.loads(body) if body else None
+        read = json.loads(body) if body else None
     except ValueError:
         return body
+    if isinstance(read, dict):
+        read.pop("password", None)
+    return read

@@ -1,10 +1,11 @@
 """Statistics: what `/stats` says of pools, members and DNS pools, as nested entries by full URL."""
 
+from collections.abc import Callable
 from typing import Any
 
 from emulator.configuration import Configuration, kind_of
 from emulator.health import Health, is_member
-from emulator.ltm import POOL
+from emulator.ltm import NODE, POOL
 from emulator.names import Place, full_path, gtm_member_path, link_of, split_member
 from emulator.render import Json, node_state
 
@@ -21,6 +22,7 @@ POOL_UNKNOWN = (
     "The children pool member(s) either don't have service checking enabled, or service check "
     "results are not available yet"
 )
+NODE_UNKNOWN = "Node address does not have service checking enabled"
 COUNTERS = ("bitsIn", "bitsOut", "maxConns", "pktsIn", "pktsOut", "totConns")
 
 
@@ -70,7 +72,10 @@ class Statistics:
         return link_of((*place, "stats"), self.version).partition("?")[0]
 
     def _nested(self, config: Configuration, health: Health, place: Place, stem: str) -> Json:
-        if place[:2] == POOL:
+        make: Callable[[Configuration, Health, Place], Json]
+        if place[:2] == NODE:
+            make = self._node
+        elif place[:2] == POOL:
             make = self._member if is_member(place) else self._pool
         else:
             make = self._dns_member if is_member(place) else self._dns_pool
@@ -127,6 +132,23 @@ class Statistics:
             "status.statusReason": text(reason),
             "tmName": text(place[-1]),
             "totRequests": count(0),
+        }
+
+    def _node(self, config: Configuration, health: Health, place: Place) -> Json:
+        values = config.objects[place]
+        is_down = values["state"] == "user-down"
+        return {
+            "addr": text(values["address"]),
+            "curSessions": count(0),
+            "monitorRule": text("none"),
+            "monitorStatus": text("forced-down" if is_down else "unchecked"),
+            **{f"serverside.{name}": count(0) for name in COUNTERS},
+            "serverside.curConns": count(0),
+            "sessionStatus": text(values["session"].removeprefix("user-")),
+            "status.availabilityState": text("offline" if is_down else "unknown"),
+            "status.enabledState": text(values["session"].removeprefix("user-")),
+            "status.statusReason": text("Forced down" if is_down else NODE_UNKNOWN),
+            "tmName": text(place[-1]),
         }
 
     # ------------------------------------------------------------ DNS

@@ -3,15 +3,16 @@
 from typing import TYPE_CHECKING, Any
 
 from emulator.errors import not_found, not_registered, refused
-from emulator.names import Place, link_of
+from emulator.names import Place, link_of, numbers
 from emulator.pair import stats_of
+from emulator.shell import Shell
 
 if TYPE_CHECKING:
     from emulator.unit import Unit
 
 Json = dict[str, Any]
+FIRST_WITH_READY = (13, 1)
 MODULES = ("afm", "apm", "asm", "avr", "gtm", "ilx", "lc", "ltm", "pem", "vcmp")
-SAVE_LINES = frozenset(('-c "tmsh save sys config"', "-c 'tmsh save sys config'"))
 
 
 class System:
@@ -19,6 +20,7 @@ class System:
 
     def __init__(self, unit: "Unit") -> None:
         self._unit = unit
+        self._shell = Shell(unit)
         self.levels = dict.fromkeys(MODULES, "none") | {"gtm": "nominal", "ltm": "nominal"}
         self._tasks: list[str] = []
 
@@ -32,7 +34,7 @@ class System:
             case ("task", "sys", "config", *number):
                 return self._task(method, tuple(number), body)
             case ("util", "bash"):
-                return self._bash(method, body)
+                return self._shell.answer(method, body)
             case ("cm",) if method == "POST":
                 return self._unit.pair.command(self._unit, body)
             case ("sys" | "cm", *_) if method == "GET":
@@ -47,7 +49,7 @@ class System:
                 return self._provision(tuple(name))
             case ("sys", "version"):
                 return self._version()
-            case ("sys", "ready"):
+            case ("sys", "ready") if numbers(self._unit.version) >= FIRST_WITH_READY:
                 return self._ready(is_up)
             case ("sys", "mcp-state"):
                 return self._mcp_state(is_up)
@@ -165,15 +167,6 @@ class System:
             self._tasks[at - 1] = "COMPLETED"
             return {"code": 202, "message": "Task will execute asynchronously.", "errorStack": []}
         return {"_taskId": at, "_taskState": self._tasks[at - 1], "command": "save"}
-
-    def _bash(self, method: str, body: Any) -> Json:
-        line = body.get("utilCmdArgs") if isinstance(body, dict) else None
-        if method != "POST" or not isinstance(body, dict) or body.get("command") != "run":
-            raise refused(400, "one or more properties must be specified")
-        if line not in SAVE_LINES:
-            raise refused(400, f'invalid property value "utilCmdArgs":"{line}"')
-        self._unit.save()
-        return {"kind": "tm:util:bash:runstate", **body}
 
     # ------------------------------------------------------------ cm
     def _items(self, word: str, name: Place) -> Json:

@@ -12,14 +12,15 @@ from emulator.configuration import Configuration, placed
 from emulator.errors import Refusal, not_registered, refused, rest_refused
 from emulator.faults import Faults, mcpd_lost, restarting, restjavad_down
 from emulator.health import Health, World, service_of
-from emulator.logins import Logins, demand_write
+from emulator.logins import Logins
 from emulator.names import Place, segments_of
 from emulator.pair import Pair
 from emulator.render import Renderer, in_partition, selected
+from emulator.roles import demand_right
 from emulator.stats import Statistics
 from emulator.system import System
 from emulator.transactions import Command, Transactions
-from emulator.wire import Condition, Request, Seen
+from emulator.wire import TAG, TAGS, Condition, Request, Seen
 
 Json = dict[str, Any]
 
@@ -35,6 +36,7 @@ class Unit:
         running: The running configuration.
         log: Every request that was answered, and how.
         faults: What goes wrong on this unit alone.
+        call_s: Each call takes at least this long.
     """
 
     def __init__(
@@ -58,6 +60,7 @@ class Unit:
         self.faults = Faults()
         self.log: list[Seen] = []
         self.saves = 0
+        self.call_s = 0.0
         self._renderer = Renderer(version)
         self._later: list[tuple[float, Condition]] = []
 
@@ -173,6 +176,8 @@ class Unit:
             return self.logins.login(request.json())
         self._demand_rest()
         segments = segments_of(request.raw_path)
+        if any(TAG.search(segment) for segment in segments):
+            raise refused(400, TAGS)
         user = self.logins.who(request.headers, request.raw_path)
         if self.condition is Condition.RESTJAVAD_STARTING or segments[:1] != ("mgmt",):
             raise not_registered(request.raw_path)
@@ -183,7 +188,7 @@ class Unit:
         if self.condition is Condition.MCPD_LOST:
             raise _answer_of(mcpd_lost().answer)
         body = request.json()
-        demand_write(user, request.method, request.raw_path.rstrip("/"), body)
+        demand_right(user, request.method, request.raw_path.rstrip("/"), body, self.version)
         return self._tm(request, segments[2:], body)
 
     def _demand_rest(self) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 from emulator.errors import refused, rest_refused
 
 TAG = re.compile(r"<[^>]*>")
+TAGS = "HTML Tag-like Content in the Request URL/Body"
 
 
 class Condition(enum.Enum):
@@ -50,7 +51,7 @@ class Request:
         except ValueError as error:
             raise rest_refused(400, f"Found invalid JSON body in the request. {error}") from None
         if TAG.search(text):
-            raise refused(400, "HTML Tag-like Content in the Request URL/Body")
+            raise refused(400, TAGS)
         return value
 
 
