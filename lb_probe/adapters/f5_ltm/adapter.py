@@ -26,6 +26,7 @@ COUNT_S = 4.0  # between two looks at the statistics
 FLIGHT_S = 0.2
 VERIFY_S = 10.0  # for units that sync by themselves
 VERIFY_POLL_S = 0.5
+LOOK_AGAIN_S = 5.0
 LOOK_S = 60.0  # between two looks at monitors and peers
 
 _Counts = tuple[float, Mapping[str, Counted]]  # when it was asked, and each member's numbers
@@ -53,6 +54,8 @@ class F5Ltm(Icontrol):
         if len(set(nodes.values())) < len(nodes):
             raise ValueError(f"nodes are {dict(nodes)}; give each a member of its own")
         self._moved_at = self._flight_at = 0.0
+        self._changed_at: float | None = None  # our last write; None where it was another process
+        self._arrived_at: float | None = None  # when the peers were seen to have it
         self._counts: Question[_Counts] = Question(self._count, units.beside)
         self._look: Question[Sequence[str]] = Question(self._look_around, units.beside)
         self._counted_at = self._looked_at = -LOOK_S
@@ -168,11 +171,12 @@ class F5Ltm(Icontrol):
                     raise PublishError(f"{unit.host}: {self._pool}: {state.obstacle}")
                 self._follow_up.owe()
                 await self._release(unit, state, chosen)
+                self._changed_at = self._arrived_at = None
                 try:
                     await self._commit(unit, changes)
                 except Doubtful as error:
                     await self._resolve(unit, chosen, error)
-                self._moved_at = asyncio.get_running_loop().time()
+                self._moved_at = self._changed_at = asyncio.get_running_loop().time()
 
     async def _release(self, unit: Unit, state: PoolState, chosen: frozenset[str]) -> None:
         """Force offline first what is enabled and held down: manual resume may latch it.
@@ -259,10 +263,11 @@ class F5Ltm(Icontrol):
     def _remarks(self) -> Sequence[str]:
         """Return what the last look around found, and begin another where it is time."""
         now = asyncio.get_running_loop().time()
-        if now - self._looked_at >= LOOK_S:
+        last = self._look.last
+        is_blind = isinstance(last, PublishError)
+        if now - self._looked_at >= (LOOK_AGAIN_S if is_blind else LOOK_S):
             self._looked_at = now
             self._look.put()
-        last = self._look.last
         return () if last is None or isinstance(last, PublishError) else last
 
     async def _look_around(self) -> Sequence[str]:
@@ -317,14 +322,14 @@ class F5Ltm(Icontrol):
         return steps
 
     async def _save(self) -> None:
-        await (await self._units.active()).save()
+        await (await self._units.active()).save(self._changed_at)
 
     async def _sync(self) -> None:
         """Push to the group what a peer has not: a push overwrites what others did there."""
         unit = await self._units.active()
         if len(self._units.all) > 1 and not await self._differing(unit):
             return
-        await self._units.sync(unit, partial(self._agree, unit))
+        await self._units.sync(unit, partial(self._agree, unit), self._changed_at)
 
     async def _agree(self, unit: Unit) -> bool:
         return len(self._units.all) > 1 and not await self._differing(unit)
@@ -337,8 +342,9 @@ class F5Ltm(Icontrol):
             if now() >= end:
                 raise PublishError("; ".join(told))
             await asyncio.sleep(VERIFY_POLL_S)
+        self._arrived_at = now()
         self._looked_at = -LOOK_S
 
     async def _save_peers(self) -> None:
         for peer in self._units.peers(await self._units.active()):
-            await peer.save()
+            await peer.save(self._arrived_at)

@@ -137,17 +137,22 @@ class Unit:
             self._was_busy(error)
             raise
 
-    async def save(self) -> None:
-        """Save the running configuration; who asks while one runs shares the next one.
+    async def save(self, changed_at: float | None = None) -> None:
+        """Save the running configuration.
+
+        Args:
+            changed_at: Loop seconds of the change; a save that began later has it already. Now
+                where it is None.
 
         Raises:
             Unreachable, Denied, PublishError: As `ask`.
         """
-        asked = self._now()
+        now = asyncio.get_running_loop().time
+        changed_at = now() if changed_at is None else changed_at
         async with self._saving:
-            if self._saved_from >= asked:
+            if self._saved_from > changed_at:
                 return
-            begun = self._now()
+            begun = now()
             await self.ask("POST", "tm", "sys", "config", body={"command": "save"},
                            timeout_s=SAVE_S)  # fmt: skip
             self._saved_from = begun
@@ -195,7 +200,7 @@ class Unit:
         except Denied as error:
             # Spurious ones are known under load, and a token may have been deleted by others.
             # Nothing was done: a request that is not let in is not carried out.
-            self.runs += _FORGOTTEN in str(error)
+            self.runs += token == self._token and _FORGOTTEN in str(error)
             token = await self._given_token(instead_of=token)
             try:
                 found = await send(token)

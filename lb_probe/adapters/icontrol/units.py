@@ -16,9 +16,15 @@ from lb_probe.adapters.icontrol.unit import Unit
 from lb_probe.ports import PublishError, Unreachable
 
 ACTIVE = "ACTIVE"
-IN_SYNC = "In Sync"
+IN_SYNC, PENDING = "In Sync", "Changes Pending"
+HOPELESS = {
+    "Disconnected": "its peer is not there, so nothing is pushed",
+    "Standalone": "it has no device group; leave `device_group` out",
+    "Awaiting Initial Sync": "make the first config-sync by hand: it decides whose settings win",
+}
 SOON_S = 0.3  # for the unit that was active before, where another one says that it is now
 SYNC_S = 30.0
+SILENT_S = 5.0  # for a sync that did not even begin: some fail without a word
 SYNC_POLL_S = 0.5
 
 
@@ -83,49 +89,55 @@ class Units:
         if active:
             self._last = self._last if self._last in active else active[0]
             return self._last
-        errors = [answer for answer in said.values() if isinstance(answer, PublishError)]
-        text = "; ".join(dict.fromkeys(map(str, errors)))
-        if len(errors) == len(self.all) and all(isinstance(e, Unreachable) for e in errors):
-            raise Unreachable(text)
-        words = [
-            f"{host} says {status_of(answer) or 'nothing'}"
+        told = [
+            str(answer)
+            if isinstance(answer, PublishError)
+            else f"{host} says {status_of(answer) or 'nothing'}"
             for host, answer in said.items()
-            if not isinstance(answer, PublishError)
         ]
-        told = "; ".join([*words, text] if text else words)
-        raise PublishError(f"no unit is active: {told}" if words else text)
+        text = "; ".join(dict.fromkeys(told))
+        if all(map(_is_silent, said.values())):
+            raise Unreachable(text)
+        raise PublishError(f"no unit is active: {text}")
 
-    async def sync(self, unit: Unit, agree: Callable[[], Awaitable[bool]]) -> None:
+    async def sync(
+        self, unit: Unit, agree: Callable[[], Awaitable[bool]], changed_at: float | None = None
+    ) -> None:
         """Push the configuration of this unit, the active one, to its group; wait until it is done.
 
         Args:
             agree: Whether the peers have what is wanted: the status alone may stay behind for
                 another group's sake, and a sync can fail silently.
+            changed_at: Loop seconds of the change; a sync that began later has it already.
 
         Raises:
             Unreachable, PublishError: Not done in time; says which status it has.
         """
         now = asyncio.get_running_loop().time
-        asked = now()
+        changed_at = now() if changed_at is None else changed_at
         async with self._syncing:
-            if self._synced_from < asked:
-                begun = now()
-                line = f"config-sync to-group {self.device_group}"
-                body = {"command": "run", "utilCmdArgs": line}
-                await unit.ask("POST", "tm", "cm", body=body, timeout_s=SYNC_S)
-                await self._synced(unit, agree)
-                self._synced_from = begun
+            if self._synced_from > changed_at:
+                return
+            begun, status = now(), status_of(await unit.get("tm", "cm", "sync-status"))
+            if status in HOPELESS:
+                raise PublishError(f"{unit.host} says '{status}'; {HOPELESS[status]}")
+            line = f"config-sync to-group {self.device_group}"
+            body = {"command": "run", "utilCmdArgs": line}
+            await unit.ask("POST", "tm", "cm", body=body, timeout_s=SYNC_S)
+            await self._synced(unit, agree)
+            self._synced_from = begun
 
     async def _synced(self, unit: Unit, agree: Callable[[], Awaitable[bool]]) -> None:
         now = asyncio.get_running_loop().time
-        end = now() + SYNC_S
+        began = now()
         while True:
             status = status_of(await unit.get("tm", "cm", "sync-status"))
             if status == IN_SYNC or await agree():
                 return
-            if now() >= end:
+            took_s = now() - began
+            if took_s >= (SILENT_S if status == PENDING else SYNC_S):
                 raise PublishError(
-                    f"{unit.host} says '{status}' {SYNC_S:.0f}s after config-sync to"
+                    f"{unit.host} says '{status}' {took_s:.0f}s after config-sync to-group"
                     f" {self.device_group}; wanted '{IN_SYNC}'"
                 )
             await asyncio.sleep(SYNC_POLL_S)
@@ -133,6 +145,13 @@ class Units:
     async def close(self) -> None:
         """End what runs beside; the units are closed by who made them."""
         await self.beside.close()
+
+
+def _is_silent(answer: Json | PublishError) -> bool:
+    """Tell whether nothing is known: no answer, or none yet from one that has just started."""
+    if isinstance(answer, PublishError):
+        return isinstance(answer, Unreachable)
+    return not status_of(answer)
 
 
 def _is_active(answer: Json | PublishError | None) -> bool:
