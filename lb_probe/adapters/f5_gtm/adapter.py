@@ -96,6 +96,7 @@ class F5Gtm(Icontrol):
         ]
         self._told_last = _Told("", "", 0.0)
         self._differ_since: float | None = None
+        self._changed_at: float | None = None  # when all units were last seen to change
 
     # -------------------------------------------------------------- Publisher
     async def publish(self, node: str) -> None:
@@ -119,6 +120,7 @@ class F5Gtm(Icontrol):
                 except Doubtful as error:
                     await self._resolve(unit, member, error)
                 self._told_last = _Told(member, unit.host, now + LAG_S)
+                self._changed_at = asyncio.get_running_loop().time()
 
     async def read_back(self) -> Seen:
         """Ask every unit which member is answered with.
@@ -315,6 +317,7 @@ class F5Gtm(Icontrol):
         while True:
             good, silent = await self._good()
             if not silent and not self._differ(good):
+                self._changed_at = self._changed_at and now()
                 return
             if now() >= end:
                 raise PublishError("; ".join(silent) or "they do not all follow yet")
@@ -323,7 +326,7 @@ class F5Gtm(Icontrol):
     async def _save(self) -> None:
         """Save on every unit: each keeps its own configuration on disk."""
         done = await asyncio.gather(
-            *(unit.save() for unit in self._units.all), return_exceptions=True
+            *(unit.save(self._changed_at) for unit in self._units.all), return_exceptions=True
         )
         for failed in done:
             if isinstance(failed, BaseException):
