@@ -142,14 +142,15 @@ class F5Ltm(Icontrol):
             unit = await self._units.active()
             state = await self._fetched(unit)
         except PublishError as error:
-            return list(dict.fromkeys([*told, str(error)]))
+            return [*told, *_new(told, [str(error)])]
         if absent := members.missing(state, self._nodes):
             return [*told, self._lacks(unit, state, absent)]
         seen = members.read(state, self._nodes)
         try:
-            told += await self._look_around()
+            around = await self._look_around()
         except PublishError as error:
-            told.append(str(error))
+            around = [str(error)]
+        told += _new(told, around)
         return [*told, *([seen.detail] if seen.detail else [])]
 
     # -------------------------------------------------------------- a move
@@ -348,3 +349,8 @@ class F5Ltm(Icontrol):
     async def _save_peers(self) -> None:
         for peer in self._units.peers(await self._units.active()):
             await peer.save(self._arrived_at)
+
+
+def _new(told: Sequence[str], texts: Sequence[str]) -> list[str]:
+    """Return the texts that do not only repeat what was told."""
+    return [text for text in texts if not any(one in text for one in told)]
