@@ -344,14 +344,14 @@ async def test_a_step_that_fails_is_shown_and_repaired_and_the_move_stands(
     pair: f5.Bench, what: str
 ) -> None:
     method, path, which = FAILS[what]
-    fault = faults.provisioning()
-    pair.emulator.unit(which).faults.next(fault, method=method, path=path, times=3)
+    fault = faults.lost_object("config")
+    pair.emulator.unit(which).faults.next(fault, method=method, path=path, times=2)
     async with kept(pair.ltm()) as case:
         case.want(B)
         await case.confirmed.wait()
         await until(lambda: "publish.settled" in case.names())
         assert case.told("publish.unsettled")[0].startswith(f"{what} failed: ")
-        assert "01071003" in case.told("publish.unsettled")[0]
+        assert "01020036" in case.told("publish.unsettled")[0]
         assert "publish.failed" not in case.names()
         assert case.reconciler.seen is not None
         await until(lambda: not case.reconciler.detail)
@@ -460,7 +460,7 @@ async def test_a_restart_that_loses_the_move_is_repaired_each_time(single: f5.Be
     """It is no foreign hand, however often it happens."""
     device = single.emulator.unit(0)
     single.emulator.unit(0).faults.next(
-        faults.provisioning(), method="POST", path="/sys/config", times=1000
+        faults.lost_object(), method="POST", path="/sys/config", times=1000
     )
     async with kept(single.ltm()) as case:
         case.want(B)
@@ -669,7 +669,7 @@ async def test_check_names_each_unit_that_cannot_be_asked(pair: f5.Bench) -> Non
 
 
 # ------------------------------------------------------------------ random faults
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", range(2))
 async def test_whatever_goes_wrong_it_ends_with_what_was_wanted_and_one_token(
     pair: f5.Bench, seed: int
 ) -> None:

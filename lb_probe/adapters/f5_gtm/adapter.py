@@ -26,6 +26,7 @@ from lb_probe.ports import PublishError, Unreachable
 FIRST_S = 2.0  # for the first answer of all
 SOON_S = 0.3  # more than its usual time: one that hangs delays no reading longer
 USUAL = 3  # times its last answer's time, for a unit that is far away
+FRESH_S = 0.5  # a reading that a move may go by
 LAG_S = 10.0  # a unit may take so long to follow the one that was written to
 FOLLOW_POLL_S = 0.5
 HAND_S = 1.0  # a reading waits so long for units that differ, and not by our doing
@@ -95,6 +96,7 @@ class F5Gtm(Icontrol):
             for unit in units.all
         ]
         self._told_last = _Told("", "", 0.0)
+        self._fresh: tuple[float, Mapping[Unit, PoolState]] | None = None  # what was read, and when
         self._differ_since: float | None = None
         self._changed_at: float | None = None  # when all units were last seen to change
 
@@ -136,6 +138,7 @@ class F5Gtm(Icontrol):
             while self._is_under_way(good):
                 await asyncio.sleep(HAND_POLL_S)
                 good, silent = await self._good()
+            self._fresh = asyncio.get_running_loop().time(), good
             seen = self._agreed(good)
         return replace(
             seen,
@@ -183,8 +186,20 @@ class F5Gtm(Icontrol):
         ]
 
     async def _to_write(self, member: str) -> tuple[Unit, PoolState]:
-        """Return the first unit that does something else, or else the first that answers."""
-        good, _ = await self._good()
+        """Return the unit to write to.
+
+        The one from before while others may still follow it: a change on another one would race
+        with what is on its way. After that the first that does something else, or else the first.
+        """
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None and asyncio.get_running_loop().time() - fresh[0] < FRESH_S:
+            good = fresh[1]  # a reconciler has just read
+        else:
+            good, _ = await self._good()
+        last, now = self._told_last, asyncio.get_running_loop().time()
+        for unit, state in good.items():
+            if unit.host == last.host and now < last.until:
+                return unit, state
         lags = [unit for unit in good if members.chosen(good[unit], self._nodes) != {member}]
         unit = (lags or list(good))[0]
         return unit, good[unit]

@@ -22,6 +22,7 @@ from lb_probe.adapters.icontrol.follow_up import Step
 from lb_probe.core.model import Seen
 from lb_probe.ports import PublishError
 
+FRESH_S = 0.5  # a reading that a move may go by
 COUNT_S = 4.0  # between two looks at the statistics
 FLIGHT_S = 0.2
 VERIFY_S = 10.0  # for units that sync by themselves
@@ -54,6 +55,7 @@ class F5Ltm(Icontrol):
         if len(set(nodes.values())) < len(nodes):
             raise ValueError(f"nodes are {dict(nodes)}; give each a member of its own")
         self._moved_at = self._flight_at = 0.0
+        self._fresh: tuple[float, Unit, PoolState] | None = None  # what was read last, and when
         self._changed_at: float | None = None  # our last write; None where it was another process
         self._arrived_at: float | None = None  # when the peers were seen to have it
         self._counts: Question[_Counts] = Question(self._count, units.beside)
@@ -88,8 +90,8 @@ class F5Ltm(Icontrol):
             PublishError: None is active, or the pool has not the members that it should have.
         """
         with self._named():
-            unit = await self._units.active()
-            state = await self._state(unit)
+            unit, state = await self._read()
+            self._fresh = asyncio.get_running_loop().time(), unit, state
             seen = self._with_counts(members.read(state, self._nodes))
         return replace(
             seen,
@@ -166,8 +168,7 @@ class F5Ltm(Icontrol):
         changes: list[Change] = [(self._path(m), body) for m, body in self._bodies(chosen)]
         with self._named():
             async with self._writing:
-                unit = await self._units.active()
-                state = await self._state(unit)
+                unit, state = await self._just_read()
                 if state.obstacle:
                     raise PublishError(f"{unit.host}: {self._pool}: {state.obstacle}")
                 self._follow_up.owe()
@@ -206,15 +207,45 @@ class F5Ltm(Icontrol):
             raise PublishError(f"{error}; read after that: {seen.word}, not carried out") from error
 
     # -------------------------------------------------------------- reading
-    async def _state(self, unit: Unit) -> PoolState:
+    async def _just_read(self) -> tuple[Unit, PoolState]:
+        """Return what was read a moment ago, or read: a reconciler has just done so."""
+        fresh, self._fresh = self._fresh, None
+        if fresh is not None and asyncio.get_running_loop().time() - fresh[0] < FRESH_S:
+            return fresh[1:]
+        return await self._read()
+
+    async def _read(self) -> tuple[Unit, PoolState]:
+        """Return the active unit and its pool; both are asked for at once, of the one from before.
+
+        Raises:
+            Unreachable, PublishError: No unit is active; or as `_state`.
+        """
+        guessed = self._units.last
+        guess = self._units.beside.start(self._fetched(guessed))
+        try:
+            unit = await self._units.active()
+            if unit is guessed:
+                return unit, await self._state(unit, guess)
+        finally:
+            guess.cancel()
+        return unit, await self._state(unit)
+
+    async def _state(
+        self, unit: Unit, asked: "asyncio.Future[PoolState | PublishError] | None" = None
+    ) -> PoolState:
         """Return the pool, with every member that it should have.
+
+        Args:
+            asked: The answer to come, where the unit has been asked.
 
         Raises:
             Unreachable, PublishError: No answer; or there is no such pool or member, believed the
                 second time only.
         """
         try:
-            state = await self._fetched(unit)
+            state = await self._fetched(unit) if asked is None else await asked
+            if isinstance(state, PublishError):
+                raise state
             if absent := members.missing(state, self._nodes):
                 raise Missing(self._lacks(unit, state, absent))
         except Missing as error:

@@ -37,6 +37,7 @@ class Units:
     Attributes:
         beside: Holds what runs beside the adapters of this device.
         doubt: What is odd about who is active; empty when all is plain.
+        last: The unit that was active when that was asked last.
     """
 
     def __init__(self, units: Sequence[Unit], device_group: str = "") -> None:
@@ -46,7 +47,7 @@ class Units:
         self.device_group = device_group
         self.beside = Beside()
         self.doubt = ""
-        self._last = self.all[0]
+        self.last = self.all[0]
         self._asked = {
             unit.host: Question(partial(unit.get, "tm", "cm", "failover-status"), self.beside)
             for unit in units
@@ -74,7 +75,7 @@ class Units:
             )
             said = {h: a.result() for h, a in answers.items() if a.done()}
             active = [u for u in self.all if _is_active(said.get(u.host))]
-            if self._last in active or (active and (self._last.host in said or not done)):
+            if self.last in active or (active and (self.last.host in said or not done)):
                 break
             patience = SOON_S if active else None
         said = {h: a.result() for h, a in answers.items() if a.done()}
@@ -87,8 +88,8 @@ class Units:
             f"{hosts} all say ACTIVE: which one has the traffic?" if len(active) > 1 else ""
         )
         if active:
-            self._last = self._last if self._last in active else active[0]
-            return self._last
+            self.last = self.last if self.last in active else active[0]
+            return self.last
         told = [
             str(answer)
             if isinstance(answer, PublishError)
