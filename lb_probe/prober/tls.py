@@ -50,6 +50,8 @@ class TlsSettings:
 class PinError(ssl.SSLError):
     """The certificate is not the pinned one."""
 
+    reason = library = ""  # which OpenSSL sets on its own errors, and everybody reads
+
 
 class _Pinned(ssl.SSLObject):
     """A connection that takes the pinned certificate only, whoever drives it."""

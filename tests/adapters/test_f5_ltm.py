@@ -325,6 +325,10 @@ async def test_a_move_is_saved_synced_verified_and_survives_the_restart_of_both(
         await until(lambda: has(pair, B, 1) and all(unit.saves for unit in units))
         assert pair.emulator.shared.syncs == 1
         await until(lambda: not case.reconciler.detail)
+        for times, node in enumerate((A, B), 2):  # and each one after it as well
+            case.want(node)
+            await until(lambda n=node, t=times: has(pair, n, 1) and units[1].saves == t)
+            await until(lambda: not case.reconciler.detail)
     for unit in units:
         unit.reboot()
     assert has(pair, B, 0)
