@@ -53,6 +53,7 @@ GROUP_GAUGES = (
     ("publish_usable", ("adapter",), "0 where its own check holds the assigned node down"),
     ("publish_foreign_writer", ("adapter",), "1 where it yielded to somebody else"),
     ("publish_last_success_timestamp_seconds", ("adapter",), "Last good publication"),
+    ("publish_unsettled", ("adapter",), "1 where what must follow a move failed"),
 )
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
@@ -67,6 +68,9 @@ class Snapshot:
     is_config_good: bool
 
 
+_Adapter = tuple[str, bool, float, bool, bool, bool]
+
+
 class _Shown(NamedTuple):
     """What the lines of one group say; while it is the same, so are they.
 
@@ -77,7 +81,8 @@ class _Shown(NamedTuple):
         serving: ok, fail or unknown, for each node.
         modes: What hastatus says, for each node; nothing where it is not asked.
         hold_due: UTC seconds since 1970, or 0.
-        adapters: Name, in sync, last good publication (UTC seconds, or 0), usable, yielded.
+        adapters: Name, in sync, last good publication (UTC seconds, or 0), usable, yielded, and
+            whether what must follow a move failed.
     """
 
     name: str
@@ -93,7 +98,7 @@ class _Shown(NamedTuple):
     changed_at: float
     serving: tuple[str, ...]
     modes: tuple[str, ...]
-    adapters: tuple[tuple[str, bool, float, bool, bool], ...]
+    adapters: tuple[_Adapter, ...]
 
 
 class _Series:
@@ -330,9 +335,7 @@ class Metrics:
             self._adapters(view.name, view.adapters),
         )
 
-    def _adapters(
-        self, name: str, adapters: Sequence[AdapterStatus]
-    ) -> tuple[tuple[str, bool, float, bool, bool], ...]:
+    def _adapters(self, name: str, adapters: Sequence[AdapterStatus]) -> tuple[_Adapter, ...]:
         return tuple(
             [
                 (
@@ -341,6 +344,7 @@ class Metrics:
                     self._last_success.get((name, one.name), 0.0),
                     one.seen is None or one.seen.usable is not False,
                     one.yielded,
+                    one.seen is not None and bool(one.seen.unsettled),
                 )
                 for one in adapters
             ]
@@ -402,9 +406,10 @@ def _group_lines(shown: _Shown) -> tuple[str, ...]:
             for word in words
         ],
         [((name,), float(in_sync)) for name, in_sync, *_ in shown.adapters],
-        [((name,), float(usable)) for name, _, _, usable, _ in shown.adapters],
-        [((name,), float(yielded)) for name, *_, yielded in shown.adapters],
+        [((name,), float(usable)) for name, _, _, usable, *_ in shown.adapters],
+        [((name,), float(yielded)) for name, *_, yielded, _ in shown.adapters],
         [((name,), last) for name, _, last, *_ in shown.adapters],
+        [((name,), float(unsettled)) for name, *_, unsettled in shown.adapters],
     ]
     found = []
     for (name, labels, _), values in zip(GROUP_GAUGES, lines, strict=True):
