@@ -508,8 +508,8 @@ async def test_the_worst_come_first_and_the_well_are_rows(folder):
         names = re.findall(r'data-group="([^"]+)"', text)
         assert names[:3] == ["epmm", "g-011", "g-000"]
         assert text.count("<article") == 2
-        assert "1 of 21 groups is off its Primary" in text
-        assert "1 of 21 groups has something to see to." in text
+        assert "epmm is off its Primary" in text
+        assert "g-011 has something to see to." in text
 
 
 async def test_a_real_prober_serves_the_page_on_both_of_its_listeners(stand):
@@ -540,7 +540,7 @@ def test_every_condition_has_a_level_and_only_normal_is_well():
         ([Standing("a", Level.WELL)] * 3, "All 3 groups are well.", "lb-probe"),
         (
             [Standing("a", Level.WELL), Standing("b", Level.WAIT)],
-            "1 of 2 groups has no verdict yet.",
+            "b has no verdict yet.",
             "lb-probe",
         ),
         (
@@ -549,10 +549,11 @@ def test_every_condition_has_a_level_and_only_normal_is_well():
             "(5) lb-probe",
         ),
         (
-            [Standing("a", Level.MOVED, True, "word")] * 2 + [Standing("c", Level.LOOK)],
-            "2 of 3 groups are off their Primary. 2 wait only for your word to be resumed."
-            " 1 of 3 groups has something to see to.",
-            "(3) lb-probe",
+            [Standing(name, Level.MOVED, True, "word") for name in "ab"]
+            + [Standing("c", Level.MOVED, True), Standing("d", Level.LOOK)],
+            "a, b and c are off their Primary. a and b wait only for your word to be resumed."
+            " d has something to see to.",
+            "(4) lb-probe",
         ),
     ],
 )
