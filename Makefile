@@ -72,10 +72,11 @@ screenshots: $(VENV)/.dev
 
 lock: $(VENV)/.dev
 	$(PIP) uv
-	for set in run demo dev; do \
+	for set in run demo dev tools; do \
 	  $(BIN)/uv pip compile --quiet --universal --generate-hashes --no-emit-index-url --no-header \
 	    --python-version 3.11 pyproject.toml \
-	    $$(case $$set in demo) echo --extra demo --group build;; dev) echo --extra demo --extra mail --group dev;; esac) \
+	    $$(case $$set in demo) echo --extra demo --group build;; \
+	      dev) echo --extra demo --extra mail --group dev;; tools) echo --group tools;; esac) \
 	    -o requirements/$$set.txt; \
 	done
 
