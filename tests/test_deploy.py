@@ -14,6 +14,7 @@ import pytest
 import yaml
 from simulated_world import VirtualClock, settle
 
+from lb_probe.cli import cli
 from lb_probe.config import load
 from lb_probe.core import active_active
 from lb_probe.core.failover import CONDITIONS
@@ -24,6 +25,7 @@ from lb_probe.events.systemd import Systemd
 DOCS = Path(__file__).parents[1] / "docs"
 DEPLOY = DOCS / "deploy"
 RULES = DEPLOY / "prometheus" / "lb-probe.rules.yml"
+TESTS = sorted(RULES.parent.glob("*.tests.yml"))
 METRIC = re.compile(r"\blb_probe_[a-z_]+")
 BASE = "https://lb-probe.example/docs/runbook#"
 
@@ -63,12 +65,30 @@ def test_prometheus_accepts_the_rules_and_their_tests_hold():
     promtool = need("promtool")
     for words in (
         ["check", "rules", RULES],
-        ["test", "rules", RULES.with_name("lb-probe.tests.yml")],
+        ["test", "rules", *TESTS],
     ):
         answer = subprocess.run(
             [promtool, *map(str, words)], capture_output=True, text=True, timeout=60, check=False
         )
         assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def fired():
+    """Every alert that a test of the rules sees firing."""
+    for file in TESTS:
+        for test in yaml.safe_load(file.read_text())["tests"]:
+            for one in test.get("alert_rule_test", ()):
+                if one["exp_alerts"]:
+                    yield one["alertname"]
+            for one in test.get("promql_expr_test", ()):
+                for sample in one["exp_samples"]:
+                    yield from re.findall(r'alertname="(\w+)"', sample["labels"])
+
+
+def test_every_alert_is_seen_firing_by_a_test_and_every_recorded_rate_too():
+    assert {rule["alert"] for rule in rules() if "alert" in rule} == set(fired())
+    told = "".join(file.read_text() for file in TESTS)
+    assert all(f"expr: {rule['record']}" in told for rule in rules() if "record" in rule)
 
 
 def test_every_alert_has_a_runbook_and_every_condition_too():
@@ -181,6 +201,45 @@ def test_the_cluster_example_is_a_configuration_that_is_accepted(tmp_path):
     spec = kinds["Deployment"]["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+
+
+def lines_of_containers():
+    """Every command of lb-probe in the container files, and which file has it."""
+    compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"][
+        "prober"
+    ]
+    yield "compose", compose["command"]
+    yield "compose health", compose["healthcheck"]["test"][2:]
+    quadlet = (DEPLOY / "quadlet" / "lb-probe.container").read_text()
+    yield "quadlet", re.search(r"^Exec=(.*)$", quadlet, re.MULTILINE)[1].split()
+    yield "quadlet health", json.loads(re.search(r"^HealthCmd=(.*)$", quadlet, re.MULTILINE)[1])[1:]
+    parts = yaml.safe_load_all((DEPLOY / "kubernetes" / "lb-probe.yaml").read_text())
+    deployment = next(part for part in parts if part["kind"] == "Deployment")
+    yield "kubernetes", deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    image = (DOCS.parent / "Containerfile").read_text()
+    yield "image", json.loads(re.search(r"^CMD (.*)$", image, re.MULTILINE)[1])
+    health = re.search(r"^HEALTHCHECK .*\\\n\s+CMD (.*)$", image, re.MULTILINE)[1]
+    yield "image health", json.loads(health)[1:]
+
+
+@pytest.mark.parametrize(("file", "words"), list(lines_of_containers()), ids=str)
+def test_every_line_of_a_container_file_is_one_that_lb_probe_understands(file, words):
+    if words == ["--help"]:
+        return
+    with cli.make_context("lb-probe", list(words)) as ctx:
+        verb = cli.get_command(ctx, words[0])
+        with verb.make_context(words[0], list(words[1:]), parent=ctx):
+            pass
+
+
+def test_the_image_runs_as_nobody_and_gets_signals_itself():
+    image = (DOCS.parent / "Containerfile").read_text()
+    last = image.rpartition("\nFROM ")[2]
+    assert "\nUSER 65532:65532\n" in last
+    assert '\nENTRYPOINT ["lb-probe"]\n' in last  # no shell between it and SIGTERM
+    assert "--require-hashes" in image
+    for file in re.findall(r"^COPY (?!--from)(.+) \S+$", image, re.MULTILINE):
+        assert all((DOCS.parent / name).exists() for name in file.split())
 
 
 @pytest.mark.timeout(120)
