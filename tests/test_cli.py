@@ -214,7 +214,8 @@ def run(where: Stub | str | None, *words: str) -> Result:
 def environment(stub: Stub | None = None) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LB_PROBE")}
     kept |= {"PYTHONPATH": str(PROJECT), "TERM": "xterm", "TZ": "Asia/Kolkata"}
-    kept.pop("NO_COLOR", None)
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):
+        kept.pop(name, None)
     return kept | ({"LB_PROBE_URL": stub.url} if stub else {})
 
 
