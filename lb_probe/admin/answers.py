@@ -52,8 +52,8 @@ def _object(text: str, /, *optional: str, **properties: Schema) -> Schema:
     return {"type": "object", "description": text, "properties": keys, "required": required}
 
 
-def _or_none(name: str) -> Schema:
-    return {"anyOf": [ref(name), {"type": "null"}]}
+def _or_none(name: str, text: str) -> Schema:
+    return {"description": text, "anyOf": [ref(name), {"type": "null"}]}
 
 
 _TIME = "ISO-8601, UTC"
@@ -75,14 +75,14 @@ SCHEMAS: dict[str, Schema] = {
         blocked=_texts("the brakes that are on"),
         objections=_texts("what load balancers that check the Primary themselves say against it"),
         warnings=_texts("what should be seen to though it changes no condition"),
-        hold=_or_none("Hold"),
+        hold=_or_none("Hold", "the hold that is on"),
         acked=_or_null("string", "who has seen it, and what he said"),
         generation=_of("integer", "grows with every saved change", minimum=0),
         roles_swapped=_of("boolean", "swap-roles was said, and the file does not agree yet"),
         panic_threshold=_of("number", "active-active: percent of the nodes that stay in"),
         nodes=_list("its nodes, in the order of the file", ref("Node")),
         adapters=_list("its load balancers", ref("Adapter")),
-        last_change=_or_none("Change"),
+        last_change=_or_none("Change", "what was saved last"),
     ),
     "Hold": _object(
         "An operator's switch: no automatic move while it is on.",

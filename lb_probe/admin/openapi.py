@@ -7,11 +7,18 @@ from lb_probe.admin.auth import COOKIE
 from lb_probe.core.acts import VERBS
 
 _NAME = {"type": "string", "pattern": "^[^/]+$"}
-_GROUP = {"name": "group", "in": "path", "required": True, "schema": _NAME}
+_GROUP = {
+    "name": "group",
+    "in": "path",
+    "required": True,
+    "description": "its name in probes.yaml",
+    "schema": _NAME,
+}
 _VERB = {
     "name": "verb",
     "in": "path",
     "required": True,
+    "description": "as the command has them",
     "schema": {"type": "string", "enum": list(VERBS)},
 }
 _TOKEN = {
@@ -31,6 +38,7 @@ _SPAN = (
     {
         "name": "limit",
         "in": "query",
+        "description": "how many records, 1 to 10000; 100 where it is left out",
         "schema": {"type": "integer", "minimum": 1, "maximum": 10000, "default": 100},
     },
     {
@@ -157,7 +165,7 @@ def _answers(schema: Schema, *codes: int) -> dict[str, Any]:
         "200": {"description": "done", "content": {"application/json": {"schema": schema}}},
         **{
             str(code): {"description": _WORDS[code], "content": error}
-            for code in (401, 403, *codes, 429)
+            for code in sorted((401, 403, *codes, 429))
         },
     }
 
@@ -165,5 +173,12 @@ def _answers(schema: Schema, *codes: int) -> dict[str, Any]:
 _LOGIN = {
     "type": "object",
     "required": ["token"],
-    "properties": {"token": {"type": "string", "minLength": 1, "maxLength": 1000}},
+    "properties": {
+        "token": {
+            "type": "string",
+            "description": "of an operator in probes.yaml, or one that was made",
+            "minLength": 1,
+            "maxLength": 1000,
+        }
+    },
 }
