@@ -427,5 +427,7 @@ def _help(demo: Demo, token: str) -> list[str]:
         f"  {demo.haproxy} -db -f {demo.folder}/haproxy.cfg",
         f"  cat {demo.map}                         # what it starts with; what it does now:",
         f"  echo 'show map {demo.map}' | socat - {demo.folder}/haproxy.sock",
+        f"  kill -9 {pid['prober']}                # the prober dies: traffic stays; again:",
+        f"  {ours} prober",
         "Ctrl-C ends everything.",
     ]
