@@ -232,6 +232,50 @@ def test_every_line_of_a_container_file_is_one_that_lb_probe_understands(file, w
             pass
 
 
+def test_each_container_has_a_place_for_the_store_the_file_and_the_socket():
+    places = {"/etc/lb-probe", "/var/lib/lb-probe", "/run/lb-probe"}
+    compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+    prober = compose["services"]["prober"]
+    mounts = [volume.split(":")[1] for volume in prober["volumes"]]
+    mounts = [place.removesuffix("/probes.yaml") for place in mounts]
+    assert places <= {*mounts, *(tmpfs.split(":")[0] for tmpfs in prober["tmpfs"])}
+    assert prober["read_only"] is True
+    quadlet = (DEPLOY / "quadlet" / "lb-probe.container").read_text()
+    volumes = re.findall(r"^Volume=([^:]+):([^:\n]+)", quadlet, re.MULTILINE)
+    tmpfs = re.findall(r"^Tmpfs=([^:]+)", quadlet, re.MULTILINE)
+    assert places <= {*(place for _, place in volumes), *tmpfs}
+    for name in (name for name, _ in volumes if name.endswith(".volume")):
+        assert (DEPLOY / "quadlet" / name).exists()
+
+
+def test_the_parts_of_the_cluster_example_fit_each_other():
+    parts = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "lb-probe.yaml").read_text()))
+    kinds = {part["kind"]: part for part in parts}
+    pod = kinds["Deployment"]["spec"]["template"]
+    (prober,) = pod["spec"]["containers"]
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in prober["volumeMounts"]}
+    assert mounts.keys() == volumes.keys()
+    claim = volumes["state"]["persistentVolumeClaim"]["claimName"]
+    assert claim == kinds["PersistentVolumeClaim"]["metadata"]["name"]
+    assert volumes["config"]["configMap"]["name"] == kinds["ConfigMap"]["metadata"]["name"]
+    (where,) = prober["env"]
+    assert where["value"] == f"{mounts['config']}/probes.yaml"
+    labels = pod["metadata"]["labels"]
+    assert kinds["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    policy = kinds["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    ports = {port["name"]: port["containerPort"] for port in prober["ports"]}
+    asked = {prober[kind]["httpGet"]["port"] for kind in ("livenessProbe", "readinessProbe")}
+    asked |= {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+    assert asked == set(ports)
+    file = yaml.safe_load(kinds["ConfigMap"]["data"]["probes.yaml"])
+    assert file["metrics"]["listen"] == f"0.0.0.0:{ports['metrics']}"
+    assert file["store"].startswith(f"sqlite:{mounts['state']}/")
+    assert file["api"]["socket"].startswith(f"{mounts['run']}/")
+    assert pod["spec"]["securityContext"]["runAsUser"] == 65532
+
+
 def test_the_image_runs_as_nobody_and_gets_signals_itself():
     image = (DOCS.parent / "Containerfile").read_text()
     last = image.rpartition("\nFROM ")[2]

@@ -36,6 +36,7 @@ MAX_BODY = 64 * 1024
 MAX_STREAMS = 200
 STREAM_QUEUE = 256
 PING_S = 10.0
+HSTS = "max-age=31536000"  # a browser that came by TLS comes by nothing else (ASVS 5.0, 3.4.1)
 PARTING_S = 0.5  # a reader that has not left by then is cut off: a stop must not wait for it
 LONGEST_DAYS = 366
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -506,4 +507,6 @@ def _not_served(request: web.Request, error: web.HTTPException) -> web.Response:
 async def _headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if request.secure:
+        response.headers["Strict-Transport-Security"] = HSTS
     response.headers.pop("Server", None)
