@@ -957,7 +957,9 @@ def test_demo_passes_script_on(monkeypatch):
 def test_check_counts_and_warns(app, config):
     result = run(None, "check", "-c", config, "--as", "agent:x")
     assert result.exit_code == 0
-    assert result.stdout == (f"warning: slow\n{config}: ok: 2 groups, 4 nodes, 1 load balancers\n")
+    assert result.stdout == (
+        f"warning: slow\n{config}: ok: 2 groups, 4 nodes, 1 load balancer; 1 warning above\n"
+    )
     assert run(None, "check", "-c", config).exit_code == 0
     assert app.calls == [("check", Path(config), as_) for as_ in ("agent:x", "check")]
     assert run(None, "check", "-c", config, "--as", "me").exit_code == 2

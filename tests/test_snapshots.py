@@ -35,6 +35,7 @@ from lb_probe.pool import PoolController, PoolSetup
 
 GOLDEN = Path(__file__).parent / "golden" / "cli"
 FILE = """version: 1
+store: sqlite:state.db
 api: {listen: "127.0.0.1:8600"}
 groups:
   - name: epmm
@@ -116,7 +117,8 @@ async def told(tmp_path, monkeypatch):
         result = await asyncio.to_thread(CliRunner().invoke, cli, words, env=environ)
         code = f"[exit {result.exit_code}]\n" if result.exit_code else ""
         text = f"$ lb-probe {line}\n{result.stdout}{result.stderr}{code}"
-        return text.replace(environ["LB_PROBE_URL"], "http://127.0.0.1:8600"), result.stdout
+        text = text.replace(environ["LB_PROBE_URL"], "http://127.0.0.1:8600")
+        return text.replace(str(tmp_path), "/etc/lb-probe"), result.stdout
 
     yield run
     await runner.cleanup()

@@ -62,8 +62,14 @@ def check(as_: str | None, offline: bool, form: str) -> None:
         raise
     counts = _counts(file)
     answer = {"file": str(file), "ok": True, **counts, "warnings": warnings}
-    sentence = ", ".join(f"{n} {words.replace('_', ' ')}" for words, n in counts.items())
-    show(form, answer, lambda: [*warnings, f"{file}: ok: {sentence}"])
+    sentence = ", ".join(_counted(n, words) for words, n in counts.items())
+    more = f"; {_counted(len(warnings), 'warnings')} above" if warnings else ""
+    show(form, answer, lambda: [*warnings, f"{file}: ok: {sentence}{more}"])
+
+
+def _counted(number: int, words: str) -> str:
+    words = words.replace("_", " ")
+    return f"{number} {words.removesuffix('s') if number == 1 else words}"
 
 
 def _counts(file: Path) -> dict[str, int]:
