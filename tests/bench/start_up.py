@@ -1,7 +1,7 @@
 """How long `lb-probe status` takes above `python -c pass`: what somebody waits for at a shell.
 
-The two are run in turn, on a terminal's worth of groups, with compiled byte-code. The least CPU time
-of each is compared: what else a machine does adds to the clock on the wall. Exits 1 above the limit.
+The two are run in turn, on a terminal's worth of groups, with compiled byte-code. The least CPU
+time of each is compared: what else a machine does adds to the clock on the wall. Exits 1 above it.
 
     python tests/bench/start_up.py [ROUNDS]
 """
