@@ -218,7 +218,7 @@ async def test_the_page_without_javascript_tells_all_there_is(desk):
         "no agent vouches for it",
         "lb-probe resume epmm --reason",
         "in sync",
-        "failover</td><td>a -&gt; b</td><td>lb-probe",
+        'failover</td><td>a -&gt; b</td><td class="minor">lb-probe',
         'aria-label="a status: ',
         "Last 6 hours: ",
         "<title>(1) lb-probe</title>",
@@ -233,7 +233,7 @@ async def test_a_load_balancer_that_disagrees_is_shown_beside_what_we_want(desk)
     await desk.fail_over_only_decided()
     text = await text_of(desk)
     row = re.search(r'<th scope="row">edge</th>(.*?)</tr>', text)[1]
-    assert row.startswith("<td>model</td><td>b</td><td>a</td>")
+    assert row.startswith('<td class="minor">model</td><td>b</td><td>a</td>')
     assert "not in sync" in row
 
 
