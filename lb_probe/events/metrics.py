@@ -148,9 +148,9 @@ class Metrics:
         self._wall = now_wall
         self._registry = registry = CollectorRegistry()
         self._failovers = _Family(
-            "counter", "group_failovers_total", "Automatic failovers", "group"
+            "counter", "group_failovers_total", "Failovers, automatic and by hand", "group"
         )
-        self._resumes = _Family("counter", "group_resumes_total", "Manual resumes", "group")
+        self._resumes = _Family("counter", "group_resumes_total", "Resumes", "group")
         self._probes = _Family(
             "counter",
             "probes_total",
