@@ -146,6 +146,7 @@ class Prober:
         self._groups = self._controlled(store)
         self._schedule = self._scheduled()
         stack.push_async_callback(self._close_asked)
+        stack.push_async_callback(self._balancers.close)
         for asked in chain.from_iterable(self._balancers.asked.values()):
             await start_asked(asked)
         self._messages = Messages(self._clock, events, self._notified, self._metrics, self._trouble)

@@ -18,7 +18,7 @@ from lb_probe.advice.haproxy_doctor import examine
 from lb_probe.advice.surroundings import look_around
 from lb_probe.app.loop import run
 from lb_probe.app.notify import unheard
-from lb_probe.app.parts import audit_beside, group_of, place_of, targets_of
+from lb_probe.app.parts import Balancers, audit_beside, group_of, place_of, targets_of
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Config,
@@ -128,11 +128,13 @@ def check(path: Path, as_: str, *, looks_around: bool = False) -> list[str]:
 async def _around(config: Config) -> list[str]:
     clock = SystemClock().monotonic
     names = Names(clock)
+    balancers = Balancers()
     try:
         ask = partial(http_probe.inspect, clock=clock, names=names)
-        return await look_around(config, targets_of, ask)
+        return await look_around(config, targets_of, ask, balancers.examined)
     finally:
         names.close()
+        await balancers.close()
 
 
 def haproxy_config(path: Path, group: str) -> str:

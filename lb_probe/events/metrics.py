@@ -53,6 +53,7 @@ GROUP_GAUGES = (
     ("publish_usable", ("adapter",), "0 where its own check holds the assigned node down"),
     ("publish_foreign_writer", ("adapter",), "1 where it yielded to somebody else"),
     ("publish_last_success_timestamp_seconds", ("adapter",), "Last good publication"),
+    ("publish_unsettled", ("adapter",), "1 where what must follow a move failed"),
 )
 
 # The label `result` of each event that tells what became of a message, or of a sign of life.
@@ -78,6 +79,9 @@ class Snapshot:
     is_config_good: bool
 
 
+_Adapter = tuple[str, bool, float, bool, bool, bool]
+
+
 class _Shown(NamedTuple):
     """What the lines of one group say; while it is the same, so are they.
 
@@ -88,7 +92,8 @@ class _Shown(NamedTuple):
         serving: ok, fail or unknown, for each node.
         modes: What hastatus says, for each node; nothing where it is not asked.
         hold_due: UTC seconds since 1970, or 0.
-        adapters: Name, in sync, last good publication (UTC seconds, or 0), usable, yielded.
+        adapters: Name, in sync, last good publication (UTC seconds, or 0), usable, yielded, and
+            whether what must follow a move failed.
     """
 
     name: str
@@ -104,7 +109,7 @@ class _Shown(NamedTuple):
     changed_at: float
     serving: tuple[str, ...]
     modes: tuple[str, ...]
-    adapters: tuple[tuple[str, bool, float, bool, bool], ...]
+    adapters: tuple[_Adapter, ...]
 
 
 class _Series:
@@ -154,9 +159,9 @@ class Metrics:
         self._wall = now_wall
         self._registry = registry = CollectorRegistry()
         self._failovers = _Family(
-            "counter", "group_failovers_total", "Automatic failovers", "group"
+            "counter", "group_failovers_total", "Failovers, automatic and by hand", "group"
         )
-        self._resumes = _Family("counter", "group_resumes_total", "Manual resumes", "group")
+        self._resumes = _Family("counter", "group_resumes_total", "Resumes", "group")
         self._probes = _Family(
             "counter",
             "probes_total",
@@ -364,9 +369,7 @@ class Metrics:
             self._adapters(view.name, view.adapters),
         )
 
-    def _adapters(
-        self, name: str, adapters: Sequence[AdapterStatus]
-    ) -> tuple[tuple[str, bool, float, bool, bool], ...]:
+    def _adapters(self, name: str, adapters: Sequence[AdapterStatus]) -> tuple[_Adapter, ...]:
         return tuple(
             [
                 (
@@ -375,6 +378,7 @@ class Metrics:
                     self._last_success.get((name, one.name), 0.0),
                     one.seen is None or one.seen.usable is not False,
                     one.yielded,
+                    one.seen is not None and bool(one.seen.unsettled),
                 )
                 for one in adapters
             ]
@@ -448,9 +452,10 @@ def _group_lines(shown: _Shown) -> tuple[str, ...]:
             for word in words
         ],
         [((name,), float(in_sync)) for name, in_sync, *_ in shown.adapters],
-        [((name,), float(usable)) for name, _, _, usable, _ in shown.adapters],
-        [((name,), float(yielded)) for name, *_, yielded in shown.adapters],
+        [((name,), float(usable)) for name, _, _, usable, *_ in shown.adapters],
+        [((name,), float(yielded)) for name, *_, yielded, _ in shown.adapters],
         [((name,), last) for name, _, last, *_ in shown.adapters],
+        [((name,), float(unsettled)) for name, *_, unsettled in shown.adapters],
     ]
     found = []
     for (name, labels, _), values in zip(GROUP_GAUGES, lines, strict=True):
