@@ -24,6 +24,8 @@ from lb_probe.ports import (
 )
 from lb_probe.reconcile import Reconciler
 
+INTERRUPTED_S = 60.0  # for so long after it an interruption is shown
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -112,6 +114,7 @@ class Runtime:
         self.overdue: set[tuple[str, Page]] = set()
         self.decision: Decision | None = None
         self.look: Look | None = None
+        self.interruption: tuple[str, float] | None = None  # why, and when it was over
         self.tasks: list[asyncio.Task[None]] = []
 
     def follow(self, saved: Saved) -> None:
@@ -168,7 +171,14 @@ class Runtime:
             timing=self.setup.timing,
             wall=wall,
             objections=tuple(self.objections.values()),
+            interruption=self._interrupted(now),
         )
+
+    def _interrupted(self, now: float) -> str:
+        if self.interruption is None or now - self.interruption[1] > INTERRUPTED_S:
+            return ""
+        why, at = self.interruption
+        return f"{why}, {now - at:.0f}s ago: no failure from before counts any more"
 
     def why(self, now: float) -> tuple[str, ...]:
         """Return what speaks for an automatic failover, in words for the record."""

@@ -57,6 +57,7 @@ class View:
         timing: Its times, for what could happen next; None where nobody told them.
         wall: The same moment, UTC seconds since 1970; None leaves certificates unjudged.
         objections: What load balancers say that see the Primary up while we do not.
+        interruption: What lately made old failures worth nothing; empty after a while.
     """
 
     group: Group
@@ -69,6 +70,7 @@ class View:
     timing: Timing | None = None
     wall: float | None = None
     objections: tuple[str, ...] = ()
+    interruption: str = ""
 
     @property
     def name(self) -> str:
@@ -178,7 +180,7 @@ def warnings(view: View) -> list[str]:
         if adapter.seen.unsettled:
             lines.append(f"{adapter.name}: traffic is as asked, but {adapter.seen.unsettled}")
         lines += [f"{adapter.name}: {sentence}" for sentence in adapter.seen.leaving]
-    return lines
+    return [*lines, view.interruption] if view.interruption else lines
 
 
 def probe_json(page: PageEvidence, now: float) -> dict[str, object]:
