@@ -226,9 +226,13 @@ async def test_thousand_services_that_move_at_once_are_a_few_writes(tmp_path, mo
     real = map_file._write
     monkeypatch.setattr(map_file, "_write", lambda *a: (writes.append(a), real(*a)))
 
-    async with asyncio.TaskGroup() as tasks:
+    async def move(i: int) -> None:
+        await file.put({f"g{i}": "b"})
+        await file.kept()
+
+    async with asyncio.timeout(PATIENT_S), asyncio.TaskGroup() as tasks:
         for i in range(1000):
-            tasks.create_task(file.put({f"g{i}": "b"}))
+            tasks.create_task(move(i))
 
     assert file.path.read_text() == "".join(f"g{i} b\n" for i in range(1000))
     assert len(writes) <= 3
