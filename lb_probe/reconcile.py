@@ -148,6 +148,11 @@ class Reconciler:
         return AdapterView(self.publisher.name, self.seen, self._watch.yielded, self.detail)
 
     @property
+    def has_yielded(self) -> bool:
+        """Whether somebody else writes there and we stopped."""
+        return self._watch.yielded
+
+    @property
     def is_in_sync(self) -> bool:
         """Whether the last reading agrees with what is wanted now."""
         wanted = self._wanted.node
