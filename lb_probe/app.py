@@ -43,7 +43,7 @@ from lb_probe.advice.haproxy_config import config_text
 from lb_probe.advice.haproxy_discover import probes_yaml
 from lb_probe.advice.haproxy_doctor import examine
 from lb_probe.advice.surroundings import look_around
-from lb_probe.agent import checks as agent_checks
+from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
@@ -1187,16 +1187,30 @@ def _agent_check(check: Any) -> agent_checks.Check:
         "fall": check.fall,
         "rise": check.rise,
         "max_age_s": check.max_age_s,
-        "pages": frozenset(Page(page) for page in check.pages),
+        "pages": frozenset(() if check.informative else map(Page, check.pages)),
         "name": check.name,
     }
-    if check.type == "http":
-        return agent_checks.HttpCheck(
-            **pace, url=str(check.url), expect_status=check.expect_status, expect=check.expect
-        )
-    if check.type == "tcp":
-        return agent_checks.TcpCheck(**pace, host=check.address.host, port=check.address.port)
-    return agent_checks.CommandCheck(**pace, argv=tuple(check.argv))
+    make = _AGENT_CHECKS[check.type]
+    return make(pace, check)
+
+
+_AGENT_CHECKS: dict[str, Callable[[dict[str, Any], Any], agent_checks.Check]] = {
+    "http": lambda pace, c: agent_checks.HttpCheck(
+        **pace, url=str(c.url), expect_status=c.expect_status, expect=c.expect
+    ),
+    "tcp": lambda pace, c: agent_checks.TcpCheck(**pace, host=c.address.host, port=c.address.port),
+    "command": lambda pace, c: agent_checks.CommandCheck(**pace, argv=tuple(c.argv)),
+    "systemd": lambda pace, c: agent_checks.SystemdCheck(**pace, unit=c.unit),
+    "disk": lambda pace, c: agent_checks.DiskCheck(
+        **pace,
+        path=str(c.path),
+        min_free_percent=c.min_free.percent,
+        min_free_bytes=c.min_free.size,
+    ),
+    "process": lambda pace, c: agent_checks.ProcessCheck(
+        **pace, program=c.program, at_least=c.at_least, user=c.user
+    ),
+}
 
 
 # ------------------------------------------------------------------ the loop
