@@ -1,8 +1,8 @@
 """A node that starts as Primary asks its peer first, and makes way for one that was promoted.
 
-Only where HA is enabled: without it an agent serves its pages and nothing else (R68). Until it knows,
-both pages say ERROR, for a few seconds at most: a peer that is silent is no reason to stay away
-(X22). A quarantine is saved, and ended by an operator only: `failover mode primary`
+Only where HA is enabled: without it an agent serves its pages and nothing else (R68). Until it
+knows, both pages say ERROR, for a few seconds at most: a peer that is silent is no reason to stay
+away (X22). A quarantine is saved, and ended by an operator only: `failover mode primary`
 or `failover mode secondary` (X11, X12). Two Primaries that meet later are told of and not touched:
 one of them has the traffic, and from here it cannot be told which.
 """

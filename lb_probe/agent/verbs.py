@@ -78,8 +78,10 @@ class Verbs(Part):
     async def _demote(self, request: FailoverMode, caller: Caller) -> None:
         """Say Standby, then let the application stand by: nobody is sent to one that went first."""
         node = self._node
-        was_primary = node.state.mode is Mode.PRIMARY
-        if was_primary and node.state.quarantine is None:
+        state = node.state
+        was_primary = state.mode is Mode.PRIMARY
+        # Without HA there is no pair that could lose anything (R68).
+        if was_primary and state.ha.is_on and state.quarantine is None:
             closed = [
                 gate
                 for gate in await node.may_demote()
