@@ -1156,18 +1156,17 @@ def run_agent(path: Path, node: str) -> int:
         stop = asyncio.Event()
         log = Fanout(Log().emit, Systemd().emit)
         _on_signals(stop, log)
-        await agent_daemon.run(
-            node,
-            role,
-            (agent.listen.host, agent.listen.port),
-            agent.control,
-            agent.state,
-            [_agent_check(c) for c in agent.checks],
-            agent.drain_s,
-            SystemClock(),
-            stop,
-            log,
+        setup = agent_daemon.Setup(
+            node=node,
+            role=role,
+            listen=(agent.listen.host, agent.listen.port),
+            control=agent.control,
+            state=agent.state,
+            checks=[_agent_check(c) for c in agent.checks],
+            drain_s=agent.drain_s,
+            report=(agent.report.listen.host, agent.report.listen.port) if agent.report else None,
         )
+        await agent_daemon.run(setup, SystemClock(), stop, log)
         return 0
 
     return _run(serve())

@@ -1,0 +1,86 @@
+"""The agent of a node, as probes.yaml has it; each feature's own keys are in a module of theirs."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, Field, field_validator
+
+from lb_probe.config import values as v
+from lb_probe.config.frozen import Frozen, key
+from lb_probe.config.heartbeat import Heartbeat
+
+
+class _Check(Frozen):
+    name: v.Name = key("name in metrics; TYPE-NUMBER when left out", "", validate_default=False)
+    interval_s: v.Duration = key("between runs", "5s")
+    timeout_s: v.Duration = key("the whole run", "2s")
+    fall: v.CheckCount = key("failures in a row before it counts as failed", 3)
+    rise: v.CheckCount = key("passes in a row before a failed one counts as good", 2)
+    max_age_s: v.Duration = Field(
+        default_factory=lambda data: 3.0 * (data.get("interval_s", 0) + data.get("timeout_s", 0)),
+        validate_default=False,
+        description="an older result is a failure; three times interval and timeout when left out",
+    )
+    pages: tuple[Literal["status", "hastatus"], ...] = key(
+        "pages it decides", ("status", "hastatus")
+    )
+
+
+class HttpCheck(_Check):
+    """Passes when a url answers as expected."""
+
+    type: Literal["http"] = key("http, tcp or command")
+    url: v.CheckUrl = key('a url, e.g. "http://127.0.0.1:8081/health"')
+    expect_status: v.HttpStatus = key("HTTP status that passes", 200)
+    expect: v.Text | None = key("text that must be in the body", None)
+
+
+class TcpCheck(_Check):
+    """Passes when a TCP connection is accepted."""
+
+    type: Literal["tcp"] = key("http, tcp or command")
+    address: v.HostPort = key('host:port, e.g. "127.0.0.1:3306"')
+
+
+class CommandCheck(_Check):
+    """Passes when a program ends with 0; no shell reads the line."""
+
+    type: Literal["command"] = key("http, tcp or command")
+    argv: v.Argv = key('a list, program first, e.g. ["/usr/bin/systemctl", "is-active", "x"]')
+
+
+Check = Annotated[HttpCheck | TcpCheck | CommandCheck, Field(discriminator="type")]
+CHECKS: dict[str, type[BaseModel]] = {"http": HttpCheck, "tcp": TcpCheck, "command": CommandCheck}
+
+
+class Report(Frozen):
+    """A listener beside the pages: what the agent knows, and its metrics."""
+
+    listen: v.HostPort = key('host:port, e.g. "0.0.0.0:8081"')
+
+
+class AgentConfig(Frozen):
+    """The agent of a node that lb-probe serves the pages for."""
+
+    listen: v.HostPort = key('host:port of the two pages, e.g. "0.0.0.0:8080"')
+    control: v.SocketPath = key("a path for the UNIX socket of its owner")
+    drain_s: v.ZeroDuration = key("pages say ERROR this long before a stop", "0s")
+    state: v.FilePath = Field(
+        default_factory=lambda data: data.get("control", Path("x")).with_suffix(".state.json"),
+        validate_default=False,
+        description="where the mode is kept; beside `control`, as NAME.state.json, when left out",
+    )
+    checks: tuple[Check, ...] = key("what decides the pages", ())
+    peer: v.Name | None = key(
+        "its partner; the Primary, or the Primary's candidate, when left out", None
+    )
+    report: Report | None = key("where the prober and Prometheus may read what it knows", None)
+    heartbeat: Heartbeat | None = key("how a Secondary watches its peer", None)
+
+    @field_validator("checks")
+    @classmethod
+    def _named(cls, checks: tuple[Check, ...]) -> tuple[Check, ...]:
+        return tuple(
+            check.model_copy(update={"name": check.name or f"{check.type}-{number}"})
+            for number, check in enumerate(checks, 1)
+        )

@@ -1,0 +1,22 @@
+"""How a Secondary watches its peer, and what it does when that is gone (guide lines 332 to 338)."""
+
+from typing import Literal
+
+from lb_probe.config import values as v
+from lb_probe.config.frozen import Frozen, key
+
+
+class Heartbeat(Frozen):
+    """The guide's Fail Over Controls; seconds."""
+
+    interval_s: v.Duration = key("between attempts while the last one passed", "60s")
+    failures: v.Count = key("failed attempts in a row that count as a dead peer", 3)
+    recheck_s: v.Duration = key("after a failed attempt", "10s")
+    timeout_s: v.Duration = key("one whole attempt", "5s")
+    tcp_ports: tuple[v.Port, ...] = key("ports of the peer that must take a connection too", ())
+    on_failure: Literal["keep-in-standby", "promote"] = key(
+        "tell only, or run `promote_command` and become Primary", "keep-in-standby"
+    )
+    promote_command: v.Argv | None = key("a program that makes the application serve", None)
+    promote_timeout_s: v.Duration = key("that program, as a whole", "5m")
+    verify_s: v.Duration = key("until the node must serve after a promotion", "60s")
