@@ -159,25 +159,30 @@ def in_order(found: Sequence[Difference]) -> tuple[Difference, ...]:
     return tuple(sorted(found, key=lambda one: one.severity != ERROR))
 
 
+def _words(value: object, show: Callable[[object], str] = str) -> str:
+    return _UNKNOWN if value is None else show(value)
+
+
 def _by_rule(ours: Facts, theirs: Facts) -> Iterator[Difference]:
     for rule in RULES:
         here, there = getattr(ours, rule.fact), getattr(theirs, rule.fact)
         if here is None and there is None and rule.fact in _OPTIONAL:
             continue
-        if here is None or there is None:
-            shown = (_UNKNOWN if value is None else rule.show(value) for value in (here, there))
-            yield Difference(rule.kind, rule.kind, WARNING, *shown, rule.wanted)
-        elif not rule.is_right(here, there):
-            shown = (rule.show(here), rule.show(there))
-            yield Difference(rule.kind, rule.kind, rule.severity, *shown, rule.wanted)
+        is_told = here is not None and there is not None
+        if is_told and rule.is_right(here, there):
+            continue
+        severity = rule.severity if is_told else WARNING
+        shown = _words(here, rule.show), _words(there, rule.show)
+        yield Difference(rule.kind, rule.kind, severity, *shown, rule.wanted)
 
 
 def _staged(ours: Facts, theirs: Facts) -> Iterator[Difference]:
     """Saved and applied are two steps, on both (R81)."""
-    changed = [f.config != f.config_on_disk for f in (ours, theirs)]
-    if any(changed):
-        shown = ("a file changed since it was read" if is_so else "applied" for is_so in changed)
+    here, there = (facts.config != facts.config_on_disk for facts in (ours, theirs))
+    if here or there:
+        words = {True: "a file that changed since it was read", False: "applied"}
         wanted = "the file as it is running; restart the agent, or put the file back"
+        shown = words[here], words[there]
         yield Difference("config-on-disk", "config-on-disk", WARNING, *shown, wanted)
 
 
@@ -193,7 +198,7 @@ def _disks(ours: Facts, theirs: Facts) -> Iterator[Difference]:
     for path in sorted({*ours.disks, *theirs.disks}):
         here, there = ours.disks.get(path), theirs.disks.get(path)
         if here is None or there is None or not near(here, there):
-            shown = (_UNKNOWN if size is None else _size(size) for size in (here, there))
+            shown = _words(here, _size), _words(there, _size)
             wanted = "as large a file system on both, within 5%"
             yield Difference(f"disk {path}", "disk", WARNING, *shown, wanted)
 
@@ -220,7 +225,7 @@ def _commands(ours: Facts, theirs: Facts) -> Iterator[Difference]:
         here, there = ours.compared.get(name), theirs.compared.get(name)
         if here is None or there is None or here != there:
             severity = WARNING if None in {here, there} else ERROR
-            shown = (_UNKNOWN if digest is None else _short(digest) for digest in (here, there))
+            shown = _words(here, _short), _words(there, _short)
             wanted = "the same output on both; nothing copies this from one to the other"
             yield Difference(f"compared {name}", "compared", severity, *shown, wanted)
 
@@ -229,7 +234,7 @@ def _clocks_kept(ours: Facts, theirs: Facts) -> Iterator[Difference]:
     """One that nothing keeps will drift away; not to know is common, and no difference (R11)."""
     if ours.is_clock_kept is False or theirs.is_clock_kept is False:
         words = {True: "kept by a time server", False: "kept by nobody", None: _UNKNOWN}
-        shown = (words[facts.is_clock_kept] for facts in (ours, theirs))
+        shown = words[ours.is_clock_kept], words[theirs.is_clock_kept]
         wanted = "a clock that a time server keeps, on both"
         yield Difference("clock-kept", "clock-kept", WARNING, *shown, wanted)
 
