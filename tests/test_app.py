@@ -23,6 +23,7 @@ import pytest
 from raw_server import make_certificates
 
 from lb_probe import app as room
+from lb_probe.app import break_glass
 from lb_probe.client import Client, ClientError, parse_url
 from lb_probe.config import load
 from lb_probe.demo import Demo
@@ -305,7 +306,7 @@ def test_offline_note_that_cannot_be_read_is_no_note(place, what):
     content = CORRUPT[what]
     note.write_bytes(content if isinstance(content, bytes) else content.encode())
     with pytest.raises(StoreError, match=f"{note} cannot be read"):
-        room._read_notes(load(place.config, as_="client"))
+        break_glass.read_notes(load(place.config, as_="client"))
 
 
 def test_prober_with_an_offline_note_that_cannot_be_read_is_refused_and_keeps_it(made):

@@ -5,6 +5,7 @@ import json
 import os
 import pty
 import select
+import shlex
 import signal
 import socket
 import socketserver
@@ -320,7 +321,7 @@ def test_the_help_of_each_verb_shows_an_example(name):
 
 def test_every_example_is_a_line_that_the_command_understands():
     for verb in cli.cli.commands.values():
-        words = cli.shlex.split(verb.example)
+        words = shlex.split(verb.example)
         assert words.pop(0) == "lb-probe"
         with cli.cli.make_context("lb-probe", words) as ctx:
             found = cli.cli.get_command(ctx, words[0])
@@ -617,7 +618,7 @@ def test_an_act_without_a_reason_is_a_usage_error_with_an_example(api, verb):
 def test_without_terminal_and_yes_an_act_is_refused_at_once_with_the_line_to_paste(api, verb):
     result = run(api, *act_words(verb))
     assert result.exit_code == 6
-    line = cli.shlex.join(["lb-probe", *act_words(verb), "--yes"])
+    line = shlex.join(["lb-probe", *act_words(verb), "--yes"])
     assert f"\n  {line}\n" in result.stderr
     assert api.asked == []
 

@@ -15,8 +15,8 @@ from aiohttp import web
 from prometheus_client.parser import text_string_to_metric_families
 from simulated_world import ModelBalancer, ModelPublisher, ModelStore, Trap, World, pair
 
-from lb_probe import app as room
 from lb_probe.admin.health import Health
+from lb_probe.app.prober import Prober
 from lb_probe.config import load
 from lb_probe.controller import Ask, Controller, Setup
 from lb_probe.core.failover import CONDITIONS
@@ -583,7 +583,7 @@ class Slow:
 
 @contextlib.asynccontextmanager
 async def prober(folder, interval="50ms", timeout="30s"):
-    """The prober's parts as app.py wires them, over one slow node."""
+    """The prober's parts as app wires them, over one slow node."""
     node, metrics = Slow(), free_port()
     async with served(node.application()) as one, served(node.application()) as two:
         file = folder / "probes.yaml"
@@ -591,7 +591,7 @@ async def prober(folder, interval="50ms", timeout="30s"):
         file.write_text(CONFIG.format(interval=interval, timeout=timeout, **ports))
         sqlite.init(folder / "state.db")
         config = load(file, as_="prober")
-        parts = room._Prober(config, frozenset())
+        parts = Prober(config, frozenset())
         stop = asyncio.Event()
 
         async def word():

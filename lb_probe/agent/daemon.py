@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from lb_probe.agent.checks import Check, Checks
+from lb_probe.agent.check import Check
+from lb_probe.agent.checks import Checks
 from lb_probe.agent.control import Control
 from lb_probe.agent.node import Node, Part
 from lb_probe.agent.pages import Pages

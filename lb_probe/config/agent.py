@@ -1,4 +1,4 @@
-"""The agent of a node, as probes.yaml has it; each feature's own keys are in a module of theirs."""
+"""The agent of a node in probes.yaml; each feature's own keys are in a module of theirs."""
 
 from pathlib import Path
 from typing import Annotated, Literal
@@ -8,6 +8,8 @@ from pydantic import BaseModel, Field, field_validator
 from lb_probe.config import values as v
 from lb_probe.config.frozen import Frozen, key
 from lb_probe.config.heartbeat import Heartbeat
+
+_TYPE = "http, tcp, command, systemd, disk or process"
 
 
 class _Check(Frozen):
@@ -24,12 +26,13 @@ class _Check(Frozen):
     pages: tuple[Literal["status", "hastatus"], ...] = key(
         "pages it decides", ("status", "hastatus")
     )
+    informative: bool = key("true is shown and decides nothing", False)
 
 
 class HttpCheck(_Check):
     """Passes when a url answers as expected."""
 
-    type: Literal["http"] = key("http, tcp or command")
+    type: Literal["http"] = key(_TYPE)
     url: v.CheckUrl = key('a url, e.g. "http://127.0.0.1:8081/health"')
     expect_status: v.HttpStatus = key("HTTP status that passes", 200)
     expect: v.Text | None = key("text that must be in the body", None)
@@ -38,19 +41,53 @@ class HttpCheck(_Check):
 class TcpCheck(_Check):
     """Passes when a TCP connection is accepted."""
 
-    type: Literal["tcp"] = key("http, tcp or command")
+    type: Literal["tcp"] = key(_TYPE)
     address: v.HostPort = key('host:port, e.g. "127.0.0.1:3306"')
 
 
 class CommandCheck(_Check):
     """Passes when a program ends with 0; no shell reads the line."""
 
-    type: Literal["command"] = key("http, tcp or command")
+    type: Literal["command"] = key(_TYPE)
     argv: v.Argv = key('a list, program first, e.g. ["/usr/bin/systemctl", "is-active", "x"]')
 
 
-Check = Annotated[HttpCheck | TcpCheck | CommandCheck, Field(discriminator="type")]
-CHECKS: dict[str, type[BaseModel]] = {"http": HttpCheck, "tcp": TcpCheck, "command": CommandCheck}
+class SystemdCheck(_Check):
+    """Passes while systemd calls a unit active."""
+
+    type: Literal["systemd"] = key(_TYPE)
+    unit: v.Unit = key("a unit of systemd, e.g. postgresql.service")
+
+
+class DiskCheck(_Check):
+    """Passes while a file system has room and takes writes."""
+
+    type: Literal["disk"] = key(_TYPE)
+    path: v.FilePath = key("a path on the file system, e.g. /var/lib/app")
+    min_free: v.Room = key('least room, as a share or a size, e.g. "10%" or "5GiB"', "5%")
+
+
+class ProcessCheck(_Check):
+    """Passes while processes of a program live."""
+
+    type: Literal["process"] = key(_TYPE)
+    program: v.Program = key("a file name without a folder, e.g. postgres")
+    at_least: v.Count = key("how many there must be", 1)
+    user: v.Name | None = key("whose processes count; everybody's when left out", None)
+
+
+Check = Annotated[
+    HttpCheck | TcpCheck | CommandCheck | SystemdCheck | DiskCheck | ProcessCheck,
+    Field(discriminator="type"),
+]
+CHECKS: dict[str, type[BaseModel]] = {
+    "http": HttpCheck,
+    "tcp": TcpCheck,
+    "command": CommandCheck,
+    "systemd": SystemdCheck,
+    "disk": DiskCheck,
+    "process": ProcessCheck,
+}
 
 
 class Report(Frozen):

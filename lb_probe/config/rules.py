@@ -8,7 +8,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterable
 
-from lb_probe.config import dns_rules
+from lb_probe.config import agent_rules, dns_rules
 from lb_probe.config.address import Address, Url
 from lb_probe.config.source import Source, Spot, nearest, shown
 from lb_probe.config.values import parse_haproxy_socket, parse_path
@@ -75,6 +75,7 @@ def _judge_group(group: Spot) -> None:
             node.at("tls").fault(f"tls with a {scheme} url", "https, or leave tls out")
         _judge_pair(node.at("tls"))
         _unique(node.items("agent", "checks"), "a check name", key=_check_name)
+        agent_rules.judge(node, [other.at("name").text for other in nodes])
     if group.at("policy").value == "active-active":
         needed = _judge_members(nodes)
     else:

@@ -12,6 +12,7 @@ from raw_server import NAME, answering, make_certificates, page, server_tls
 
 from lb_probe import app
 from lb_probe.advice.surroundings import User, look_around
+from lb_probe.app.parts import targets_of
 from lb_probe.config import load
 from lb_probe.prober import http_probe
 from lb_probe.prober.names import Names
@@ -46,7 +47,7 @@ async def told(folder, **words):
     names = Names(time.monotonic)
     try:
         ask = partial(http_probe.inspect, clock=time.monotonic, names=names)
-        return "\n".join(await look_around(load(file), app._targets, ask))
+        return "\n".join(await look_around(load(file), targets_of, ask))
     finally:
         names.close()
 

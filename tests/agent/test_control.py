@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from lb_probe.agent import state
-from lb_probe.agent.checks import TcpCheck
+from lb_probe.agent.check import TcpCheck
 from lb_probe.agent.control import Control, ControlError
 from lb_probe.agent.node import Node
 from lb_probe.agent.state import StateFile

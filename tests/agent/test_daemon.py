@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from lb_probe.agent import daemon
-from lb_probe.agent.checks import TcpCheck
+from lb_probe.agent.check import TcpCheck
 from lb_probe.agent.pages import ListenError
 from lb_probe.agent.state import StateError, StateFile
 from lb_probe.core.model import Role

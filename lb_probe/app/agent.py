@@ -1,0 +1,119 @@
+"""The agent of one node, wired."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from lb_probe.agent import check as agent_checks
+from lb_probe.agent import daemon as agent_daemon
+from lb_probe.app.loop import on_signals, run
+from lb_probe.clock import SystemClock
+from lb_probe.config import (
+    Config,
+    GroupConfig,
+    NodeConfig,
+    load,
+)
+from lb_probe.core.model import Page
+from lb_probe.events.log import Fanout, Log
+from lb_probe.events.systemd import Systemd
+from lb_probe.ports import (
+    Invalid,
+)
+
+
+def run_agent(path: Path, node: str) -> int:
+    """Run the agent of one node in the foreground until SIGTERM or SIGINT.
+
+    Raises:
+        ConfigError: The file cannot be used, or the node has no agent.
+        LbProbeError: Its state, socket or address cannot be used.
+    """
+    config = load(path, as_=f"agent:{node}")
+    agent_node(config, node)
+
+    async def serve() -> int:
+        stop = asyncio.Event()
+        log = Fanout(Log().emit, Systemd().emit)
+        on_signals(stop, log)
+        await agent_daemon.run(_setup(config, node), SystemClock(), stop, log)
+        return 0
+
+    return run(serve())
+
+
+def agent_control(path: Path, node: str) -> Path:
+    """Return the control socket of a node's agent.
+
+    Raises:
+        ConfigError: The file cannot be used, or the node has no agent.
+    """
+    _, found = agent_node(load(path, as_=f"agent:{node}"), node)
+    assert found.agent is not None
+    return found.agent.control
+
+
+def agent_node(config: Config, name: str) -> tuple[GroupConfig, NodeConfig]:
+    """Return a node that we serve the pages for, and its group.
+
+    Raises:
+        Invalid: The file has no such node.
+    """
+    for group in config.groups:
+        for node in group.nodes:
+            if node.name == name and node.agent is not None:
+                return group, node
+    raise Invalid(f"node {name} has no `agent:` in {config.path}")
+
+
+def _setup(config: Config, node: str) -> agent_daemon.Setup:
+    _, found = agent_node(config, node)
+    agent = found.agent
+    assert agent is not None
+    role = found.role
+    assert role is not None  # groups of equals have no agents: they are refused
+    report = agent.report
+    return agent_daemon.Setup(
+        node=node,
+        role=role,
+        listen=(agent.listen.host, agent.listen.port),
+        control=agent.control,
+        state=agent.state,
+        checks=[_check(check) for check in agent.checks],
+        drain_s=agent.drain_s,
+        report=(report.listen.host, report.listen.port) if report else None,
+    )
+
+
+# ------------------------------------------------------------------ checks
+def _check(check: Any) -> agent_checks.Check:
+    pace: dict[str, Any] = {
+        "interval_s": check.interval_s,
+        "timeout_s": check.timeout_s,
+        "fall": check.fall,
+        "rise": check.rise,
+        "max_age_s": check.max_age_s,
+        "pages": frozenset(() if check.informative else map(Page, check.pages)),
+        "name": check.name,
+    }
+    return _CHECKS[check.type](pace, check)
+
+
+_CHECKS: dict[str, Callable[[dict[str, Any], Any], agent_checks.Check]] = {
+    "http": lambda pace, c: agent_checks.HttpCheck(
+        **pace, url=str(c.url), expect_status=c.expect_status, expect=c.expect
+    ),
+    "tcp": lambda pace, c: agent_checks.TcpCheck(**pace, host=c.address.host, port=c.address.port),
+    "command": lambda pace, c: agent_checks.CommandCheck(**pace, argv=tuple(c.argv)),
+    "systemd": lambda pace, c: agent_checks.SystemdCheck(**pace, unit=c.unit),
+    "disk": lambda pace, c: agent_checks.DiskCheck(
+        **pace,
+        path=str(c.path),
+        min_free_percent=c.min_free.percent,
+        min_free_bytes=c.min_free.size,
+    ),
+    "process": lambda pace, c: agent_checks.ProcessCheck(
+        **pace, program=c.program, at_least=c.at_least, user=c.user
+    ),
+}

@@ -1,0 +1,240 @@
+"""From the file to the parts: what probes.yaml says, as targets, load balancers and operators."""
+
+import re
+import socket
+from collections.abc import Iterator
+from pathlib import Path
+
+from lb_probe.adapters.agent_check import AgentCheck
+from lb_probe.adapters.command import Command
+from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
+from lb_probe.admin.auth import Operator, Rank
+from lb_probe.config import (
+    Address,
+    Config,
+    GroupConfig,
+    NodeConfig,
+)
+from lb_probe.config.model import (
+    Adapter,
+    AgentCheckAdapter,
+    CommandAdapter,
+    DnsAdapter,
+    HaproxyAdapter,
+    Tls,
+)
+from lb_probe.config.values import parse_tsig_key
+from lb_probe.controller import Setup
+from lb_probe.core.model import Page
+from lb_probe.pool import PoolSetup, SetPublisher
+from lb_probe.ports import (
+    NotFound,
+    Publisher,
+)
+from lb_probe.prober.http_probe import Target, TlsSettings, make_ssl_context
+from lb_probe.store.sqlite import SqliteStore
+
+
+def group_of(config: Config, name: str) -> GroupConfig:
+    """Return a group by its name.
+
+    Raises:
+        NotFound: No such group; names those there are.
+    """
+    for group in config.groups:
+        if group.name == name:
+            return group
+    names = ", ".join(g.name for g in config.groups)
+    raise NotFound(f"no group {name}; the groups are: {names}")
+
+
+def targets_of(group: GroupConfig) -> Iterator[Target]:
+    """Yield every page of every node of a group, as it is probed."""
+    for node in group.nodes:
+        context = None
+        server_name = node.tls.server_name if node.tls else None
+        if node.url.scheme in ("https", "tls"):
+            name = server_name or node.url.host
+            context = make_ssl_context(tls_of(node.tls, name))
+        # A node without pages is well when a connection to it can be made.
+        for page in Page if node.url.scheme in ("http", "https") else (Page.STATUS,):
+            path = node.status_path if page is Page.STATUS else node.hastatus_path
+            yield Target(
+                group=group.name,
+                node=node.name,
+                page=page,
+                scheme=node.url.scheme,
+                host=node.url.host,
+                port=node.url.port,
+                path=path,
+                host_header=server_name or _host_header(node),
+                server_name=server_name,
+                ssl_context=context,
+                timeout_s=group.probe.timeout_s,
+                source=group.probe.source,
+                connection=group.probe.connection,
+                accept_suffix=node.primary_accept_suffix,
+            )
+
+
+def _host_header(node: NodeConfig) -> str:
+    host = f"[{node.url.host}]" if ":" in node.url.host else node.url.host
+    is_default = node.url.port == (443 if node.url.scheme == "https" else 80)
+    return host if is_default else f"{host}:{node.url.port}"
+
+
+def tls_of(tls: Tls | None, name: str) -> TlsSettings:
+    """Return how a connection is encrypted, for a server that calls itself `name`."""
+    if tls is None:
+        return TlsSettings(server_name=name)
+    return TlsSettings(
+        ca_file=tls.ca_file,
+        server_name=name,
+        cert_file=tls.cert_file,
+        key_file=tls.key_file,
+        min_version=tls.min_version,
+        fingerprint=tls.fingerprint,
+        insecure=tls.insecure,
+    )
+
+
+class Balancers:
+    """The load balancers of a file: one device for each process, shared by all groups.
+
+    Attributes:
+        devices: Each is to be run, so that it tells its adapters what changed.
+        asked: Listeners that HAProxy asks, by group; each is to be started.
+    """
+
+    def __init__(self) -> None:
+        self.devices: dict[object, Device] = {}
+        self.asked: dict[str, list[AgentCheck]] = {}
+
+    def of(self, group: GroupConfig) -> tuple[Publisher, ...]:
+        """Return the adapters of one group."""
+        publishers = tuple(self._publisher(group, adapter) for adapter in group.adapters)
+        self.asked[group.name] = [p for p in publishers if isinstance(p, AgentCheck)]
+        return publishers
+
+    def _publisher(self, group: GroupConfig, adapter: Adapter) -> Publisher:
+        if isinstance(adapter, HaproxyAdapter):
+            return self._haproxy(adapter)
+        if isinstance(adapter, AgentCheckAdapter):
+            site = (adapter.listen.host, adapter.listen.port)
+            return AgentCheck(adapter.name, site, adapter.nodes)
+        return _dns(adapter) if isinstance(adapter, DnsAdapter) else _command(group, adapter)
+
+    def _haproxy(self, adapter: HaproxyAdapter) -> Publisher:
+        device = self._device(adapter)
+        if adapter.style == "map":
+            return HaproxyMap(
+                adapter.name,
+                device,
+                str(adapter.map_file),
+                adapter.key,
+                adapter.nodes,
+                local_file=adapter.local_file,
+                backend_prefix=adapter.backend_prefix,
+                shutdown_sessions_after_s=adapter.shutdown_sessions_s,
+            )
+        return HaproxyServers(
+            adapter.name,
+            device,
+            adapter.backend,
+            adapter.nodes,
+            shutdown_sessions_after_s=adapter.shutdown_sessions_s,
+        )
+
+    def _device(self, adapter: HaproxyAdapter) -> Device:
+        tls = adapter.tls
+        key = (str(adapter.socket), str(adapter.master), tls)
+        if key not in self.devices:
+            place = place_of(adapter.socket)
+            name = (tls.server_name if tls else None) or (
+                place[0] if isinstance(place, tuple) else ""
+            )
+            self.devices[key] = Device(
+                place,
+                tls=make_ssl_context(tls_of(tls, name)) if tls else None,
+                server_name=name if tls else None,
+                master=place_of(adapter.master) if adapter.master else None,
+            )
+        return self.devices[key]
+
+
+def _dns(adapter: DnsAdapter) -> Publisher:
+    from lb_probe.adapters.dns_update import DnsUpdate, Key  # 100 ms that others do not pay
+
+    tsig = adapter.tsig
+
+    def key() -> Key:
+        return Key(tsig.name, tsig.algorithm, parse_tsig_key(tsig.key_file.read_text()))
+
+    return DnsUpdate(
+        adapter.name,
+        [(server.host, server.port) for server in adapter.servers],
+        adapter.zone,
+        adapter.record,
+        adapter.nodes,
+        key,
+        ttl=int(adapter.ttl_s),
+        alias=adapter.cname,
+    )
+
+
+def _command(group: GroupConfig, adapter: CommandAdapter) -> Command:
+    return Command(
+        adapter.name,
+        group.name,
+        adapter.argv,
+        adapter.read,
+        adapter.nodes,
+        timeout_s=adapter.timeout_s,
+        poll_s=adapter.poll_s,
+    )
+
+
+def place_of(socket: Path | Address) -> Path | tuple[str, int]:
+    """Return a socket of the file as connections take it."""
+    return socket if isinstance(socket, Path) else (socket.host, socket.port)
+
+
+def setup_of(group: GroupConfig, balancers: Balancers) -> Setup:
+    """Wire an active/standby group."""
+    publishers = balancers.of(group)
+    return Setup(
+        group.shape,
+        publishers,
+        group.fingerprints,
+        group.was,
+        group.times,
+        group.witnesses,
+        group.drain_deadline_s,
+    )
+
+
+def pool_setup_of(group: GroupConfig, balancers: Balancers) -> PoolSetup:
+    """Wire an active-active group; the configuration let only load balancers pass that can."""
+    publishers = [p for p in balancers.of(group) if isinstance(p, SetPublisher)]
+    return PoolSetup(group.pool, tuple(publishers), group.was)
+
+
+def audit_beside(config: Config) -> Path:
+    """Return the audit log of a configuration: beside its store."""
+    return config.store_path.with_name(f"{config.store_path.name}.audit.jsonl")
+
+
+def signature(store: SqliteStore) -> str:
+    """Return who writes to the load balancers: this machine, and the store it decides from."""
+    host = re.sub(r"[^A-Za-z0-9-]", "-", socket.gethostname().split(".")[0])[:40]
+    return f"{host}-{store.id[:8]}"
+
+
+def operators_of(config: Config) -> list[Operator]:
+    """Return who may use the API by the file alone."""
+    if config.api is None:
+        return []
+    return [
+        Operator(o.name, Rank[o.role.upper()], o.token_file.read_text().strip())
+        for o in config.api.operators
+    ]

@@ -1,0 +1,237 @@
+"""Verbs that read: the file, a page, the state of the groups."""
+
+import math
+import re
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import click
+
+from lb_probe import client, render
+from lb_probe.cli.top import (
+    WATCH_S,
+    Faults,
+    cli,
+    config_file,
+    connect,
+    format_option,
+    local_errors,
+    own_look,
+    register,
+    say,
+    show,
+)
+from lb_probe.client import Json
+
+
+@register(
+    "Read",
+    "lb-probe check --as prober",
+    click.Option(
+        ["--as", "as_"],
+        metavar="prober|agent:NAME",
+        help="As that process would read it, with the secrets that it uses.",
+    ),
+    click.Option(["--offline"], is_flag=True, help="Ask no node and no load balancer."),
+    format_option(),
+)
+def check(as_: str | None, offline: bool, form: str) -> None:
+    """Validate probes.yaml and what is around it; exit 2 with every mistake.
+
+    What nodes and load balancers say is a warning: the file may be right and a machine down.
+    """
+    from lb_probe import app
+
+    if as_ not in (None, "prober") and not re.fullmatch("agent:.+", as_):
+        raise click.UsageError(f"--as: found {as_!r}; use prober or agent:NAME")
+    file = config_file()
+    try:
+        with local_errors():
+            warnings = [
+                str(warning)
+                for warning in app.check(file, as_ or "check", looks_around=not offline)
+            ]
+    except Faults as error:
+        if form != "table":
+            found = {"file": str(file), "ok": False, "faults": error.faults}
+            click.echo(render.document(found, form))
+        raise
+    counts = _counts(file)
+    answer = {"file": str(file), "ok": True, **counts, "warnings": warnings}
+    sentence = ", ".join(f"{n} {words.replace('_', ' ')}" for words, n in counts.items())
+    show(form, answer, lambda: [*warnings, f"{file}: ok: {sentence}"])
+
+
+def _counts(file: Path) -> dict[str, int]:
+    groups = [g for g in client.read_yaml(file).get("groups") or () if isinstance(g, dict)]
+    return {
+        "groups": len(groups),
+        "nodes": sum(len(g.get("nodes") or ()) for g in groups),
+        "load_balancers": sum(len(g.get("adapters") or ()) for g in groups),
+    }
+
+
+@register(
+    "Read",
+    "lb-probe probe epmm/epmm-b",
+    click.Argument(["target"]),
+    format_option(),
+    click.Option(
+        ["--capture"],
+        is_flag=True,
+        help="Write the raw answers into a new file here, for a bug report; secrets are hidden.",
+    ),
+    click.Option(
+        ["--with-addresses"],
+        is_flag=True,
+        help="Leave addresses and names of machines in that file.",
+    ),
+)
+def probe(target: str, form: str, capture: bool, with_addresses: bool) -> None:
+    """Probe GROUP/NODE once, now, from this machine; a failed probe is an answer (exit 0)."""
+    from lb_probe import app
+
+    group, _, node = target.partition("/")
+    if not group or not node:
+        raise click.UsageError(f"found {target!r}; use GROUP/NODE, for example epmm/epmm-b")
+    if with_addresses and not capture:
+        raise click.UsageError("--with-addresses is about a file; add --capture")
+    folder = Path() if capture else None
+    with local_errors():
+        answer = app.probe_once(config_file(), group, node, folder, with_addresses=with_addresses)
+    show(form, answer, lambda: render.probe_block(answer, own_look()))
+
+
+@register(
+    "Read",
+    "lb-probe status -w",
+    click.Argument(["group"], required=False),
+    format_option(),
+    click.Option(
+        ["-w", "--watch"],
+        is_flag=False,
+        flag_value=str(WATCH_S),
+        metavar="[SECS]",
+        help="Draw again every SECS seconds (2) until Ctrl-C, through outages of the API as well.",
+    ),
+    click.Option(
+        ["--exit-code"],
+        is_flag=True,
+        help="Leave with 10 when a group is failed over, 11 when one is not served.",
+    ),
+)
+def status(group: str | None, form: str, watch: str | None, exit_code: bool) -> None:
+    """Show every group, worst first, or all about one."""
+    if watch is not None:
+        every_s, group = _watch_arguments(watch, group)
+        if form != "table" or exit_code:
+            raise click.UsageError("-w draws a table until Ctrl-C; drop -w, -o or --exit-code")
+        _watch(_Picture(connect(), group), every_s)
+        return
+    picture = _Picture(connect(), group)
+    groups = picture.fetch()
+    show(form, {"groups": groups}, lambda: picture.lines(groups, own_look()))
+    if exit_code:
+        raise click.exceptions.Exit(_trouble(groups))
+
+
+def _trouble(groups: list[Json]) -> int:
+    if any(render.serving(group) not in (None, "ok") for group in groups):
+        return 11
+    return 10 if any(render.is_moved(group) for group in groups) else 0
+
+
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """What status shows: every group, or one."""
+
+    api: client.Client
+    group: str | None
+
+    def fetch(self) -> list[Json]:
+        return self.api.groups() if self.group is None else [self.api.group(self.group)]
+
+    def lines(self, groups: list[Json], look: render.Look) -> list[str]:
+        if self.group is None:
+            return render.status_table(groups, look)
+        return render.group_block(groups[0], look)
+
+
+def _watch_arguments(watch: str, group: str | None) -> tuple[float, str | None]:
+    try:
+        every_s = float(watch)
+    except ValueError:
+        # `status -w epmm`: the option took the group for its seconds.
+        if group is not None:
+            raise click.UsageError(f"-w {watch!r}: use seconds, for example -w 5") from None
+        return WATCH_S, watch
+    if not math.isfinite(every_s) or not 0.1 <= every_s <= 3600:
+        raise click.UsageError(f"-w {watch}: use 0.1 to 3600 seconds")
+    return every_s, group
+
+
+def _watch(picture: _Picture, every_s: float) -> None:
+    from lb_probe.clock import SystemClock
+
+    clock = SystemClock()
+    seen_at: float | None = None
+    lines: list[str] = []
+    try:
+        while True:
+            look = own_look()
+            head = f"live from {picture.api.address}"
+            try:
+                lines = picture.lines(picture.fetch(), look)
+                seen_at = clock.monotonic()
+            except client.ClientError as error:
+                if seen_at is None and error.exit_code in (2, 4):
+                    raise
+                age = None if seen_at is None else clock.monotonic() - seen_at
+                head = _not_live(age, error, look)
+            start = ["\x1b[H\x1b[2J" + head] if sys.stdout.isatty() else ["", head]
+            say([*start, *lines])
+            time.sleep(every_s)
+    except KeyboardInterrupt:
+        raise click.exceptions.Exit(0) from None
+
+
+def _not_live(age_s: float | None, error: client.ClientError, look: render.Look) -> str:
+    seen = "nothing seen yet" if age_s is None else f"what follows is {age_s:.0f} s old"
+    why = render.lines_of(str(error))[0]
+    return look.paint(f"*** NOT LIVE: {seen}: {why} ***", "bad")
+
+
+@register("Read", "lb-probe check-nagios epmm", click.Argument(["group"], required=False))
+def check_nagios(group: str | None) -> None:
+    """One line for Nagios and its kin: 0 ok, 1 warning, 2 critical, 3 unknown."""
+    try:
+        groups = _Picture(connect(), group).fetch()
+    except client.ClientError as error:
+        click.echo(f"LB-PROBE UNKNOWN - {render.lines_of(str(error))[0]}")
+        raise click.exceptions.Exit(3) from None
+    code, line = render.nagios(groups)
+    click.echo(line)
+    raise click.exceptions.Exit(code)
+
+
+@register(
+    "Read",
+    "lb-probe completion bash",
+    click.Argument(["shell"], type=click.Choice(["bash", "zsh", "fish"])),
+)
+def completion(shell: str) -> None:
+    """Print what makes a shell complete verbs: eval "$(lb-probe completion bash)"."""
+    from click.shell_completion import get_completion_class
+
+    found = get_completion_class(shell)
+    assert found is not None
+    click.echo(found(cli, {}, "lb-probe", "_LB_PROBE_COMPLETE").source())
+
+
+@register("Read", "lb-probe explain epmm", click.Argument(["group"]), format_option())
+def explain(group: str, form: str) -> None:
+    """Say why a group is as it is, and what to do next."""
+    answer = connect().explain(group)
+    show(form, answer, lambda: render.lines_of(answer["text"]))

@@ -1,0 +1,138 @@
+"""Verbs that run something: the demo, the daemon, and what is made before it runs."""
+
+from pathlib import Path
+
+import click
+
+from lb_probe import render
+from lb_probe.cli.top import (
+    Verb,
+    VerbGroup,
+    cli,
+    config_file,
+    config_option,
+    local_errors,
+    register,
+    say,
+)
+
+
+@register(
+    "Run",
+    "lb-probe demo --script",
+    click.Option(["--script"], is_flag=True, help="Play the whole story and check each step."),
+)
+def demo(script: bool) -> None:
+    """Two nodes, a real HAProxy and a prober on this machine."""
+    from lb_probe import demo as room
+
+    with local_errors():
+        code = room.run(script)
+    raise click.exceptions.Exit(code)
+
+
+@register(
+    "Run",
+    "lb-probe init -c /etc/lb-probe/probes.yaml",
+    click.Option(
+        ["--from-haproxy"],
+        metavar="SOCKET",
+        help="Print a first probes.yaml for a running HAProxy instead.",
+    ),
+)
+def init(from_haproxy: str | None) -> None:
+    """Make the store; a prober never makes one by itself."""
+    from lb_probe import app
+
+    with local_errors():
+        if from_haproxy is not None:
+            click.echo(app.discover(from_haproxy), nl=False)
+            return
+        sentence = app.init_store(config_file())
+    say([sentence])
+
+
+@register(
+    "Run",
+    "lb-probe prober -c /etc/lb-probe/probes.yaml",
+    click.Option(["--init", "init"], is_flag=True, help="Make the store first if it is missing."),
+    click.Option(
+        ["--override"],
+        multiple=True,
+        metavar="GROUP",
+        help="Start although the file moves this group's traffic behind its back.",
+    ),
+)
+def prober(init: bool, override: tuple[str, ...]) -> None:
+    """Probe, decide, publish; the daemon, in the foreground."""
+    from lb_probe import app
+
+    with local_errors():
+        code = app.run_prober(config_file(), init=init, allowed=frozenset(override))
+    raise click.exceptions.Exit(code)
+
+
+@register(
+    "Run",
+    "lb-probe backup /var/backups/lb-probe.db",
+    click.Argument(["target"], type=click.Path(path_type=Path), metavar="FILE"),
+)
+def backup(target: Path) -> None:
+    """Copy the store into a new file, also while the prober runs."""
+    from lb_probe import app
+
+    with local_errors():
+        sentence = app.backup_store(config_file(), target)
+    say(sentence.splitlines())
+
+
+@cli.group(
+    cls=VerbGroup, section="Run", example="lb-probe haproxy config epmm", params=[config_option()]
+)
+def haproxy() -> None:
+    """What HAProxy's configuration must look like."""
+
+
+@haproxy.command(
+    "config",
+    cls=Verb,
+    section="Run",
+    example="lb-probe haproxy config epmm",
+    params=[click.Argument(["group"]), config_option()],
+)
+def haproxy_config(group: str) -> None:
+    """Print the configuration to paste: closed until lb-probe says who has the traffic."""
+    from lb_probe import app
+
+    with local_errors():
+        text = app.haproxy_config(config_file(), group)
+    click.echo(text, nl=False)
+
+
+@haproxy.command(
+    "doctor",
+    cls=Verb,
+    section="Run",
+    example="lb-probe haproxy doctor epmm --file /etc/haproxy/haproxy.cfg",
+    params=[
+        click.Argument(["group"]),
+        click.Option(
+            ["--file", "files"],
+            multiple=True,
+            type=click.Path(path_type=Path),
+            help="Its configuration, where it can be read from here; may come again.",
+        ),
+        config_option(),
+    ],
+)
+def haproxy_doctor(group: str, files: tuple[Path, ...]) -> None:
+    """Say what a running HAProxy does wrong, and the line that mends it."""
+    from lb_probe import app
+    from lb_probe.advice import findings
+
+    with local_errors():
+        every = app.haproxy_doctor(config_file(), group, files)
+    for name, found in every:
+        say([f"{name}:", *render.lines_of(findings.text(found))])
+    if not all(findings.is_healthy(found) for _, found in every):
+        raise click.exceptions.Exit(1)

@@ -1,0 +1,44 @@
+"""Rules that span several values of one agent."""
+
+from lb_probe.config.address import Address
+from lb_probe.config.source import Spot, nearest, shown
+
+
+def judge(node: Spot, names: list[str | None]) -> None:
+    """Note every fault of one node's agent.
+
+    Args:
+        names: Of all nodes of its group.
+    """
+    agent = node.at("agent")
+    _judge_peer(agent.at("peer"), node.at("name").text, [name for name in names if name])
+    heartbeat = agent.at("heartbeat")
+    promotes = heartbeat.at("on_failure").value == "promote"
+    if promotes and heartbeat.at("promote_command").value is None:
+        found = "on_failure: promote without promote_command"
+        heartbeat.fault(found, "promote_command: [PROGRAM, ...] beside it")
+    _judge_listeners(agent)
+
+
+def _judge_peer(peer: Spot, own: str | None, names: list[str]) -> None:
+    others = [name for name in names if name != own]
+    if peer.text is None or peer.text in others:
+        return
+    meant, use = nearest(peer.text, others)
+    itself = ", the node itself" if peer.text == own else meant
+    peer.fault(f"{shown(peer.text)}{itself}", use if len(others) > 1 else others[0])
+
+
+def _judge_listeners(agent: Spot) -> None:
+    """The listeners of one agent are on one host: each needs a port of its own."""
+    taken: list[tuple[Address, Spot]] = []
+    for spot in (agent.at("listen"), agent.at("report", "listen")):
+        address = spot.parsed(Address.parse)
+        if address is None:
+            continue
+        for other, before in taken:
+            is_host = address.host == other.host or address.is_any or other.is_any
+            if is_host and address.port == other.port and address.port:
+                found = f"{shown(spot.text)}, taken by {shown(before.text)} on line {before.line}"
+                spot.fault(found, "another port")
+        taken.append((address, spot))
