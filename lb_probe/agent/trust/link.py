@@ -9,6 +9,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from lb_probe.agent.peer import PeerError
+from lb_probe.agent.trust.identity import TrustError
+from lb_probe.agent.trust.kept import KeptError
 from lb_probe.agent.trust.wire import Context, Wire, WireError, connect
 from lb_probe.core.peer_report import ClockStamps, PeerReport, parse
 from lb_probe.core.status_page import printable
@@ -121,6 +123,8 @@ class Link:
             raise self._failed("timeout", f"found no answer within {within_s:g}s") from error
         except WireError as error:
             raise self._failed(error.phase, str(error)) from error
+        except (TrustError, KeptError) as error:
+            raise LinkError("our-trust", f"{self._here} -> {self.name}: {error}") from error
 
     async def _ask_all(self, questions: Sequence[Mapping[str, object]]) -> list[Answered]:
         context = self._context(self.name)  # before the connection: a missing pin is known now
