@@ -2,7 +2,11 @@
 
 It has a session and a process group of its own. The whole group is killed when the program ends or
 its time is over; a child that makes another session for itself is not followed, and one that became
-another user cannot be killed: then no other run is started before it has ended.
+another user cannot be killed: then no other run is started before it has ended. `keep_fds` is how a
+child that got away can be noticed.
+
+What it prints is read at a bounded speed once it prints much. A flood slows down the program that
+makes it, by its own pipe, until its time is over; it does not slow down whoever else uses the loop.
 """
 
 import asyncio
@@ -10,16 +14,22 @@ import contextlib
 import os
 import signal
 import subprocess
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import IO
+from typing import IO, Self
 
 MAX_OUTPUT_BYTES = 64 * 1024
 LINE_CHARS = 1000
+LAST_LINES = 20
 _CHUNK = 64 * 1024
-# Whoever prints more is not read line by line any more: of each chunk the last one counts.
-_MANY_LINES = 10_000
+_BREATH_S = 0.005  # between two chunks of what is thrown away: 13 MB a second
+# Lines cost more: 2 MB or 32,000 lines a second, and 64 of them at a time.
+_LINES_CHUNK = 4096
+_LINES_AT_ONCE = 64
+_LINES_BREATH_S = 0.002
 _LAST_READS = 16  # a pipe holds 64 KiB, unless the program made it larger
+_LAST_LINES_S = 5.0  # for the lines that are in the pipe when a program has ended
 _KILLED_S = 1.0  # after SIGKILL; one in the kernel's hands may take for ever
 
 
@@ -29,7 +39,7 @@ class Ended:
 
     Attributes:
         status: Exit status, or minus the signal that ended it; None where its time was over.
-        out: Standard output, cut at the limit.
+        out: Standard output, cut at the limit; its last lines where they were told one by one.
         err: Standard error, cut at the limit.
         is_cut: It printed more than the limit.
     """
@@ -75,12 +85,19 @@ class Program:
         environment: Mapping[str, str] | None = None,
         text: bytes = b"",
         on_line: Callable[[str], None] | None = None,
+        *,
+        joins: bool = False,
+        keep_fds: Sequence[int] = (),
+        stop_s: float = 0.0,
     ) -> Ended:
         """Run it once with this on its standard input.
 
         Args:
             environment: All of it; None is ours without our own settings.
             on_line: Called with each line of standard output, made safe to print.
+            joins: Standard error goes where standard output goes.
+            keep_fds: Files that it, and every child of it that does not close them, holds open.
+            stop_s: When its time is over, or whoever waits is cancelled: from SIGTERM to SIGKILL.
 
         Raises:
             OSError: It cannot be started; BlockingIOError where an earlier run has not ended.
@@ -89,30 +106,60 @@ class Program:
             raise BlockingIOError(f"an earlier run (pid {self._stuck.pid}) cannot be ended")
         self._stuck = None
         given = clean_environment() if environment is None else environment
-        process = _spawn(self.argv, given, text, is_silent=self._is_silent)
+        errors = subprocess.STDOUT if joins else subprocess.PIPE
+        process = self._spawn(given, text, errors, keep_fds)
         ended = asyncio.Event()
         with contextlib.ExitStack() as stack:
             out, err = bytearray(), bytearray()
+            lines: _Lines | None = None
             stack.enter_context(_watched(process, ended))
-            if process.stdout is not None and process.stderr is not None:
-                stack.enter_context(process.stdout)
-                stack.enter_context(process.stderr)
-                lines = _Lines(on_line) if on_line is not None else None
-                out = stack.enter_context(collected(process.stdout, lines))
-                err = stack.enter_context(collected(process.stderr))
-            is_late = not await self._end(process, ended)
+            if process.stderr is not None:
+                err = stack.enter_context(collected(stack.enter_context(process.stderr)))
+            if process.stdout is not None:
+                pipe = stack.enter_context(process.stdout)
+                if on_line is None:
+                    out = stack.enter_context(collected(pipe))
+                else:
+                    lines = stack.enter_context(_Lines(pipe, on_line))
+            is_late = not await self._end(process, ended, stop_s)
+            if lines is not None:
+                await lines.rest()
         status = None if is_late else process.wait()
         limit = MAX_OUTPUT_BYTES
-        is_cut = max(len(out), len(err)) > limit
-        return Ended(status, bytes(out[:limit]), bytes(err[:limit]), is_cut)
+        is_cut = max(len(out), len(err), lines.count if lines else 0) > limit
+        said = lines.last if lines else bytes(out[:limit])
+        return Ended(status, said, bytes(err[:limit]), is_cut)
 
-    async def _end(self, process: subprocess.Popen[bytes], ended: asyncio.Event) -> bool:
+    def _spawn(
+        self, environment: Mapping[str, str], text: bytes, errors: int, keep_fds: Sequence[int]
+    ) -> subprocess.Popen[bytes]:
+        # A file and no pipe: a program that reads nothing cannot hold us up.
+        with os.fdopen(os.memfd_create("stdin"), "w+b") as given:
+            given.write(text)
+            given.seek(0)
+            return subprocess.Popen(  # noqa: S603 - the operator's own configuration, no shell
+                self.argv,
+                stdin=given,
+                stdout=subprocess.DEVNULL if self._is_silent else subprocess.PIPE,
+                stderr=subprocess.DEVNULL if self._is_silent else errors,
+                start_new_session=True,
+                env=dict(environment),
+                pass_fds=tuple(keep_fds),
+            )
+
+    async def _end(
+        self, process: subprocess.Popen[bytes], ended: asyncio.Event, stop_s: float
+    ) -> bool:
         """Wait for its end, or make it; tell whether it came in time."""
+        in_time = False
         try:
             in_time = await _came(ended, self._timeout_s)
         finally:
+            if not in_time and stop_s:
+                _tell_group(process, signal.SIGTERM)
+                await _came(ended, stop_s)
             # Before it is reaped: until then its number cannot mean anybody else.
-            _kill_group(process)
+            _tell_group(process, signal.SIGKILL)
             if await _came(ended, _KILLED_S):
                 process.wait()
             else:
@@ -131,43 +178,85 @@ def _printable(line: bytes) -> str:
 
 
 class _Lines:
-    """Cuts what comes into lines; a flood of them is thinned out, so that it costs no more."""
+    """What a program prints, told line by line at a bounded speed.
 
-    def __init__(self, tell: Callable[[str], None]) -> None:
+    Attributes:
+        count: Bytes so far.
+    """
+
+    def __init__(self, pipe: IO[bytes], tell: Callable[[str], None]) -> None:
+        self.count = 0
+        self._fd = pipe.fileno()
         self._tell = tell
-        self._rest = b""
-        self._count = 0
+        self._begun = b""
+        self._waiting: deque[bytes] = deque()
+        self._last: deque[str] = deque(maxlen=LAST_LINES)
+        self._pause: asyncio.TimerHandle | None = None
+        self._idle = asyncio.Event()  # nothing more is there just now
+        self._is_over = False
 
-    def feed(self, chunk: bytes) -> None:
-        *whole, rest = (self._rest + chunk).split(b"\n")
-        self._rest = rest[:LINE_CHARS]
-        if self._count >= _MANY_LINES:
-            whole = whole[-1:]
-        self._count += len(whole)
-        for line in whole:
-            self._tell(_printable(line[:LINE_CHARS]))
+    @property
+    def last(self) -> bytes:
+        """The last lines."""
+        return "\n".join(self._last).encode()
 
-    def end(self) -> None:
-        if self._rest:
-            self._tell(_printable(self._rest))
+    def __enter__(self) -> Self:
+        os.set_blocking(self._fd, False)
+        self._go_on()
+        return self
 
+    def __exit__(self, *_: object) -> None:
+        if self._pause is not None:
+            self._pause.cancel()
+        asyncio.get_running_loop().remove_reader(self._fd)
 
-def _spawn(
-    argv: Sequence[str], environment: Mapping[str, str], text: bytes, *, is_silent: bool
-) -> subprocess.Popen[bytes]:
-    out = subprocess.DEVNULL if is_silent else subprocess.PIPE
-    # A file and no pipe: a program that reads nothing cannot hold us up.
-    with os.fdopen(os.memfd_create("stdin"), "w+b") as given:
-        given.write(text)
-        given.seek(0)
-        return subprocess.Popen(  # noqa: S603 - argv is the operator's own configuration, no shell
-            argv,
-            stdin=given,
-            stdout=out,
-            stderr=out,
-            start_new_session=True,
-            env=dict(environment),
-        )
+    async def rest(self) -> None:
+        """Wait until what it said last is told; a child that goes on talking is left alone."""
+        if not self._is_over:
+            self._idle.clear()
+            self._go_on()
+            await _came(self._idle, _LAST_LINES_S)
+        if self._begun:
+            self._told(self._begun)
+
+    def _go_on(self) -> None:
+        """Tell some lines, read on where none wait, and take a breath where there is more."""
+        loop = asyncio.get_running_loop()
+        if self._pause is not None:
+            self._pause.cancel()
+        for _ in range(min(len(self._waiting), _LINES_AT_ONCE)):
+            self._told(self._waiting.popleft())
+        taken = None if self._waiting else self._take()
+        if self._waiting or taken:
+            is_much = bool(self._waiting) or taken == _LINES_CHUNK
+            loop.remove_reader(self._fd)
+            self._pause = loop.call_later(_LINES_BREATH_S if is_much else 0, self._go_on)
+            return
+        self._idle.set()
+        self._is_over = taken == 0
+        if self._is_over:
+            loop.remove_reader(self._fd)
+        else:
+            loop.add_reader(self._fd, self._go_on)
+
+    def _take(self) -> int | None:
+        """Take what is there; return how much, 0 at the end, None for nothing just now."""
+        try:
+            chunk = os.read(self._fd, _LINES_CHUNK)
+        except BlockingIOError:
+            return None
+        self.count += len(chunk)
+        first, *others = chunk.split(b"\n")
+        self._begun += first[: LINE_CHARS - len(self._begun)]
+        for part in others:
+            self._waiting.append(self._begun)
+            self._begun = part[:LINE_CHARS]
+        return len(chunk)
+
+    def _told(self, line: bytes) -> None:
+        text = _printable(line)
+        self._last.append(text)
+        self._tell(text)
 
 
 async def _came(event: asyncio.Event, seconds: float) -> bool:
@@ -186,7 +275,7 @@ def _watched(process: subprocess.Popen[bytes], ended: asyncio.Event) -> Iterator
     try:
         pidfd = os.pidfd_open(process.pid)
     except OSError:
-        _kill_group(process)
+        _tell_group(process, signal.SIGKILL)
         process.wait()
         raise
 
@@ -203,9 +292,10 @@ def _watched(process: subprocess.Popen[bytes], ended: asyncio.Event) -> Iterator
 
 
 @contextlib.contextmanager
-def collected(pipe: IO[bytes], lines: _Lines | None = None) -> Iterator[bytearray]:
-    """Yield what comes, up to one byte over the limit; read on and throw away beyond."""
+def collected(pipe: IO[bytes]) -> Iterator[bytearray]:
+    """Yield what comes, up to one byte over the limit; read on slowly and throw away beyond."""
     loop, fd, got = asyncio.get_running_loop(), pipe.fileno(), bytearray()
+    pause: asyncio.TimerHandle | None = None
     os.set_blocking(fd, False)
 
     def read() -> bool:
@@ -216,23 +306,27 @@ def collected(pipe: IO[bytes], lines: _Lines | None = None) -> Iterator[bytearra
         if not chunk:
             loop.remove_reader(fd)
         got.extend(chunk[: max(0, MAX_OUTPUT_BYTES + 1 - len(got))])
-        if lines is not None:
-            lines.feed(chunk)
         return bool(chunk)
 
-    loop.add_reader(fd, read)
+    def fire() -> None:
+        nonlocal pause
+        if read() and len(got) > MAX_OUTPUT_BYTES:
+            loop.remove_reader(fd)
+            pause = loop.call_later(_BREATH_S, loop.add_reader, fd, fire)
+
+    loop.add_reader(fd, fire)
     try:
         yield got
     finally:
+        if pause is not None:
+            pause.cancel()
         loop.remove_reader(fd)
         # What it said last. A child that lives on may hold the pipe open and go on talking.
         for _ in range(_LAST_READS):
             if not read():
                 break
-        if lines is not None:
-            lines.end()
 
 
-def _kill_group(process: subprocess.Popen[bytes]) -> None:
+def _tell_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
     with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, signal.SIGKILL)
+        os.killpg(process.pid, number)

@@ -21,7 +21,9 @@ _KINDS = {
     "version": "text",
     "config_hash": "text",
     "last_good_sync": "span",
-    "data_changed_at": "moment",
+    "data_reign": "moment",
+    "data_until": "moment",
+    "data_fork": "pair",
     "data_suspect": "text",
     "holds_traffic": "flag",
     "is_syncing": "flag",
@@ -59,7 +61,10 @@ class PeerReport:
         version: The application's release, as `version_command` printed it (R74, R92).
         config_hash: SHA-256 of what both sides of the pair must have in common (R81).
         last_good_sync: When the last complete sync into this node began and ended, UTC seconds.
-        data_changed_at: When the application's data last changed by itself, UTC seconds.
+        data_reign: The time as Primary whose writes its data contains last, by its beginning
+            (`core.data_lineage`); UTC seconds, as are the next two.
+        data_until: Up to when it contains them.
+        data_fork: Which one that began from, and up to when it had that one's writes.
         data_suspect: Why its copy of the data cannot be trusted; empty while it can (R24).
         holds_traffic: Whether it believes that clients are sent to it.
         is_syncing: Whether a sync into this node runs now (R12).
@@ -77,7 +82,9 @@ class PeerReport:
     version: str | None = None
     config_hash: str | None = None
     last_good_sync: tuple[float, float] | None = None
-    data_changed_at: float | None = None
+    data_reign: float | None = None
+    data_until: float | None = None
+    data_fork: tuple[float, float] | None = None
     data_suspect: str | None = None
     holds_traffic: bool | None = None
     is_syncing: bool | None = None
@@ -127,10 +134,10 @@ def _read(name: str, kind: str, value: object) -> object:
         return value
     if kind == "moment" and (moment := _moment(value)) is not None:
         return moment
-    if kind == "span" and isinstance(value, list) and len(value) == 2:
-        began, ended = map(_moment, value)
-        if began is not None and ended is not None and began <= ended:
-            return began, ended
+    if kind in {"span", "pair"} and isinstance(value, list) and len(value) == 2:
+        first, second = map(_moment, value)
+        if first is not None and second is not None and (kind == "pair" or first <= second):
+            return first, second
     if kind == "mode" and value in {Mode.PRIMARY.value, Mode.STANDBY.value}:
         return Mode(value)
     if kind == "state" and value in STATES:
