@@ -1,12 +1,13 @@
 """The agent of one node, wired."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
+from lb_probe.agent.node import Node, Part
 from lb_probe.app.loop import on_signals, run
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
@@ -68,7 +69,7 @@ def agent_node(config: Config, name: str) -> tuple[GroupConfig, NodeConfig]:
 
 
 def _setup(config: Config, node: str) -> agent_daemon.Setup:
-    _, found = agent_node(config, node)
+    group, found = agent_node(config, node)
     agent = found.agent
     assert agent is not None
     role = found.role
@@ -83,7 +84,18 @@ def _setup(config: Config, node: str) -> agent_daemon.Setup:
         checks=[_check(check) for check in agent.checks],
         drain_s=agent.drain_s,
         report=(report.listen.host, report.listen.port) if report else None,
+        parts=_peer_parts(config, group, found),
     )
+
+
+def _peer_parts(
+    config: Config, group: GroupConfig, found: NodeConfig
+) -> Sequence[Callable[[Node], Part]]:
+    if found.agent is None or found.agent.trust is None:
+        return ()
+    from lb_probe.app import agent_peers  # cryptography: 100 ms that others do not pay
+
+    return agent_peers.parts(config, group, found)
 
 
 # ------------------------------------------------------------------ checks

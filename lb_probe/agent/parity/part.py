@@ -5,6 +5,7 @@ Source: guide lines 68-71, 90-92, 251, 298; R8, R9, R11, R23, R74, R75, R81.
 
 import asyncio
 import json
+import math
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -28,6 +29,7 @@ _FACTS = TypeAdapter(Facts)
 _MOST = 200
 _CHARS = 300
 _KEPT_S = 5.0  # facts are not gathered anew for each question
+_VERSION_KEPT_S = 2.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,12 +72,15 @@ class Parity(Part):
             name: Program(argv, settings.timeout_s) for name, argv in settings.commands.items()
         }
         self._software: str | None = None
+        self._software_at = -math.inf
+        self._one_version = asyncio.Lock()
         self._ours: tuple[float, Facts] | None = None
         self._one_look = asyncio.Lock()
         self._differences: tuple[Difference, ...] | None = None
         self._detail = "not compared yet"
         self._at_wall: float | None = None
         trust.door.answer("facts", self._asked)
+        self._node.refreshers.append(self._read_version)
 
     def commands(self) -> Sequence[Command[Any]]:
         """Return `parity`."""
@@ -93,6 +98,16 @@ class Parity(Part):
             await self._node.clock.sleep(self._settings.interval_s)
 
     # -------------------------------------------------------------- facts
+    async def _read_version(self) -> None:
+        """Renew the application's release: a sync right after an upgrade must not see the old."""
+        if self._version is None:
+            return
+        async with self._one_version:
+            if self._node.clock.monotonic() - self._software_at < _VERSION_KEPT_S:
+                return
+            self._software = await facts.first_line(self._version)
+            self._software_at = self._node.clock.monotonic()
+
     async def gather(self) -> Facts:
         """Return the facts of this node; those of a moment ago where they are still fresh."""
         async with self._one_look:
@@ -107,8 +122,7 @@ class Parity(Part):
         sizes = await asyncio.to_thread(facts.disks, settings.disks)
         on_disk = await asyncio.to_thread(settings.config_on_disk)
         reached = await facts.reached(settings.destinations, settings.timeout_s)
-        if self._version is not None:
-            self._software = await facts.first_line(self._version)
+        await self._read_version()
         names = list(self._programs)
         digests = await asyncio.gather(*(facts.digest(self._programs[name]) for name in names))
         says = self._node.state.mode if self._node.pages.view(Page.HASTATUS).code == 200 else None
@@ -225,6 +239,8 @@ def _harmless(value: Any) -> Any:
     """Cut what a peer says to what fits on a page."""
     if isinstance(value, str):
         return printable(value, _CHARS)
+    if isinstance(value, int) and abs(value) >= 2**63:
+        raise ValueError("found a number that nothing of a machine has")
     if isinstance(value, dict):
         some = [*value.items()][:_MOST]
         return {printable(key, _CHARS): _harmless(inner) for key, inner in some}

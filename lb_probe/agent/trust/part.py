@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +191,12 @@ class Trust(Part):
             self.standings[peer].came_at_wall = self.node.clock.wall()
 
     async def _report(self, peer: str, question: Mapping[str, Any]) -> Mapping[str, object]:
+        """Tell how the node is; a release that cannot be read right now is not told."""
+        try:
+            async with asyncio.timeout(self.settings.timeout_s / 2):
+                await self.node.refresh()
+        except TimeoutError:
+            return {"report": replace(self.node.report(), version=None).document()}
         return {"report": self.node.report().document()}
 
     async def _clock(self, peer: str, question: Mapping[str, Any]) -> Mapping[str, object]:
