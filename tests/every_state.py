@@ -30,7 +30,8 @@ from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import Any, NamedTuple
 
-from lb_probe.controller import Ask, Controller, OfflineNote, Setup, _Runtime
+from lb_probe.controller import Ask, Controller, OfflineNote, Setup
+from lb_probe.controller.group import Runtime
 from lb_probe.core import drift
 from lb_probe.core import evidence as ev
 from lb_probe.core.evidence import Evidence, PageEvidence
@@ -514,7 +515,7 @@ class Book:
         self.wanted = cache(lambda word: self._at(word)[1].reconcilers[0].wanted)
         self.interruptions = self._interruptions()
         self._moves: dict[tuple[str, Word], After] = {}
-        self._deciders: dict[tuple[Word, bool], tuple[Controller, _Runtime]] = {}
+        self._deciders: dict[tuple[Word, bool], tuple[Controller, Runtime]] = {}
 
     def saved(self, word: Word) -> Saved:
         hold = Hold("ops", "work", 1e9, word.hold == "hands-off") if word.hold else None
@@ -527,12 +528,12 @@ class Book:
             confirmed={"lb": GENERATION - word.behind},
         )
 
-    def _at(self, word: Word) -> tuple[Controller, _Runtime, Paper]:
+    def _at(self, word: Word) -> tuple[Controller, Runtime, Paper]:
         """Return a running controller that has saved this word."""
         silent, paper, setup_of = Silent(None), Paper({}), self.bounds.group
         setup = Setup(setup_of, (silent,))
         controller = Controller([setup], paper, Now(), silent)
-        runtime = _Runtime(setup, Saved(), NOW)
+        runtime = Runtime(setup, Saved(), NOW)
         runtime.reconcilers = [controller._reconciler(runtime, silent)]
         controller._groups["g"] = runtime
         controller._apply(runtime, self.saved(word), 0.0)
@@ -542,7 +543,7 @@ class Book:
     def decision(self, evidence: Evidence, word: Word, isolated: bool) -> Decision:
         if (word, isolated) not in self._deciders:
             controller, runtime, _ = self._at(word)
-            controller._isolated = isolated
+            controller._vantage.is_isolated = isolated
             self._deciders[word, isolated] = controller, runtime
         controller, runtime = self._deciders[word, isolated]
         runtime.evidence = evidence
@@ -597,7 +598,7 @@ class Book:
         reconciler = runtime.reconcilers[0]
         return self._after(word, runtime, paper, (reconciler._watch, reconciler._force))
 
-    def _after(self, word: Word, runtime: _Runtime, paper: Paper, watch=None) -> After:
+    def _after(self, word: Word, runtime: Runtime, paper: Paper, watch=None) -> After:
         saved, at = runtime.saved, runtime.evidence.moved_at
         hold = "" if saved.hold is None else "hands-off" if saved.hold.hands_off else "hold"
         swapped = bool(saved.roles) and saved.roles[B] is Role.PRIMARY
@@ -620,11 +621,11 @@ class Book:
         controller, runtime, _ = self._at(NO_WORD)
         controller.references({"gateway": False})
         controller.tick()
-        assert controller._isolated
+        assert controller._vantage.is_isolated
         was = runtime.evidence.floor
         controller.references({"gateway": True})
         controller.tick()
-        assert not controller._isolated
+        assert not controller._vantage.is_isolated
         raised = {"link back": runtime.evidence.floor > was}
         runtime.evidence = Evidence(floor=-1.0)
         controller.stalled(2.0)

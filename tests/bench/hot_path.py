@@ -18,7 +18,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from simulated_world import ModelStore, VirtualClock, pair
 
-from lb_probe.controller import TICK_S, Controller, Setup
+from lb_probe.controller import Controller, Setup
+from lb_probe.controller.loop import TICK_S
 from lb_probe.core.model import Failed, Mode, Observation, Page, Passed, Phase
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.metrics import Metrics

@@ -11,34 +11,31 @@ import asyncio
 import math
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 
+from lb_probe.controller import desk
+from lb_probe.controller.beginning import begun, judged
+from lb_probe.controller.group import Ask, Look, OfflineNote, Runtime, Setup, came_to_wait
+from lb_probe.controller.keeping import Keeping
+from lb_probe.controller.vantage import Vantage
 from lb_probe.core import acts, calm
 from lb_probe.core import evidence as ev
-from lb_probe.core.evidence import Evidence
 from lb_probe.core.failover import decide
 from lb_probe.core.model import (
     Action,
     Automation,
     Decision,
     Event,
-    Failed,
-    Group,
     Hold,
-    Mode,
     Observation,
     Page,
-    Primary,
     Saved,
-    Secondary,
     Serving,
     Traffic,
 )
-from lb_probe.core.resume import World, paste
-from lb_probe.core.start import Beginning, begin, points_elsewhere, topology_faults
-from lb_probe.core.timing import Timing
-from lb_probe.core.view import AdapterStatus, View, iso
-from lb_probe.core.witness import Statement, Witness, objections
+from lb_probe.core.start import begin
+from lb_probe.core.view import View
+from lb_probe.core.witness import Statement, objections
 from lb_probe.ports import (
     WHOLE,
     Clock,
@@ -58,130 +55,9 @@ from lb_probe.recorder import Recorder
 from lb_probe.recorder import state as recorded
 
 TICK_S = 0.25
-STALL_S = 1.0  # a loop that was away this long has missed evidence
-CLOCK_JUMP_S = 2.0
 FIRST_LOOK_S = 3.0
 SETTLE_S = 3.0
 WITNESS_S = 0.5  # while the Primary fails, a load balancer that may contradict is asked so often
-STORE_TEST_S = 60.0
-STORE_RETRY_S = 5.0
-RECORD_S = 1.0
-ISOLATION_GROUPS = 3  # without reference targets it takes this many groups to blame ourselves
-
-
-@dataclass(frozen=True, slots=True)
-class Setup:
-    """One group as it is wired.
-
-    Attributes:
-        fingerprints: For each node, where traffic for it really goes.
-        was: The group's former name.
-        timing: Its times, for explanations.
-        witnesses: Load balancers that check the Primary themselves, and how far they may object.
-        drain_s: Seconds a switchover waits, all load balancers closed, for what is under way.
-    """
-
-    group: Group
-    publishers: tuple[Publisher, ...] = ()
-    fingerprints: Mapping[str, str] = field(default_factory=dict)
-    was: str | None = None
-    timing: Timing | None = None
-    witnesses: tuple[Witness, ...] = ()
-    drain_s: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """An operator's command as it came in.
-
-    Attributes:
-        hold_s: Seconds a hold lasts.
-        generation: Generation the operator looked at; None does not compare.
-    """
-
-    verb: str
-    actor: str
-    reason: str
-    to: str | None = None
-    hold_s: float | None = None
-    hands_off: bool = False
-    override: frozenset[str] = frozenset()
-    attest: Mapping[str, str] = field(default_factory=dict)
-    generation: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class OfflineNote:
-    """What `publish --offline` left behind: traffic was moved without us."""
-
-    node: str
-    actor: str
-    reason: str
-    at_wall: float
-
-
-@dataclass(slots=True)
-class _Look:
-    """What an evaluation went by; while all of it is the same, another one would find the same.
-
-    Attributes:
-        failovers: How many stood under the ceiling.
-        until: Monotonic seconds up to which time alone changes nothing.
-    """
-
-    evidence: Evidence
-    saved: Saved
-    is_isolated: bool
-    is_store_writable: bool
-    failovers: int
-    until: float
-
-
-class _Runtime:
-    """One group while the process runs."""
-
-    def __init__(self, setup: Setup, saved: Saved, now: float) -> None:
-        self.setup = setup
-        self.follow(saved)
-        self.evidence = Evidence(floor=now)
-        self.reconcilers: list[Reconciler] = []
-        self.objections: Mapping[str, str] = {}
-        self.lock = asyncio.Lock()
-        self.is_moving = False
-        self.hold_due_at: float | None = None
-        self.is_overdue_told = False
-        self.changed = asyncio.Event()
-        self.overdue: set[tuple[str, Page]] = set()
-        self.decision: Decision | None = None
-        self.look: _Look | None = None
-        self.tasks: list[asyncio.Task[None]] = []
-
-    def follow(self, saved: Saved) -> None:
-        """Take a saved state into force, and what hangs on it alone."""
-        self.saved = saved
-        self.group = self.setup.group.with_roles(saved.roles)
-        self.watched = ev.watched(self.group, saved.assigned)
-        self.traffic = ev.traffic(self.group, saved.assigned)
-        self.pages_read = calm.pages_read(self.group, saved.assigned)
-
-
-def _is_contestable(runtime: _Runtime) -> bool:
-    """Tell whether a load balancer may have a say: traffic is on a Primary that fails."""
-    return bool(
-        runtime.setup.witnesses
-        and runtime.traffic is Traffic.PRIMARY
-        and runtime.evidence.page(runtime.group.primary, Page.STATUS).fails
-    )
-
-
-def _came_to_wait(before: Saved, state: Saved, group: Group) -> bool:
-    """Tell whether traffic just came to a node that may need a while to serve.
-
-    Not where it already was: adopted from the load balancers, or in place when roles were swapped.
-    """
-    is_moved = state.assigned not in (None, group.primary)
-    kind = state.last_change.kind if state.last_change else ""
-    return is_moved and state.assigned != before.assigned and kind != "adopt"
 
 
 class Controller:
@@ -207,7 +83,6 @@ class Controller:
         signature: str = "",
         cut_off: Callable[[], Sequence[bool]] = tuple,
     ) -> None:
-        self._cut_off_elsewhere = cut_off
         self._setups = {setup.group.name: setup for setup in setups}
         self._store = store
         self._clock = clock
@@ -215,17 +90,19 @@ class Controller:
         self.failovers_per_minute = failovers_per_minute
         self._quicken = quicken
         self._signature = signature
-        self._groups: dict[str, _Runtime] = {}
+        self._groups: dict[str, Runtime] = {}
         self._tasks: asyncio.TaskGroup | None = None
         self._failovers: deque[float] = deque()
-        self._references: Mapping[str, bool] = {}
-        self._isolated = False
-        self._acquitted_by: _Runtime | None = None
-        self.is_store_writable = True
-        self._store_broke = asyncio.Event()
-        self._ticked_at = clock.monotonic()
-        self._wall_offset = clock.wall() - clock.monotonic()
         self._recorder = self.recorder = Recorder(clock)
+        self._keeping = Keeping(store, clock, self._recorder, self._emit)
+        self._vantage = Vantage(
+            self._groups,
+            clock,
+            self._recorder,
+            tick_s=TICK_S,
+            emit=self._emit,
+            cut_off=cut_off,
+        )
 
     # -------------------------------------------------------------- start
     async def start(
@@ -243,38 +120,9 @@ class Controller:
             StoreError: The store cannot be read or written.
             Invalid: The file changed what a latched group or the node with the traffic is.
         """
-        saved = await self._judged(self._setups, notes or {}, allowed)
+        saved = judged(await self._store.load(), self._setups, notes or {}, allowed)
         self._recorder.note("started")
         await self._begin_all(list(self._setups), saved, notes or {})
-
-    async def _judged(
-        self,
-        setups: Mapping[str, Setup],
-        notes: Mapping[str, OfflineNote],
-        allowed: frozenset[str],
-    ) -> Mapping[str, Saved]:
-        """Return what is saved, by the present names; nothing was changed where it raises.
-
-        Raises:
-            StoreError: It cannot be read.
-            Invalid: The file changed what a latched group or the node with the traffic is.
-        """
-        saved = dict(await self._store.load())
-        for name, setup in setups.items():
-            if setup.was in saved and name not in saved:
-                saved[name] = saved.pop(setup.was)
-        groups = {name: setup.group for name, setup in setups.items()}
-        prints = {name: setup.fingerprints for name, setup in setups.items()}
-        faults = topology_faults(saved, groups, prints, allowed)
-        faults += [
-            f"group {name}: {note.actor} published {note.node} offline, and no such node is in the"
-            " file; put it back, or publish another one offline"
-            for name, note in notes.items()
-            if name in groups and name not in allowed and note.node not in groups[name].names
-        ]
-        if faults:
-            raise Invalid("; ".join(faults))
-        return saved
 
     async def _begin_all(
         self, names: Sequence[str], saved: Mapping[str, Saved], notes: Mapping[str, OfflineNote]
@@ -299,7 +147,12 @@ class Controller:
             StoreError: The store cannot be read.
             Invalid: The file changed what a latched group or the node with the traffic is.
         """
-        await self._judged({setup.group.name: setup for setup in setups}, {}, frozenset())
+        judged(
+            await self._store.load(),
+            {setup.group.name: setup for setup in setups},
+            {},
+            frozenset(),
+        )
 
     async def swap(self, setups: Sequence[Setup], kept: frozenset[str]) -> None:
         """Serve these groups from now on; those in `kept` feel nothing of it.
@@ -310,7 +163,7 @@ class Controller:
             StoreError, Invalid: As `judge`; nothing was changed then.
         """
         new = {setup.group.name: setup for setup in setups}
-        saved = await self._judged(new, {}, frozenset())
+        saved = judged(await self._store.load(), new, {}, frozenset())
         self._setups = {name: self._setups[name] if name in kept else new[name] for name in new}
         for name, runtime in list(self._groups.items()):
             if name not in kept:
@@ -319,26 +172,26 @@ class Controller:
                 for task in runtime.tasks:
                     task.cancel()
                 await asyncio.gather(*runtime.tasks, return_exceptions=True)
-        self._acquitted_by = None
+        self._vantage.regrouped()
         fresh = [name for name in new if name not in kept]
         await self._begin_all(fresh, saved, {})
         for name in fresh:
             self._tend(self._groups[name])
 
-    def _tend(self, runtime: _Runtime) -> None:
+    def _tend(self, runtime: Runtime) -> None:
         """Let the load balancers of a group follow from now on."""
         if self._tasks is not None:
             runtime.tasks = [self._tasks.create_task(r.run()) for r in runtime.reconcilers]
 
     async def _begin(self, setup: Setup, saved: Saved | None, note: OfflineNote | None) -> None:
         now, name = self._clock.monotonic(), setup.group.name
-        runtime = _Runtime(setup, saved or Saved(), now)
+        runtime = Runtime(setup, saved or Saved(), now)
         runtime.reconcilers = [self._reconciler(runtime, p) for p in setup.publishers]
         self._groups[name] = runtime
         looks = await asyncio.gather(*(r.first_look(FIRST_LOOK_S) for r in runtime.reconcilers))
         seen = {r.publisher.name: s for r, s in zip(runtime.reconcilers, looks, strict=True)}
         start = begin(runtime.group, saved, seen)
-        state = self._begun(runtime, start, note)
+        state = begun(runtime, start, note, self._clock.wall())
         if runtime.saved.roles and runtime.group.nodes == setup.group.nodes:
             # The file agrees with what swap-roles saved: one change says this and what else began.
             dropped = acts.drop_roles(runtime.saved, self._clock.wall())
@@ -355,31 +208,14 @@ class Controller:
         self._recorder.note("began", name, generation, **fields, **now_saved)
         self._evaluate(runtime)
 
-    def _begun(self, runtime: _Runtime, start: Beginning, note: OfflineNote | None) -> Saved | None:
-        """Return what this start has to save; None where the saved word stands as it is."""
-        saved, group, wall = runtime.saved, runtime.group, self._clock.wall()
-        if note is not None and note.node in group.names:
-            latched = saved.latched or note.node != group.primary
-            reason = f"published offline by {note.actor}: {note.reason}"
-            return acts.by_itself(saved, "offline", note.node, latched, note.at_wall, reason)
-        if start.kind in ("adopt", "assign"):
-            return acts.by_itself(saved, start.kind, start.node, start.latched, wall, start.reason)
-        if start.node != saved.assigned:  # overridden by name: its node is gone from the file
-            return acts.by_itself(saved, "adopt", start.node, start.latched, wall, start.reason)
-        place = runtime.setup.fingerprints.get(saved.assigned or "", "")
-        if points_elsewhere(saved.fingerprint, place):  # overridden by name: asked only once
-            reason = f"{saved.assigned} is now where the file says, as was overridden by name"
-            return acts.by_itself(saved, "adopt", saved.assigned, saved.latched, wall, reason)
-        return None
-
-    def _reconciler(self, runtime: _Runtime, publisher: Publisher) -> Reconciler:
+    def _reconciler(self, runtime: Runtime, publisher: Publisher) -> Reconciler:
         name = runtime.setup.group.name
 
         async def confirm(adapter: str, generation: int) -> bool:
             try:
                 await self._store.confirm(name, adapter, generation)
             except StoreError as error:
-                self._store_failed(error)
+                self._keeping.failed(error)
                 return False
             confirmed = {**runtime.saved.confirmed, adapter: generation}
             runtime.saved = replace(runtime.saved, confirmed=confirmed)
@@ -404,11 +240,11 @@ class Controller:
         """
         async with asyncio.TaskGroup() as tasks:
             self._tasks = tasks
-            self._ticked_at = self._clock.monotonic()
+            self._vantage.begin()
             for runtime in self._groups.values():
                 self._tend(runtime)
-            tasks.create_task(self._watch_store())
-            tasks.create_task(self._record())
+            tasks.create_task(self._keeping.watch())
+            tasks.create_task(self._keeping.record(self._is_moving))
             while True:
                 await self._clock.sleep(TICK_S)
                 self.tick()
@@ -416,7 +252,7 @@ class Controller:
     # -------------------------------------------------------------- evidence in
     def observe(self, name: str, observation: Observation) -> None:
         """Take one finished probe; a decision it completes is carried out at once."""
-        runtime, now = self._groups[name], self._notice_stall()
+        runtime, now = self._groups[name], self._vantage.notice_stall()
         before, group = runtime.evidence, runtime.group
         runtime.evidence = ev.fold(before, observation, group, runtime.watched)
         self._events.emit(Event("probe.done", name, {"observation": observation}))
@@ -438,14 +274,11 @@ class Controller:
 
     def references(self, answers: Mapping[str, bool]) -> None:
         """Take what the reference targets answered: all silent means it is us."""
-        self._references = answers
-        self._notice_isolation()  # now, not at the next tick: the rule may hold before that
+        self._vantage.references(answers)
 
     def stalled(self, seconds: float) -> None:
         """Take note that probes started late: evidence was missed."""
-        why = f"the loop was away for {seconds:.1f}s"
-        self._recorder.note("stalled", reason=why, away_s=round(seconds, 3))
-        self._discount(why, "prober.stalled")
+        self._vantage.stalled(seconds)
 
     def doubt(self, name: str, node: str, page: Page, is_on: bool) -> None:
         """Note that a probe of this page is overdue, or no more so: evidence of nothing."""
@@ -473,15 +306,9 @@ class Controller:
 
     def tick(self) -> None:
         """Look at what changes by time alone: stalls, clock jumps, isolation, age, due holds."""
-        self._notice_stall()
-        offset = self._clock.wall() - self._clock.monotonic()
-        if abs(offset - self._wall_offset) > CLOCK_JUMP_S:
-            jumped = offset - self._wall_offset
-            self._wall_offset = offset
-            why = f"the wall clock jumped by {jumped:+.1f}s"
-            self._recorder.note("clock-jumped", reason=why)
-            self._discount(why, "clock.jumped")
-        self._notice_isolation()
+        self._vantage.notice_stall()
+        self._vantage.notice_jump()
+        self._vantage.notice_isolation()
         now = self._clock.monotonic()
         for runtime in self._groups.values():
             look = runtime.look
@@ -493,73 +320,32 @@ class Controller:
                 self._evaluate(runtime)
             self._notice_due_hold(runtime)
 
-    def _is_outdated(self, look: _Look, saved: Saved, now: float) -> bool:
+    def _is_outdated(self, look: Look, saved: Saved, now: float) -> bool:
         """Tell whether anything but the evidence has changed since a look at a group."""
         return (
             now >= look.until
             or look.saved is not saved
-            or look.is_isolated is not self._isolated
-            or look.is_store_writable is not self.is_store_writable
+            or look.is_isolated is not self._vantage.is_isolated
+            or look.is_store_writable is not self._keeping.is_writable
             # A ceiling that was reached is left again by time alone.
             or (self.failovers_per_minute is not None and bool(self._failovers or look.failovers))
         )
 
-    def _notice_stall(self) -> float:
-        """Return the time, having noticed where much of it went by unseen."""
-        now = self._clock.monotonic()
-        away, self._ticked_at = now - self._ticked_at, now
-        if away > STALL_S + TICK_S:
-            self.stalled(away)
-        return now
-
-    def _notice_isolation(self) -> None:
-        if self._references:
-            isolated = not any(self._references.values())
-        else:
-            isolated = self._is_all_cut_off() and self._are_enough_cut_off()
-        if self._isolated and not isolated:
-            why = "the prober reaches the network again"
-            self._recorder.note("rejoined", reason=why)
-            self._discount(why, "prober.rejoined")
-        elif isolated and not self._isolated:
-            self._recorder.note("isolated")
-            self._emit("prober.isolated")
-        self._isolated = isolated
-
-    def _is_all_cut_off(self) -> bool:
-        last = self._acquitted_by  # a group that was reached is most often reached again
-        if last is not None and not ev.is_cut_off(last.evidence, last.group):
-            return False
-        reached = (r for r in self._groups.values() if not ev.is_cut_off(r.evidence, r.group))
-        self._acquitted_by = next(reached, None)
-        return self._acquitted_by is None
-
-    def _are_enough_cut_off(self) -> bool:
-        elsewhere = self._cut_off_elsewhere()
-        return len(self._groups) + len(elsewhere) >= ISOLATION_GROUPS and all(elsewhere)
-
     def cut_off(self) -> list[bool]:
         """Tell whether none of our groups is reached; nothing where there is no group."""
-        return [self._is_all_cut_off()] * len(self._groups)
-
-    def _discount(self, why: str, event: str) -> None:
-        """Let no failure from before this moment count (X19)."""
-        now = self._clock.monotonic()
-        for runtime in self._groups.values():
-            runtime.evidence = ev.raise_floor(runtime.evidence, now)
-        self._emit(event, reason=why)
+        return self._vantage.cut_off()
 
     # -------------------------------------------------------------- decision
-    def _evaluate(self, runtime: _Runtime) -> None:
+    def _evaluate(self, runtime: Runtime) -> None:
         before, now = runtime.decision, self._clock.monotonic()
         decision = runtime.decision = self._decide(runtime)
         if decision.situation.serving is Serving.YES:
             runtime.evidence = ev.arrived(runtime.evidence)
-        runtime.look = _Look(
+        runtime.look = Look(
             runtime.evidence,
             runtime.saved,
-            self._isolated,
-            self.is_store_writable,
+            self._vantage.is_isolated,
+            self._keeping.is_writable,
             len(self._failovers),
             # An objection ages, and is renewed or not: it is looked at each time.
             -math.inf
@@ -579,18 +365,18 @@ class Controller:
             self._quicken(runtime.group.name)
         self._ask_witnesses(runtime, now)
 
-    def _ask_witnesses(self, runtime: _Runtime, now: float) -> None:
+    def _ask_witnesses(self, runtime: Runtime, now: float) -> None:
         """Have the load balancers look that may contradict a failing Primary, often enough."""
-        if not _is_contestable(runtime):
+        if not runtime.is_contestable:
             return
         names = {witness.adapter for witness in runtime.setup.witnesses}
         for reconciler in runtime.reconcilers:
             if reconciler.publisher.name in names and now - reconciler.seen_at >= WITNESS_S:
                 reconciler.look()
 
-    def _heed_witnesses(self, runtime: _Runtime, now: float) -> None:
+    def _heed_witnesses(self, runtime: Runtime, now: float) -> None:
         """Take what the load balancers say of a Primary that fails (X7)."""
-        if not _is_contestable(runtime):
+        if not runtime.is_contestable:
             runtime.objections = {}  # with the fault they end by themselves, and in a replay too
             return
         looks = {r.publisher.name: (r.seen, r.seen_at) for r in runtime.reconcilers}
@@ -601,7 +387,7 @@ class Controller:
             self._recorder.note("witness", name, generation, adapters=sorted(found))
         runtime.objections = found
 
-    def _note_condition(self, runtime: _Runtime, before: Decision | None, after: Decision) -> None:
+    def _note_condition(self, runtime: Runtime, before: Decision | None, after: Decision) -> None:
         self._recorder.note(
             "condition",
             runtime.group.name,
@@ -612,11 +398,11 @@ class Controller:
             blocked=list(after.blocked),
         )
 
-    def _decide(self, runtime: _Runtime) -> Decision:
+    def _decide(self, runtime: Runtime) -> Decision:
         self._heed_witnesses(runtime, self._clock.monotonic())
         brakes = self._brakes(runtime)
         automation = Automation.BLOCKED if brakes else Automation.ARMED
-        if self._isolated:
+        if self._vantage.is_isolated:
             automation = Automation.ISOLATED
         situation = ev.situation(
             runtime.evidence,
@@ -630,7 +416,7 @@ class Controller:
             return before
         return decide(situation, brakes)
 
-    def _brakes(self, runtime: _Runtime) -> tuple[str, ...]:
+    def _brakes(self, runtime: Runtime) -> tuple[str, ...]:
         limit = self.failovers_per_minute
         now = self._clock.monotonic() if self._failovers else 0.0
         while self._failovers and now - self._failovers[0] >= 60.0:
@@ -640,18 +426,18 @@ class Controller:
             "act": not runtime.group.act,
             "one-shot": runtime.saved.latched,
             "limit": limit is not None and len(self._failovers) >= limit,
-            "store-not-writable": not self.is_store_writable,
+            "store-not-writable": not self._keeping.is_writable,
             "lb-disagrees": bool(runtime.objections),
         }
         return tuple(name for name, is_on in brakes.items() if is_on)
 
-    def _soon(self, runtime: _Runtime, work: Callable[[_Runtime], object]) -> None:
+    def _soon(self, runtime: Runtime, work: Callable[[Runtime], object]) -> None:
         if self._tasks is None or runtime.is_moving:
             return
         runtime.is_moving = True
         self._tasks.create_task(self._alone(runtime, work))
 
-    async def _alone(self, runtime: _Runtime, work: Callable[[_Runtime], object]) -> None:
+    async def _alone(self, runtime: Runtime, work: Callable[[Runtime], object]) -> None:
         try:
             async with runtime.lock:
                 if self._is_served(runtime):
@@ -661,21 +447,21 @@ class Controller:
         finally:
             runtime.is_moving = False
 
-    def _is_served(self, runtime: _Runtime) -> bool:
+    def _is_served(self, runtime: Runtime) -> bool:
         """Tell whether a reload has not taken this group away, or made it anew."""
         return self._groups.get(runtime.setup.group.name) is runtime
 
-    async def _not_saved(self, runtime: _Runtime, error: StoreError) -> None:
+    async def _not_saved(self, runtime: Runtime, error: StoreError) -> None:
         try:
             if isinstance(error, Conflict):
                 await self._reload(runtime)
                 return
         except StoreError as unreadable:
             error = unreadable
-        self._store_failed(error)
+        self._keeping.failed(error)
 
-    async def _fail_over(self, runtime: _Runtime) -> None:
-        self._notice_stall()  # one since the decision has made its evidence worthless
+    async def _fail_over(self, runtime: Runtime) -> None:
+        self._vantage.notice_stall()  # one since the decision has made its evidence worthless
         decision = self._decide(runtime)  # again: an operator may have acted in between
         if decision.action is not Action.FAIL_OVER:
             return
@@ -687,7 +473,7 @@ class Controller:
             at_wall=self._clock.wall(),
             rule=decision.rule,
             condition=decision.condition,
-            why=self._why(runtime),
+            why=runtime.why(decided_at),
         )
         try:
             await self._save(runtime, state, decided_at)
@@ -696,26 +482,10 @@ class Controller:
                 self._failovers.remove(decided_at)  # not made, so not counted
             raise
 
-    def _why(self, runtime: _Runtime) -> tuple[str, ...]:
-        group, now = runtime.group, self._clock.monotonic()
-        status = runtime.evidence.page(group.primary, Page.STATUS)
-        says = runtime.evidence.page(group.candidate, Page.HASTATUS)
-        lines = []
-        if status.last and isinstance(status.last.outcome, Failed):
-            outcome, row = status.last.outcome, now - status.counted_since
-            lines.append(
-                f"{group.primary} status: {status.counted} failures in a row over {row:.1f}s,"
-                f" last in phase {outcome.phase.value}: {outcome.detail}"
-            )
-        if says.last:
-            age = now - says.last.started_at
-            lines.append(f"{group.candidate} hastatus: Mode: Standby, {age:.1f}s old")
-        return tuple(lines)
-
     # -------------------------------------------------------------- save, then publish
     async def _save(
         self,
-        runtime: _Runtime,
+        runtime: Runtime,
         state: Saved,
         decided_at: float = 0.0,
         fence: Fence | None = None,
@@ -767,13 +537,13 @@ class Controller:
         )
 
     def _apply(
-        self, runtime: _Runtime, state: Saved, decided_at: float, fence: Fence | None = None
+        self, runtime: Runtime, state: Saved, decided_at: float, fence: Fence | None = None
     ) -> None:
         """Take a saved state into force and tell the reconcilers."""
         before, now = runtime.saved, self._clock.monotonic()
         runtime.follow(state)
         if state.assigned != before.assigned or state.roles != before.roles:
-            moved_at = now if _came_to_wait(before, state, runtime.group) else None
+            moved_at = now if came_to_wait(before, state, runtime.group) else None
             runtime.evidence = replace(ev.raise_floor(runtime.evidence, now), moved_at=moved_at)
         is_armed_again = before.latched and not state.latched
         if is_armed_again or (before.hold is not None and state.hold is None):
@@ -798,9 +568,9 @@ class Controller:
         change = state.last_change
         if is_new and change is not None and change.kind == "hold":
             return hold.until_wall - change.at_wall
-        return hold.until_wall - (self._wall_offset + self._clock.monotonic())
+        return self._vantage.left_s(hold.until_wall)
 
-    async def _reload(self, runtime: _Runtime) -> None:
+    async def _reload(self, runtime: Runtime) -> None:
         """Take over what is on disk: somebody saved there, or our own outcome was unknown."""
         name, ours = runtime.group.name, runtime.saved.generation
         saved = (await self._store.load()).get(name, Saved())
@@ -813,7 +583,7 @@ class Controller:
             self._apply(runtime, saved, decided_at=0.0)
 
     # -------------------------------------------------------------- holds and the store
-    def _notice_due_hold(self, runtime: _Runtime) -> None:
+    def _notice_due_hold(self, runtime: Runtime) -> None:
         due = runtime.hold_due_at
         if due is None or self._clock.monotonic() < due:
             return
@@ -826,60 +596,17 @@ class Controller:
             condition = runtime.decision.condition
             self._emit("hold.overdue", runtime.group.name, condition=condition)
 
-    async def _lapse(self, runtime: _Runtime) -> None:
+    async def _lapse(self, runtime: Runtime) -> None:
         due = runtime.hold_due_at  # again: an operator may have set another hold in between
         if due is None or self._clock.monotonic() < due:
             return
         if self._decide(runtime).condition == "normal":
             await self._save(runtime, acts.lapse_hold(runtime.saved, self._clock.wall()))
 
-    async def _watch_store(self) -> None:
-        while True:
-            if await self._clock.wait(self._store_broke, STORE_TEST_S):
-                await self._clock.sleep(STORE_RETRY_S)
-            try:
-                await self._store.test_write()
-            except StoreError as error:
-                self._store_failed(error)
-            else:
-                if not self.is_store_writable:
-                    self.is_store_writable = True
-                    self._store_broke.clear()
-                    self._recorder.note("store-recovered")
-                    self._emit("store.recovered")
-
-    async def _record(self) -> None:
-        """Bring what happened to the store, at leisure: a change that is being made goes first."""
-        while True:
-            await self._clock.sleep(RECORD_S)
-            self._recorder.mark()
-            if self.is_store_writable and not any(r.is_moving for r in self._groups.values()):
-                await self._flush()
-
-    async def _flush(self) -> None:
-        """Save what waits; a store that does not take it is told, and it goes on waiting."""
-        while batch := self._recorder.take():
-            try:
-                await self._store.note_all(batch)
-            except StoreError as error:
-                self._recorder.give_back(batch)
-                self._store_failed(error)
-                return
-            except BaseException:
-                self._recorder.give_back(batch)
-                raise
-
     async def close(self) -> None:
         """Note that the prober stops, and save what still waits; after `run` has ended."""
         self._recorder.note("stopped")
-        await self._flush()
-
-    def _store_failed(self, error: StoreError) -> None:
-        if self.is_store_writable:  # the same failure again is told once
-            self._recorder.note("store-failed", detail=str(error))
-            self._emit("store.failed", detail=str(error))
-        self.is_store_writable = False
-        self._store_broke.set()
+        await self._keeping.flush()
 
     # -------------------------------------------------------------- the operator
     def plan(self, name: str, ask: Ask) -> acts.Plan:
@@ -890,24 +617,8 @@ class Controller:
             Invalid: The command cannot be understood.
             Conflict: The generation is not the one the operator looked at.
         """
-        runtime = self._find(name)
-        if ask.generation is not None and ask.generation != runtime.saved.generation:
-            found = runtime.saved.generation
-            raise Conflict(
-                f"group {name} is at generation {found}, you looked at {ask.generation}:"
-                f" it changed since; look again (lb-probe status {name})",
-                found,
-            )
-        request = self._request(runtime, ask)
-        target = acts.target_of(request, runtime.group, runtime.saved.assigned)
-        world = self._world(runtime, target)
-        plan = acts.plan(request, world)
-        known = {gate.id for gate in plan.gates}
-        strange = sorted((ask.override | ask.attest.keys()) - known)
-        if strange:
-            words = ", ".join(sorted(known)) or "none"
-            raise Invalid(f"{ask.verb} has no gate {', '.join(strange)}; its gates are: {words}")
-        return replace(plan, warnings=self._warnings(runtime, ask.verb))
+        runtime, now = self._find(name), self._clock.monotonic()
+        return desk.plan(runtime, ask, self._decide(runtime), now, self._clock.wall())
 
     def commands(self, name: str, node: str | None) -> list[str]:
         """Return the literal commands that would bring traffic to `node`."""
@@ -945,7 +656,7 @@ class Controller:
         await self._settle(runtime, fence)
         return self.view(name)
 
-    def _fence(self, runtime: _Runtime, verb: str) -> Fence | None:
+    def _fence(self, runtime: Runtime, verb: str) -> Fence | None:
         """Return where a planned move waits until no load balancer has anything under way."""
         seconds = runtime.setup.drain_s
         if verb != "switchover" or not seconds:
@@ -953,14 +664,14 @@ class Controller:
         writing = [r.publisher.name for r in runtime.reconcilers if not r.view.yielded]
         return Fence(writing, self._clock.monotonic() + seconds)
 
-    async def _save_by_hand(self, runtime: _Runtime, state: Saved, fence: Fence | None) -> None:
+    async def _save_by_hand(self, runtime: Runtime, state: Saved, fence: Fence | None) -> None:
         try:
             await self._save(runtime, state, self._clock.monotonic(), fence)
         except StoreError as error:
             await self._not_saved(runtime, error)
             raise
 
-    async def _note_by_hand(self, runtime: _Runtime, ask: Ask) -> None:
+    async def _note_by_hand(self, runtime: Runtime, ask: Ask) -> None:
         """Keep in the history who asked for what changes nothing saved (R125)."""
         saved, name = runtime.saved, runtime.group.name
         fields: dict[str, object] = {"to": saved.assigned, "actor": ask.actor, "reason": ask.reason}
@@ -969,11 +680,11 @@ class Controller:
         try:
             await self._store.note(record)
         except StoreError as error:
-            self._store_failed(error)
+            self._keeping.failed(error)
             raise
         self._emit(f"group.{ask.verb}", name, **fields)
 
-    async def _settle(self, runtime: _Runtime, fence: Fence | None) -> None:
+    async def _settle(self, runtime: Runtime, fence: Fence | None) -> None:
         """Wait until every load balancer follows or cannot; at most `SETTLE_S`, and for a fence."""
         now = self._clock.monotonic()
         end = now + SETTLE_S + (fence.left_s(now) if fence else 0.0)
@@ -991,55 +702,6 @@ class Controller:
                 return
             await self._clock.wait(runtime.changed, left)
 
-    def _request(self, runtime: _Runtime, ask: Ask) -> acts.Request:
-        group = runtime.group
-        if ask.verb not in acts.VERBS:
-            raise NotFound(f"no verb {ask.verb}; use one of {', '.join(acts.VERBS)}")
-        if not ask.reason.strip():
-            raise Invalid("found no reason; say why, it is kept in the history")
-        copied = [text for text in ask.attest.values() if _is_blank_form(text)]
-        if copied:
-            raise Invalid(f"found the form's own words {copied[0]!r}; put yours in their place")
-        if ask.to is not None and ask.to not in group.names:
-            names = ", ".join(group.names)
-            raise Invalid(f"group {group.name} has no node {ask.to}; its nodes are {names}")
-        if ask.to is not None and ask.verb != "failover":
-            raise Invalid(f"{ask.verb} takes no node; only failover does")
-        if ask.verb == "hold" and not (ask.hold_s and ask.hold_s > 0):
-            raise Invalid(
-                "found no time; a hold needs `for`, as 2h: a forgotten hold is no failover"
-            )
-        wall = self._clock.wall()
-        return acts.Request(
-            verb=ask.verb,
-            actor=ask.actor,
-            reason=ask.reason.strip(),
-            at_wall=wall,
-            to=ask.to,
-            until_wall=wall + (ask.hold_s or 0.0),
-            hands_off=ask.hands_off,
-            override=ask.override,
-            attest=ask.attest,
-        )
-
-    def _warnings(self, runtime: _Runtime, verb: str) -> tuple[str, ...]:
-        situation, now = self._decide(runtime).situation, self._clock.monotonic()
-        failing = situation.primary is Primary.FAIL and situation.secondary is Secondary.STANDBY
-        if verb == "release" and failing and situation.traffic is Traffic.PRIMARY:
-            group = runtime.group
-            return (
-                f"{group.primary} fails and {group.candidate} stands by: without the hold traffic"
-                f" moves after {group.fall} more failures over {group.confirm_s:g}s",
-            )
-        if verb == "swap-roles":
-            modes = {ev.mode(runtime.evidence, runtime.group, n, now) for n in runtime.group.names}
-            if modes == {Mode.UNKNOWN}:
-                return ("no node says which mode it is in: nothing seen here speaks for the swap",)
-        hold = runtime.saved.hold
-        if verb == "hold" and hold is not None:
-            return (f"replaces the hold by {hold.by} until {iso(hold.until_wall)}: {hold.reason}",)
-        return ()
-
     # -------------------------------------------------------------- looking
     @property
     def names(self) -> tuple[str, ...]:
@@ -1051,22 +713,20 @@ class Controller:
         """UTC seconds since 1970, for times that are counted back from now."""
         return self._clock.wall()
 
-    def _find(self, name: str) -> _Runtime:
+    @property
+    def is_store_writable(self) -> bool:
+        """Whether the store took the last write."""
+        return self._keeping.is_writable
+
+    def _is_moving(self) -> bool:
+        return any(runtime.is_moving for runtime in self._groups.values())
+
+    def _find(self, name: str) -> Runtime:
         try:
             return self._groups[name]
         except KeyError:
             names = ", ".join(self._setups) or "none"
             raise NotFound(f"no group {name}; the groups are: {names}") from None
-
-    def _world(self, runtime: _Runtime, target: str | None) -> World:
-        return World(
-            group=runtime.group,
-            saved=runtime.saved,
-            evidence=runtime.evidence,
-            adapters=tuple(r.view for r in runtime.reconcilers),
-            target=target,
-            now=self._clock.monotonic(),
-        )
 
     def view(self, name: str) -> View:
         """Return everything that is shown of one group, as of now.
@@ -1075,51 +735,20 @@ class Controller:
             NotFound: No such group.
         """
         runtime = self._find(name)
-        return self._shown(runtime, self._decide(runtime), self._clock.monotonic())
+        return runtime.shown(self._decide(runtime), self._clock.monotonic(), self._clock.wall())
 
     def views(self) -> tuple[View, ...]:
         """Return what is shown of each group, by its last decision: at most a tick old, and cheap.
 
         For what is taken of a thousand groups in one step of the loop.
         """
-        now = self._clock.monotonic()
+        now, wall = self._clock.monotonic(), self._clock.wall()
         groups = self._groups.values()
-        return tuple([self._shown(r, r.decision or self._decide(r), now) for r in groups])
-
-    def _shown(self, runtime: _Runtime, decision: Decision, now: float) -> View:
-        adapters = tuple(
-            AdapterStatus(
-                name=r.publisher.name,
-                type=r.publisher.type,
-                wanted=runtime.saved.assigned,
-                seen=r.seen,
-                yielded=r.view.yielded,
-                in_sync=r.is_in_sync,
-                detail=r.detail,
-                restarts=r.restarts,
-            )
-            for r in runtime.reconcilers
-        )
-        return View(
-            group=runtime.group,
-            saved=runtime.saved,
-            decision=decision,
-            evidence=runtime.evidence,
-            adapters=adapters,
-            roles_swapped=runtime.group.nodes != runtime.setup.group.nodes,
-            now=now,
-            timing=runtime.setup.timing,
-            wall=self._clock.wall(),
-            objections=tuple(runtime.objections.values()),
-        )
+        return tuple([r.shown(r.decision or self._decide(r), now, wall) for r in groups])
 
     def resume_gates(self, name: str) -> acts.Plan:
         """Judge `resume` as nobody, for explanations; changes nothing."""
-        runtime = self._find(name)
-        request = acts.Request("resume", "nobody", "looking", self._clock.wall())
-        world = self._world(runtime, runtime.group.primary)
-        plan = acts.plan(request, world)
-        return replace(plan, paste=paste("resume", world, plan.gates))
+        return desk.resume_gates(self._find(name), self._clock.monotonic(), self._clock.wall())
 
     async def history(self, name: str | None, limit: int, span: Span = WHOLE) -> list[Record]:
         """Return the newest records of a span, newest last.
@@ -1134,8 +763,3 @@ class Controller:
 
     def _emit(self, name: str, group: str = "", **fields: object) -> None:
         self._events.emit(Event(name, group, fields))
-
-
-def _is_blank_form(text: str) -> bool:
-    """Tell whether an operator pasted a refusal's line without filling it in: nobody's word."""
-    return "HH:MM" in text or text.strip() == "..."

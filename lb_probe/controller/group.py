@@ -1,0 +1,196 @@
+"""One group while the process runs: how it is wired, what is known of it, what is shown."""
+
+import asyncio
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from lb_probe.core import calm
+from lb_probe.core import evidence as ev
+from lb_probe.core.evidence import Evidence
+from lb_probe.core.model import (
+    Decision,
+    Failed,
+    Group,
+    Page,
+    Saved,
+    Traffic,
+)
+from lb_probe.core.resume import World
+from lb_probe.core.timing import Timing
+from lb_probe.core.view import AdapterStatus, View
+from lb_probe.core.witness import Witness
+from lb_probe.ports import (
+    Publisher,
+)
+from lb_probe.reconcile import Reconciler
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """One group as it is wired.
+
+    Attributes:
+        fingerprints: For each node, where traffic for it really goes.
+        was: The group's former name.
+        timing: Its times, for explanations.
+        witnesses: Load balancers that check the Primary themselves, and how far they may object.
+        drain_s: Seconds a switchover waits, all load balancers closed, for what is under way.
+    """
+
+    group: Group
+    publishers: tuple[Publisher, ...] = ()
+    fingerprints: Mapping[str, str] = field(default_factory=dict)
+    was: str | None = None
+    timing: Timing | None = None
+    witnesses: tuple[Witness, ...] = ()
+    drain_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """An operator's command as it came in.
+
+    Attributes:
+        hold_s: Seconds a hold lasts.
+        generation: Generation the operator looked at; None does not compare.
+    """
+
+    verb: str
+    actor: str
+    reason: str
+    to: str | None = None
+    hold_s: float | None = None
+    hands_off: bool = False
+    override: frozenset[str] = frozenset()
+    attest: Mapping[str, str] = field(default_factory=dict)
+    generation: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class OfflineNote:
+    """What `publish --offline` left behind: traffic was moved without us."""
+
+    node: str
+    actor: str
+    reason: str
+    at_wall: float
+
+
+@dataclass(slots=True)
+class Look:
+    """What an evaluation went by; while all of it is the same, another one would find the same.
+
+    Attributes:
+        failovers: How many stood under the ceiling.
+        until: Monotonic seconds up to which time alone changes nothing.
+    """
+
+    evidence: Evidence
+    saved: Saved
+    is_isolated: bool
+    is_store_writable: bool
+    failovers: int
+    until: float
+
+
+class Runtime:
+    """One group while the process runs."""
+
+    def __init__(self, setup: Setup, saved: Saved, now: float) -> None:
+        self.setup = setup
+        self.follow(saved)
+        self.evidence = Evidence(floor=now)
+        self.reconcilers: list[Reconciler] = []
+        self.objections: Mapping[str, str] = {}
+        self.lock = asyncio.Lock()
+        self.is_moving = False
+        self.hold_due_at: float | None = None
+        self.is_overdue_told = False
+        self.changed = asyncio.Event()
+        self.overdue: set[tuple[str, Page]] = set()
+        self.decision: Decision | None = None
+        self.look: Look | None = None
+        self.tasks: list[asyncio.Task[None]] = []
+
+    def follow(self, saved: Saved) -> None:
+        """Take a saved state into force, and what hangs on it alone."""
+        self.saved = saved
+        self.group = self.setup.group.with_roles(saved.roles)
+        self.watched = ev.watched(self.group, saved.assigned)
+        self.traffic = ev.traffic(self.group, saved.assigned)
+        self.pages_read = calm.pages_read(self.group, saved.assigned)
+
+    @property
+    def is_contestable(self) -> bool:
+        """Tell whether a load balancer may have a say: traffic is on a Primary that fails."""
+        return bool(
+            self.setup.witnesses
+            and self.traffic is Traffic.PRIMARY
+            and self.evidence.page(self.group.primary, Page.STATUS).fails
+        )
+
+    def world(self, target: str | None, now: float) -> World:
+        """Return what gates are judged by."""
+        return World(
+            group=self.group,
+            saved=self.saved,
+            evidence=self.evidence,
+            adapters=tuple(r.view for r in self.reconcilers),
+            target=target,
+            now=now,
+        )
+
+    def shown(self, decision: Decision, now: float, wall: float) -> View:
+        """Return everything that is shown of the group."""
+        adapters = tuple(
+            AdapterStatus(
+                name=r.publisher.name,
+                type=r.publisher.type,
+                wanted=self.saved.assigned,
+                seen=r.seen,
+                yielded=r.view.yielded,
+                in_sync=r.is_in_sync,
+                detail=r.detail,
+                restarts=r.restarts,
+            )
+            for r in self.reconcilers
+        )
+        return View(
+            group=self.group,
+            saved=self.saved,
+            decision=decision,
+            evidence=self.evidence,
+            adapters=adapters,
+            roles_swapped=self.group.nodes != self.setup.group.nodes,
+            now=now,
+            timing=self.setup.timing,
+            wall=wall,
+            objections=tuple(self.objections.values()),
+        )
+
+    def why(self, now: float) -> tuple[str, ...]:
+        """Return what speaks for an automatic failover, in words for the record."""
+        group = self.group
+        status = self.evidence.page(group.primary, Page.STATUS)
+        says = self.evidence.page(group.candidate, Page.HASTATUS)
+        lines = []
+        if status.last and isinstance(status.last.outcome, Failed):
+            outcome, row = status.last.outcome, now - status.counted_since
+            lines.append(
+                f"{group.primary} status: {status.counted} failures in a row over {row:.1f}s,"
+                f" last in phase {outcome.phase.value}: {outcome.detail}"
+            )
+        if says.last:
+            age = now - says.last.started_at
+            lines.append(f"{group.candidate} hastatus: Mode: Standby, {age:.1f}s old")
+        return tuple(lines)
+
+
+def came_to_wait(before: Saved, state: Saved, group: Group) -> bool:
+    """Tell whether traffic just came to a node that may need a while to serve.
+
+    Not where it already was: adopted from the load balancers, or in place when roles were swapped.
+    """
+    is_moved = state.assigned not in (None, group.primary)
+    kind = state.last_change.kind if state.last_change else ""
+    return is_moved and state.assigned != before.assigned and kind != "adopt"
