@@ -94,6 +94,8 @@ class Node:
         peer: Its partner; None where none is configured or trusted.
         sync_guards: Each judges one thing that must hold before a sync into this node.
         promote_guards: The same before this node promotes itself.
+        before_primary: Each ends what a Primary must not do, a sync into it for one.
+        refreshers: Each renews what the reports say from memory, within its own deadline.
         reports: What each part adds to this node's own report.
     """
 
@@ -116,6 +118,8 @@ class Node:
         self.peer: Peer | None = None
         self.sync_guards: list[Guard] = []
         self.promote_guards: list[Guard] = []
+        self.before_primary: list[Callable[[], Awaitable[None]]] = []
+        self.refreshers: list[Callable[[], Awaitable[None]]] = []
         self.reports: list[Callable[[], Mapping[str, object]]] = []
         self._file = state
         self._sink = sink
@@ -166,8 +170,11 @@ class Node:
             if mode is now.mode:
                 return {}
             since = self.clock.wall()
-            return {"mode": mode, "since_wall": since, "cause": cause, "by": by, "reason": reason}
+            told = {"cause": cause, "by": by, "reason": reason}
+            return {"mode": mode, "since_wall": since, "data": now.moved(mode, since)} | told
 
+        if mode is Mode.PRIMARY:
+            await self.ready_for_primary()
         before, after = await self.save(moved)
         if after.mode is not before.mode:
             told = {"from": before.mode.value, "to": after.mode.value, "cause": cause}
@@ -183,15 +190,29 @@ class Node:
         """Judge every guard of a promotion of this node by itself."""
         return tuple([await _judged(guard) for guard in self.promote_guards])
 
+    async def ready_for_primary(self) -> None:
+        """End what a Primary must not do; to be awaited before the application serves."""
+        for end in self.before_primary:
+            await end()
+
+    async def refresh(self) -> None:
+        """Renew what the report says from memory."""
+        for renew in self.refreshers:
+            await renew()
+
     def report(self) -> PeerReport:
         """Return what this node says of itself now."""
         state = self.state
+        lineage = state.lineage(self.clock.wall())
         known: dict[str, Any] = {
             "mode": state.mode,
             "state": self.word,
             "quarantine": state.quarantine.reason if state.quarantine else "",
             "data_suspect": state.data.suspect,
             "ha_enabled": state.ha.is_on,
+            "data_reign": lineage.reign,
+            "data_until": lineage.until,
+            "data_fork": (lineage.fork_reign, lineage.fork_until),
             "promoted_at": state.since_wall if _was_promoted(state) else None,
         }
         for part in self.reports:

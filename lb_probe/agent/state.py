@@ -13,12 +13,15 @@ import json
 import os
 import threading
 from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from lb_probe.core import data_lineage
+from lb_probe.core.data_lineage import Lineage
 from lb_probe.core.model import Mode, Role
 from lb_probe.ports import LbProbeError
 
@@ -75,10 +78,21 @@ class Data(Section):
     Attributes:
         suspect: Why it cannot be trusted, a sentence; empty while it can (R24).
         suspect_since_wall: UTC seconds since 1970; 0 while it can.
+        reign: Whose writes it contains, as are the next three; see `core.data_lineage`.
+        by_hand: A manual sync has succeeded since the node was last Primary (R87).
     """
 
     suspect: str = ""
     suspect_since_wall: Wall = 0.0
+    reign: Wall = 0.0
+    until: Wall = 0.0
+    fork_reign: Wall = 0.0
+    fork_until: Wall = 0.0
+    by_hand: bool = False
+
+    def with_lineage(self, lineage: Lineage) -> Self:
+        """Return the same with another lineage."""
+        return self.model_copy(update=asdict(lineage))
 
 
 class NodeState(Section):
@@ -111,6 +125,28 @@ class NodeState(Section):
         if self.quarantine is not None:
             return "not_available"
         return "active" if self.mode is Mode.PRIMARY else "standby"
+
+    def lineage(self, now_wall: float) -> Lineage:
+        """Return what the node's data contains at a moment, UTC seconds since 1970."""
+        data = self.data
+        kept = Lineage(data.reign, data.until, data.fork_reign, data.fork_until)
+        if self.mode is not Mode.PRIMARY:
+            return kept
+        if not kept.is_known:  # Primary by its role, or by a release that kept no lineage
+            kept = data_lineage.begun(kept, self.since_wall)
+        # Who is turned away, or meets a page that says ERROR, writes nothing.
+        last_write = now_wall if self.clients.is_on else self.clients.since_wall
+        if self.quarantine is not None:
+            last_write = min(last_write, self.quarantine.since_wall)
+        return data_lineage.ended(kept, last_write)
+
+    def moved(self, mode: Mode, now_wall: float) -> Data:
+        """Return what `data` is once the node is in another mode."""
+        lineage = self.lineage(now_wall)
+        if mode is not Mode.PRIMARY:
+            return self.data.with_lineage(lineage)
+        begun = self.data.with_lineage(data_lineage.begun(lineage, now_wall))
+        return begun.model_copy(update={"by_hand": False})
 
 
 class StateFile:
@@ -169,6 +205,7 @@ class StateFile:
                 "cause": cause,
                 "by": by,
                 "reason": reason,
+                "data": now.moved(mode, now_wall),
             }
 
         return self.update(moved)
