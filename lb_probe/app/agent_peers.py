@@ -150,8 +150,8 @@ class _Peers:
 
         async def read() -> Mode | None:
             seen = await probe(target, clock=clock.monotonic)
-            is_told = isinstance(seen.outcome, Passed) and seen.mode is not Mode.UNKNOWN
-            return seen.mode if is_told else None
+            mode = seen.outcome.mode if isinstance(seen.outcome, Passed) else None
+            return None if mode is Mode.UNKNOWN else mode
 
         return read
 
