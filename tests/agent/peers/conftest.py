@@ -1,13 +1,13 @@
 """Two agents in this process that trust each other, or not; real sockets, real TLS, real files."""
 
 import asyncio
-import socket
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+from firewall import free_port
 
 from lb_probe.agent import daemon
 from lb_probe.agent.connectivity.part import Connectivity, ConnectivitySettings
@@ -20,12 +20,6 @@ from lb_probe.core.model import Role
 
 NAMES = ("a", "b")
 FAST = Pace(timeout_s=2.0, pause_s=0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 class SkewedClock:
