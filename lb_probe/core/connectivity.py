@@ -64,7 +64,8 @@ class Direction:
     def words(self) -> str:
         """The way, and each failure on it."""
         told = "; ".join(f"{item.name}: {item.detail}" for item in self.failed)
-        return f"{self.source} -> {self.target}: {told or 'all passed'}"
+        otherwise = "all passed" if self.items else "nothing was tried"
+        return f"{self.source} -> {self.target}: {told or otherwise}"
 
 
 def gate(

@@ -13,9 +13,9 @@ from lb_probe.agent.trust.identity import TrustError
 from lb_probe.agent.trust.kept import KeptError
 from lb_probe.agent.trust.link import Answered, Link, LinkError
 from lb_probe.agent.trust.ring import Ring
-from lb_probe.agent.trust.standing import Clock, Standing, Way, told
+from lb_probe.agent.trust.standing import Clock, Standing, Way, told, told_offset
 from lb_probe.core import clock_offset
-from lb_probe.core.clock_offset import ImpossibleClockError, Limits
+from lb_probe.core.clock_offset import ImpossibleClockError, Limits, Offset
 from lb_probe.core.model import Gate
 from lb_probe.core.status_page import printable
 
@@ -167,9 +167,8 @@ class Trust(Part):
         except ImpossibleClockError as error:
             standing.clock = Clock(None, "error", str(error))
         else:
-            severity = clock_offset.severity(offset, limits)
-            detail = "" if severity == "ok" else f"the clock of {name} is {offset}"
-            standing.clock = Clock(offset, severity, detail)
+            theirs = told_offset(answers[0].body)
+            standing.clock = _judged(name, offset, theirs, limits)
         after = standing.clock
         if after.severity != before:
             self.node.emit("agent.clock-judged", peer=name, **after.view)
@@ -209,6 +208,7 @@ class Trust(Part):
         outward = {"is_open": way.is_open, "phase": way.phase, "detail": way.detail}
         return {
             "outward": None if way.is_open is None else outward,
+            "clock": standing.clock.view,
             "takes": [pin.fingerprint for pin in self.ring.pins.of(peer)],
         }
 
@@ -250,6 +250,15 @@ class Trust(Part):
                 yield Reading("peer_clock_offset_seconds", about, offset.seconds, labels)
                 about = "The offset is known to this"
                 yield Reading("peer_clock_bound_seconds", about, offset.bound_s, labels)
+
+
+def _judged(name: str, offset: Offset, theirs: Offset | None, limits: Limits) -> Clock:
+    """Judge our measurement of a peer's clock, beside the peer's of ours where it has one."""
+    severity = clock_offset.severity(offset, limits)
+    if severity != "ok":
+        return Clock(offset, severity, f"the clock of {name} is {offset}")
+    odd = clock_offset.contradiction(offset, theirs) if theirs is not None else ""
+    return Clock(offset, "warning" if odd else "ok", odd)
 
 
 def _way_view(name: str, way: Way) -> Mapping[str, object]:

@@ -2,10 +2,12 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from lb_probe.core.clock_offset import Offset
 
 _CHARS = 400
+_LONGEST_S = 253_402_300_800.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +67,27 @@ class Standing:
     inward: Way = Way()
     clock: Clock = Clock()
     came_at_wall: float | None = None
+
+
+def told_offset(body: Mapping[str, object]) -> Offset | None:
+    """Return how far our clock is ahead of the peer's, as the peer measured it; None for unknown.
+
+    Args:
+        body: The peer's answer to `contact`; anything may be in it.
+    """
+    found = body.get("clock")
+    if not isinstance(found, Mapping):
+        return None
+    seconds, bound_s = found.get("offset_s"), found.get("bound_s")
+    if not _is_span(seconds) or not _is_span(bound_s):
+        return None
+    return Offset(float(seconds), abs(float(bound_s)))
+
+
+def _is_span(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -_LONGEST_S < value < _LONGEST_S  # nan is not
 
 
 def told(body: Mapping[str, object], now_wall: float) -> Way:
