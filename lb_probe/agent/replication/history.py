@@ -31,8 +31,9 @@ KEEP_RUNS = 10_000
 PRUNE_EVERY = 100
 BUSY_S = 5.0
 # What a run came to; the first one is none yet.
-RUNNING, GOOD, INTERRUPTED = "", "success", "interrupted"
-RESULTS = (GOOD, "failed", "refused", "skipped-overlap", "missed", INTERRUPTED)
+RUNNING, GOOD, FAILED, INTERRUPTED = "", "success", "failed", "interrupted"
+REFUSED, SKIPPED = "refused", "skipped-overlap"  # slots that had no run
+RESULTS = (GOOD, FAILED, REFUSED, SKIPPED, INTERRUPTED)
 _SCHEMA = """
 CREATE TABLE meta (key TEXT PRIMARY KEY NOT NULL, value TEXT NOT NULL);
 CREATE TABLE runs (
