@@ -55,6 +55,23 @@ def agent_control(path: Path, node: str) -> Path:
     return found.agent.control
 
 
+def init_trust(path: Path, node: str) -> str:
+    """Make the key of a node's agent where there is none; return what its peers need of it.
+
+    Raises:
+        ConfigError: The file cannot be used, or the node has no agent.
+        Invalid: The agent has no `trust`.
+        LbProbeError: The key cannot be made, or the one that is there cannot be used.
+    """
+    _, found = agent_node(load(path, as_=f"agent:{node}"), node)
+    if found.agent is None or found.agent.trust is None:
+        raise Invalid(f"node {node} has no `trust:` under `agent:` in {path}")
+    from lb_probe.agent.trust.identity import Keys
+    from lb_probe.app.agent_peers import trust_folder
+
+    return Keys(trust_folder(found), node).export()
+
+
 def agent_node(config: Config, name: str) -> tuple[GroupConfig, NodeConfig]:
     """Return a node that we serve the pages for, and its group.
 

@@ -108,11 +108,11 @@ class Parity(Part):
             self._software = await facts.first_line(self._version)
             self._software_at = self._node.clock.monotonic()
 
-    async def gather(self) -> Facts:
-        """Return the facts of this node; those of a moment ago where they are still fresh."""
+    async def gather(self, max_age_s: float = _KEPT_S) -> Facts:
+        """Return the facts of this node; those of a moment ago where they are fresh enough."""
         async with self._one_look:
             now = self._node.clock.monotonic()
-            if self._ours is None or now - self._ours[0] > _KEPT_S:
+            if self._ours is None or now - self._ours[0] > max_age_s:
                 self._ours = (now, await self._gathered())
             return self._ours[1]
 
@@ -144,9 +144,9 @@ class Parity(Part):
         return found | {"mode": found["mode"].value if found["mode"] else None}
 
     # -------------------------------------------------------------- comparison
-    async def compare(self) -> None:
+    async def compare(self, max_age_s: float = _KEPT_S) -> None:
         """Compare this node with its partner, and keep what was found."""
-        ours = await self.gather()
+        ours = await self.gather(max_age_s)
         link = self._trust.partner
         if link is None:
             self._detail = "no peer to compare with"
@@ -188,7 +188,7 @@ class Parity(Part):
 
     # -------------------------------------------------------------- what is shown
     async def _show(self, request: Request, caller: Caller) -> Json:
-        await self.compare()
+        await self.compare(0.0)
         return {
             "version": VERSION,
             "node": self._node.name,
