@@ -4,6 +4,7 @@ Source: guide lines 130, 251, 296-302; R31, R33, R45, R73, R79, R80.
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -70,6 +71,7 @@ class Connectivity(Part):
         self._inside: tuple[float, Mapping[str, object]] | None = None
         self._one_look = asyncio.Lock()
         trust.door.answer("test", self._asked_to_test)
+        trust.door.answer("tested", self._told)
         trust.door.answer("last-test", self._last_test)
         trust.door.answer("seen-inside", self._seen_inside)
         if trust.partner is not None:
@@ -147,7 +149,15 @@ class Connectivity(Part):
         if before is None or before.words != found.words:
             result = "passed" if found.passed else "failed"
             self._node.emit("agent.connection-tested", peer=name, result=result, detail=found.words)
+        await self._tell(name, found)
         return found
+
+    async def _tell(self, name: str, found: Direction) -> None:
+        """Let the peer know at once; one that cannot be told asks later."""
+        if any(item.name == "trust" and item.verdict == "ok" for item in found.items):
+            told = kept_results.document(found, self._node.clock.wall())
+            with contextlib.suppress(LinkError):
+                await self._trust.links[name].ask("tested", test=told)
 
     async def _trust_items(self, link: Link) -> tuple[list[Item], Mapping[str, Any]]:
         """Try the agents' own connection, both clocks and both versions over it.
@@ -217,10 +227,27 @@ class Connectivity(Part):
             return None, f"{way}: could not be tested, as {name} cannot be asked ({error})"
         except ValueError as error:
             return None, f"{name} -> {self._node.name}: {error}"
+        await self._heard(name, found)
+        return found, ""
+
+    async def _heard(self, name: str, found: Direction) -> None:
+        """Keep a peer's test of us; the same one again is no news."""
         before = self._results.get(IN, name)
         if before is None or found.items != before.items or found.at_wall > before.at_wall + 1:
             await self._keep(name, found, is_ours=False)
-        return found, ""
+
+    async def _told(self, peer: str, question: Mapping[str, Any]) -> Mapping[str, object]:
+        """Take a peer's word for what its own test found; it is no better than that anyway."""
+        now = self._node.clock.wall()
+        try:
+            found = kept_results.from_peer(
+                question.get("test"), source=peer, target=self._node.name, now_wall=now
+            )
+        except ValueError as error:
+            raise Invalid(str(error)) from error
+        if peer in self._trust.links:
+            await self._heard(peer, found)
+        return {}
 
     async def _asked_to_test(self, peer: str, question: Mapping[str, Any]) -> Mapping[str, object]:
         """Test the way to who asks; where that is, our own configuration says, not the asker."""
