@@ -29,10 +29,10 @@ class SyncWorld:
         source: The one that was asked for.
         addresses: What else the peer may be called.
         mode: The node's own.
-        quarantine: Why it keeps its pages at ERROR; empty while it does not.
         holds_traffic: Whether clients are believed to be sent here; None for nobody says.
         lineage: What its data contains.
         running: The run that is under way, or what an older one left; empty where none is.
+        unrecordable: Why a run could not be put on record; empty where it can.
         report: What the peer says of itself; None where it cannot be had.
         why_not: Why it cannot be had.
         version: The application's release here; empty where it cannot be told.
@@ -47,10 +47,10 @@ class SyncWorld:
     source: str
     addresses: tuple[str, ...] = ()
     mode: Mode
-    quarantine: str = ""
     holds_traffic: bool | None = None
     lineage: Lineage
     running: str = ""
+    unrecordable: str = ""
     report: PeerReport | None
     why_not: str = ""
     version: str
@@ -85,6 +85,11 @@ def _no_traffic(world: SyncWorld) -> Gate:
 def _alone(world: SyncWorld) -> Gate:
     line = f"lb-probe agent sync history --node {world.node}"
     return Gate("alone", not world.running, world.running or "no run is under way", "", "", line)
+
+
+def _on_record(world: SyncWorld) -> Gate:
+    found = world.unrecordable or "runs can be put on record"
+    return Gate("on-record", not world.unrecordable, found, "a history that takes it", "", "")
 
 
 def _known_source(world: SyncWorld) -> Gate:
@@ -215,6 +220,7 @@ _ALWAYS = (
     _standby,
     _no_traffic,
     _alone,
+    _on_record,
     _known_source,
     _peer_answers,
     _source_has_data,

@@ -68,6 +68,7 @@ ALONE = [
     ({"mode": Mode.PRIMARY}, "standby", "b is in mode primary"),
     ({"holds_traffic": True}, "no-traffic", "clients are sent to b"),
     ({"running": "run 7 began 13:00Z"}, "alone", "run 7"),
+    ({"unrecordable": "disk full"}, "on-record", "disk full"),
     ({"source": "203.0.113.9"}, "known-source", "203.0.113.9"),
     (peer(node="c"), "peer-answers", "c answers in the place of a"),
     (peer(mode=None), "source-has-data", "nothing is known"),
