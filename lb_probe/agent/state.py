@@ -72,6 +72,17 @@ class Quarantine(Section):
     since_wall: Wall
 
 
+class Attempt(Section):
+    """A promotion by heartbeat, saved before its command runs: it runs once an incident (R65).
+
+    Attributes:
+        outcome: How it ended, a sentence; empty where that is not known.
+    """
+
+    began_wall: Wall
+    outcome: str = ""
+
+
 class Data(Section):
     """What is known of this node's copy of the application's data.
 
@@ -107,6 +118,7 @@ class NodeState(Section):
         reason: What that person said; may be empty.
         ha: Whether schedule and promotion run; off until somebody turns them on (R68).
         clients: Whether the application takes new connections, as far as we were told (R123).
+        promotion: The promotion that was begun since the peer last answered; None without one.
     """
 
     mode: Mode
@@ -117,6 +129,7 @@ class NodeState(Section):
     ha: Switch = Switch(is_on=False)
     clients: Switch = Switch(is_on=True)
     quarantine: Quarantine | None = None
+    promotion: Attempt | None = None
     data: Data = Data()
 
     @property

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 from pydantic import BaseModel, Field, field_validator
 
 from lb_probe.config import values as v
+from lb_probe.config.commands import Commands
 from lb_probe.config.frozen import Frozen, key
 from lb_probe.config.heartbeat import Heartbeat
 
@@ -112,6 +113,7 @@ class AgentConfig(Frozen):
         "its partner; the Primary, or the Primary's candidate, when left out", None
     )
     report: Report | None = key("where the prober and Prometheus may read what it knows", None)
+    commands: Commands = key("programs that promote, demote, and admit clients", {})
     heartbeat: Heartbeat | None = key("how a Secondary watches its peer", None)
 
     @field_validator("checks")

@@ -14,9 +14,11 @@ def judge(node: Spot, names: list[str | None]) -> None:
     _judge_peer(agent.at("peer"), node.at("name").text, [name for name in names if name])
     heartbeat = agent.at("heartbeat")
     promotes = heartbeat.at("on_failure").value == "promote"
-    if promotes and heartbeat.at("promote_command").value is None:
-        found = "on_failure: promote without promote_command"
-        heartbeat.fault(found, "promote_command: [PROGRAM, ...] beside it")
+    if promotes and agent.at("commands", "promote_command").value is None:
+        found = "promote without commands.promote_command"
+        heartbeat.at("on_failure").fault(
+            found, "commands: {promote_command: [PROGRAM, ...]} beside it"
+        )
     _judge_listeners(agent)
 
 

@@ -15,8 +15,5 @@ class Heartbeat(Frozen):
     timeout_s: v.Duration = key("one whole attempt", "5s")
     tcp_ports: tuple[v.Port, ...] = key("ports of the peer that must take a connection too", ())
     on_failure: Literal["keep-in-standby", "promote"] = key(
-        "tell only, or run `promote_command` and become Primary", "keep-in-standby"
+        "tell only, or become Primary", "keep-in-standby"
     )
-    promote_command: v.Argv | None = key("a program that makes the application serve", None)
-    promote_timeout_s: v.Duration = key("that program, as a whole", "5m")
-    verify_s: v.Duration = key("until the node must serve after a promotion", "60s")

@@ -145,7 +145,7 @@ def _read(name: str, kind: str, value: object) -> object:
         first, second = map(_moment, value)
         if first is not None and second is not None and (kind == "pair" or first <= second):
             return first, second
-    if kind == "mode" and value in {Mode.PRIMARY.value, Mode.STANDBY.value}:
+    if kind == "mode" and value in (Mode.PRIMARY.value, Mode.STANDBY.value):
         return Mode(value)
     if kind == "state" and value in STATES:
         return value
