@@ -94,6 +94,7 @@ class Node:
         peer: Its partner; None where none is configured or trusted.
         sync_guards: Each judges one thing that must hold before a sync into this node.
         promote_guards: The same before this node promotes itself.
+        demote_guards: The same before an operator makes a Primary stand by (R121).
         before_primary: Each ends what a Primary must not do, a sync into it for one.
         refreshers: Each renews what the reports say from memory, within its own deadline.
         reports: What each part adds to this node's own report.
@@ -118,6 +119,7 @@ class Node:
         self.peer: Peer | None = None
         self.sync_guards: list[Guard] = []
         self.promote_guards: list[Guard] = []
+        self.demote_guards: list[Guard] = []
         self.before_primary: list[Callable[[], Awaitable[None]]] = []
         self.refreshers: list[Callable[[], Awaitable[None]]] = []
         self.reports: list[Callable[[], Mapping[str, object]]] = []

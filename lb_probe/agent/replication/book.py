@@ -111,6 +111,31 @@ class Book:
             self._history = None
             self.fault = "closed"
 
+    async def mend(self, unsaved: Run | None) -> bool:
+        """Try whether the disk takes writes again; tell whether all is on record now.
+
+        Args:
+            unsaved: A run whose end is still to be put on record.
+        """
+        if self._history is None:
+            return False
+        history = self._history
+
+        def write() -> None:
+            if unsaved is not None:
+                history.save(unsaved)
+            history.keep(tested=True)
+
+        try:
+            await asyncio.to_thread(write)
+        except HistoryError as error:
+            self.fault = str(error)
+            return False
+        self.fault = ""
+        if unsaved is not None:
+            self.took(unsaved)
+        return True
+
     # -------------------------------------------------------------- runs
     def took(self, run: Run) -> None:
         """Take over a run that ended."""
