@@ -37,12 +37,13 @@ class ToyPeer:
     name: str = "a"
     said: PeerReport | None = None
     why_not: str = "connection refused"
-    asked: int = 0
+    now: object = None
 
     async def report(self):
-        self.asked += 1
         if self.said is None:
             raise PeerError(self.why_not)
+        if self.said.mode is Mode.PRIMARY and self.now is not None:
+            return replace(self.said, data_until=self.now())
         return self.said
 
     def says(self, **changed):

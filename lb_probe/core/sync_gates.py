@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lb_probe.core.data_lineage import Lineage, Order, compare
+from lb_probe.core.data_lineage import Lineage, Order, Verdict, compare
 from lb_probe.core.model import Gate, Mode
 from lb_probe.core.peer_report import PeerReport
 from lb_probe.core.sync_schedule import spell
@@ -159,9 +159,16 @@ def lineage_of(report: PeerReport) -> Lineage:
     return Lineage(report.data_reign or 0.0, report.data_until or 0.0, *fork)
 
 
+def judged(here: Lineage, report: PeerReport | None) -> Verdict:
+    """Judge whether the data of a peer may replace the one here."""
+    if report is None:
+        return Verdict(Order.UNKNOWN)
+    return compare(here, lineage_of(report), there_reigns=report.mode is Mode.PRIMARY)
+
+
 def _not_newer_here(world: SyncWorld) -> Gate:
     there = lineage_of(world.report) if world.report is not None else Lineage()
-    order = compare(world.lineage, there).order
+    order = judged(world.lineage, world.report).order
     found = {
         Order.OLDER: f"the data of {world.node} is no newer than that of {world.peer}",
         Order.NEWER: f"{world.node} has newer data ({_told(world.lineage)}) than {world.peer}"
@@ -178,9 +185,7 @@ def _told(lineage: Lineage) -> str:
 
 def loss(world: SyncWorld) -> str:
     """Say which writes are gone after this sync; empty where none are known to be."""
-    if world.report is None:
-        return ""
-    lost = compare(world.lineage, lineage_of(world.report)).lost
+    lost = judged(world.lineage, world.report).lost
     if lost is None:
         return ""
     began = f"from {spell(lost[0])} " if lost[0] else ""

@@ -53,6 +53,7 @@ def copied(**changed):
         {"source": "192.0.2.10"},
         {"holds_traffic": False},
         {"lineage": Lineage()},
+        {"lineage": Lineage(100.0, 1000.5)},  # its clock was set back, and it is still Primary
         copied(),
     ],
 )
@@ -88,7 +89,7 @@ ALONE = [
         "b has newer data (of the time as Primary from 1970-01-01 00:16Z",
     ),
     (peer(data_reign=None), "not-newer-here", "nobody says how old"),
-    ({"lineage": Lineage(100.0, 1000.5)}, "not-newer-here", "newer data"),
+    ({"lineage": Lineage(100.0, 1000.5)} | copied(), "not-newer-here", "newer data"),
 ]
 
 

@@ -84,7 +84,6 @@ class Desk:
     async def ack(self, request: requests.Ack, caller: Caller) -> Json:
         """Take the newest bad run as seen: its alarm ends, nothing else changes (R16)."""
         seen = await self.book.ack()
-        self.view.notice_alarms()
         acked = words.run(seen) if seen else None
         return {"version": 1, "node": self.node.name, "acked": acked} | self.view.alarms_view()
 

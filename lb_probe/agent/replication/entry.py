@@ -9,7 +9,7 @@ from lb_probe.agent.replication.history import Run
 from lb_probe.agent.replication.runner import Plan
 from lb_probe.agent.replication.settings import Settings
 from lb_probe.core import sync_gates
-from lb_probe.core.data_lineage import Order, compare
+from lb_probe.core.data_lineage import Order
 from lb_probe.core.model import Gate
 from lb_probe.core.sync_gates import Kind, SyncWorld
 
@@ -86,11 +86,10 @@ class Entry:
     async def newest_data(self) -> Gate:
         """Judge whether this Primary's data is anywhere else before it becomes a Standby (R121)."""
         world = await self.around()
-        there = sync_gates.lineage_of(world.report) if world.report is not None else None
         wanted = f"{world.peer} to have copied what was written here last"
-        if there is None:
+        if world.report is None:
             return Gate("newest-data", False, f"nothing is known: {world.why_not}", wanted)
-        verdict = compare(world.lineage, there)
+        verdict = sync_gates.judged(world.lineage, world.report)
         if verdict.order is Order.OLDER:
             found = sync_gates.loss(world) or f"{world.peer} has it"
             return Gate("newest-data", verdict.lost is None, found, wanted)

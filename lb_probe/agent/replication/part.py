@@ -25,7 +25,7 @@ from lb_probe.agent.replication.worker import Worker
 from lb_probe.core import sync_schedule
 
 REOPEN_S = 60.0
-ALARMS_S = 5.0
+ALARMS_S = 30.0
 
 
 class Replication(Part):

@@ -109,6 +109,7 @@ class View:
     # -------------------------------------------------------------- alarms
     def alarms_view(self) -> dict[str, object]:
         """Return the alarms that stand, each with its sentence."""
+        self.notice_alarms()
         return {"alarms": dict(self._alarms)}
 
     def notice_alarms(self) -> None:
