@@ -12,6 +12,9 @@ from lb_probe.agent.heartbeat import Heartbeat
 from lb_probe.agent.node import Node, Part
 from lb_probe.agent.peer_pages import PeerPages
 from lb_probe.agent.promotion import Commands, Promotion
+from lb_probe.agent.replication.part import Replication
+from lb_probe.agent.replication.settings import FirstSchedule, Settings
+from lb_probe.agent.replication.stop import SafeToStop
 from lb_probe.agent.returning import Returning
 from lb_probe.app.loop import on_signals, run
 from lb_probe.app.parts import targets_of
@@ -24,6 +27,7 @@ from lb_probe.config import (
 )
 from lb_probe.config.agent import AgentConfig
 from lb_probe.config.heartbeat import Heartbeat as HeartbeatConfig
+from lb_probe.config.sync import Sync
 from lb_probe.core.heartbeat import Controls
 from lb_probe.core.model import Gate, Page, Role
 from lb_probe.events.log import Fanout, Log
@@ -123,7 +127,7 @@ def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callabl
     assert agent is not None
     peer = peer_of(group, node)
     if peer is None:
-        return []
+        return [SafeToStop]
     controls = agent.heartbeat or HeartbeatConfig()
     clock = SystemClock()
 
@@ -134,7 +138,7 @@ def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callabl
     try:
         seen = pages()
     except OSError:  # its authority's file is the prober's, and not read here
-        return []
+        return [SafeToStop]
     makers: list[Callable[[Node], Part]] = [
         lambda one: Returning(one, seen, min(LOOK_S, controls.interval_s))
     ]
@@ -142,7 +146,31 @@ def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callabl
         watched = pages(agent.heartbeat.tcp_ports)
         references = [(a.host, a.port) for a in config.reference_targets]
         makers.append(lambda one: _heartbeat(one, watched, controls, agent, references))
-    return makers
+    if agent.sync is not None:
+        settings = _sync(agent, agent.sync, node, peer)
+        makers.append(lambda one: Replication(one, settings))
+    return [*makers, SafeToStop]
+
+
+def _sync(agent: AgentConfig, sync: Sync, node: NodeConfig, peer: NodeConfig) -> Settings:
+    first = sync.schedule
+    return Settings(
+        history=sync.history or agent.state.with_name(f"{node.name}.sync.db"),
+        peer=peer.name,
+        addresses=(peer.url.host,),
+        sync_command=sync.sync_command,
+        count_command=sync.count_command,
+        salvage_command=sync.salvage_command,
+        timeout_s=sync.timeout_s,
+        initial_timeout_s=sync.initial_timeout_s,
+        stop_s=sync.stop_within_s,
+        marker=sync.marker,
+        schedule=FirstSchedule(first.start_s, first.run_every_s, first.because or "")
+        if first
+        else None,
+        overdue_s=sync.overdue_s,
+        inhibits=sync.inhibit,
+    )
 
 
 def _heartbeat(
