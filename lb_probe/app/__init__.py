@@ -1,6 +1,6 @@
 """Builds the parts from probes.yaml and runs them; the only room that names concrete classes."""
 
-from lb_probe.app.agent import agent_control, run_agent
+from lb_probe.app.agent import agent_control, init_trust, run_agent
 from lb_probe.app.break_glass import publish_offline
 from lb_probe.app.listen import ListenError
 from lb_probe.app.prober import run_prober
@@ -29,6 +29,7 @@ __all__ = [
     "haproxy_config",
     "haproxy_doctor",
     "init_store",
+    "init_trust",
     "probe_once",
     "publish_offline",
     "replay_history",

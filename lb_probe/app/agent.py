@@ -2,22 +2,14 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
-from lb_probe.agent.heartbeat import Heartbeat
 from lb_probe.agent.node import Node, Part
-from lb_probe.agent.peer_pages import PeerPages
-from lb_probe.agent.promotion import Commands, Promotion
-from lb_probe.agent.replication.part import Replication
-from lb_probe.agent.replication.settings import FirstSchedule, Settings
-from lb_probe.agent.replication.stop import SafeToStop
-from lb_probe.agent.returning import Returning
+from lb_probe.app import agent_sync, agent_watch
 from lb_probe.app.loop import on_signals, run
-from lb_probe.app.parts import targets_of
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Config,
@@ -25,18 +17,12 @@ from lb_probe.config import (
     NodeConfig,
     load,
 )
-from lb_probe.config.agent import AgentConfig
-from lb_probe.config.heartbeat import Heartbeat as HeartbeatConfig
-from lb_probe.config.sync import Sync
-from lb_probe.core.heartbeat import Controls
-from lb_probe.core.model import Gate, Page, Role
+from lb_probe.core.model import Page
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.systemd import Systemd
 from lb_probe.ports import (
     Invalid,
 )
-from lb_probe.prober.http_probe import Target
-from lb_probe.prober.tcp_probe import connects
 
 
 def run_agent(path: Path, node: str) -> int:
@@ -70,6 +56,23 @@ def agent_control(path: Path, node: str) -> Path:
     return found.agent.control
 
 
+def init_trust(path: Path, node: str) -> str:
+    """Make the key of a node's agent where there is none; return what its peers need of it.
+
+    Raises:
+        ConfigError: The file cannot be used, or the node has no agent.
+        Invalid: The agent has no `trust`.
+        LbProbeError: The key cannot be made, or the one that is there cannot be used.
+    """
+    _, found = agent_node(load(path, as_=f"agent:{node}"), node)
+    if found.agent is None or found.agent.trust is None:
+        raise Invalid(f"node {node} has no `trust:` under `agent:` in {path}")
+    from lb_probe.agent.trust.identity import Keys
+    from lb_probe.app.agent_peers import trust_folder
+
+    return Keys(trust_folder(found), node).export()
+
+
 def agent_node(config: Config, name: str) -> tuple[GroupConfig, NodeConfig]:
     """Return a node that we serve the pages for, and its group.
 
@@ -100,128 +103,21 @@ def _setup(config: Config, name: str) -> agent_daemon.Setup:
         checks=[_check(check) for check in agent.checks],
         drain_s=agent.drain_s,
         report=(report.listen.host, report.listen.port) if report else None,
-        commands=_commands(agent),
+        commands=agent_watch.commands_of(agent),
         parts=_parts(config, group, node),
     )
 
 
-def _commands(agent: AgentConfig) -> Commands:
-    given = agent.commands
-    return Commands(
-        promote=given.promote_command or (),
-        demote=given.demote_command or (),
-        client_disable=given.client_disable_command or (),
-        client_enable=given.client_enable_command or (),
-        timeout_s=given.timeout_s,
-        verify_s=given.verify_s,
-    )
-
-
 # ------------------------------------------------------------------ its features
-LOOK_S = 10.0  # between two looks at the peer, for the status and for a second Primary
-
-
 def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callable[[Node], Part]]:
-    """Return what makes each feature that this node's file asks for."""
-    agent = node.agent
-    assert agent is not None
-    peer = peer_of(group, node)
-    if peer is None:
-        return [SafeToStop]
-    controls = agent.heartbeat or HeartbeatConfig()
-    clock = SystemClock()
+    """Return what makes each feature that this node's file asks for, as the status shows them."""
+    assert node.agent is not None
+    makers = agent_watch.parts(config, group, node)
+    if node.agent.trust is not None:
+        from lb_probe.app import agent_peers  # cryptography: 100 ms that others do not pay
 
-    def pages(ports: tuple[int, ...] = ()) -> PeerPages:
-        targets = _peer_targets(group, peer, controls.timeout_s, ports)
-        return PeerPages(peer.name, targets, clock.monotonic)
-
-    try:
-        seen = pages()
-    except OSError:  # its authority's file is the prober's, and not read here
-        return [SafeToStop]
-    makers: list[Callable[[Node], Part]] = [
-        lambda one: Returning(one, seen, min(LOOK_S, controls.interval_s))
-    ]
-    if agent.heartbeat is not None:
-        watched = pages(agent.heartbeat.tcp_ports)
-        references = [(a.host, a.port) for a in config.reference_targets]
-        makers.append(lambda one: _heartbeat(one, watched, controls, agent, references))
-    if agent.sync is not None:
-        settings = _sync(agent, agent.sync, node, peer)
-        makers.append(lambda one: Replication(one, settings))
-    return [*makers, SafeToStop]
-
-
-def _sync(agent: AgentConfig, sync: Sync, node: NodeConfig, peer: NodeConfig) -> Settings:
-    first = sync.schedule
-    return Settings(
-        history=sync.history or agent.state.with_name(f"{node.name}.sync.db"),
-        peer=peer.name,
-        addresses=(peer.url.host,),
-        sync_command=sync.sync_command,
-        count_command=sync.count_command,
-        salvage_command=sync.salvage_command,
-        timeout_s=sync.timeout_s,
-        initial_timeout_s=sync.initial_timeout_s,
-        stop_s=sync.stop_within_s,
-        marker=sync.marker,
-        schedule=FirstSchedule(first.start_s, first.run_every_s, first.because or "")
-        if first
-        else None,
-        overdue_s=sync.overdue_s,
-        inhibits=sync.inhibit,
-    )
-
-
-def _heartbeat(
-    node: Node,
-    peer: PeerPages,
-    config: HeartbeatConfig,
-    agent: AgentConfig,
-    references: list[tuple[str, int]],
-) -> Heartbeat:
-    controls = Controls(config.interval_s, config.failures, config.recheck_s, config.timeout_s)
-    if references:
-        node.promote_guards.append(lambda: _not_isolated(references, config.timeout_s))
-    promotes = config.on_failure == "promote"
-    return Heartbeat(node, peer, controls, Promotion(node, _commands(agent)) if promotes else None)
-
-
-async def _not_isolated(references: list[tuple[str, int]], timeout_s: float) -> Gate:
-    """Judge whether anything that should always answer does: all silent means it is us."""
-    answers = await asyncio.gather(*(connects(*one, timeout_s) for one in references))
-    found = f"{sum(answers)} of {len(answers)} reference_targets answer"
-    return Gate("not-isolated", any(answers), found, "one or more: else it is this node's network")
-
-
-def peer_of(group: GroupConfig, node: NodeConfig) -> NodeConfig | None:
-    """Return the partner of a node; None where a group has no other."""
-    given = node.agent.peer if node.agent else None
-    for other in group.nodes:
-        if given is not None:
-            is_it = other.name == given
-        else:
-            is_it = other.candidate if node.role is Role.PRIMARY else other.role is Role.PRIMARY
-        if is_it and other.name != node.name:
-            return other
-    return None
-
-
-def _peer_targets(
-    group: GroupConfig, peer: NodeConfig, timeout_s: float, ports: tuple[int, ...]
-) -> tuple[Target, ...]:
-    # Not from the prober's source address: that is of another machine.
-    pages = [
-        replace(target, timeout_s=timeout_s, connection="fresh", source=None)
-        for target in targets_of(group)
-        if target.node == peer.name
-    ]
-    host = peer.url.host
-    connections = [
-        Target(group.name, peer.name, Page.STATUS, "tcp", host, port, "", timeout_s=timeout_s)
-        for port in ports
-    ]
-    return (*pages, *connections)
+        makers += agent_peers.parts(config, group, node)
+    return makers + agent_sync.parts(group, node)
 
 
 # ------------------------------------------------------------------ checks

@@ -2,7 +2,7 @@
 
 import click
 
-from lb_probe import client, render
+from lb_probe import agent_peers_view, client, render
 from lb_probe.cli.top import (
     VerbGroup,
     cli,
@@ -17,7 +17,8 @@ from lb_probe.cli.top import (
 from lb_probe.client import Json
 
 
-def _node_option() -> click.Option:
+def node_option() -> click.Option:
+    """Return the option that says which node of the file is meant."""
     return click.Option(["--node"], metavar="NAME", help="The node, as probes.yaml names it.")
 
 
@@ -26,7 +27,7 @@ def _node_option() -> click.Option:
     section="Run",
     example="lb-probe agent --node epmm-a",
     invoke_without_command=True,
-    params=[_node_option(), config_option()],
+    params=[node_option(), config_option()],
 )
 @click.pass_context
 def agent(ctx: click.Context, node: str | None) -> None:
@@ -37,34 +38,46 @@ def agent(ctx: click.Context, node: str | None) -> None:
     from lb_probe import app
 
     with local_errors():
-        code = app.run_agent(config_file(), _node(node))
+        code = app.run_agent(config_file(), node_of(node))
     raise click.exceptions.Exit(code)
 
 
-def _node(given: str | None) -> str:
+def node_of(given: str | None) -> str:
+    """Return the node that was meant, here or before the subcommand.
+
+    Raises:
+        UsageError: None was.
+    """
     node = given or click.get_current_context().find_object(str)
     if not node:
         raise click.UsageError("which node? for example: --node epmm-a")
     return node
 
 
-def _ask_agent(node: str, request: Json) -> Json:
+def ask(node: str, request: Json, timeout_s: float = client.READ_TIMEOUT_S) -> Json:
+    """Send one request to the agent of a node, and return its answer.
+
+    Raises:
+        ClientError: The agent does not answer, or says what is wrong.
+    """
     from lb_probe import app
 
     with local_errors():
         control = app.agent_control(config_file(), node)
-    return client.ask_agent(control, request)
+    return client.ask_agent(control, request, timeout_s)
 
 
 @agent.command(
     "status",
-    params=[_node_option(), format_option(), config_option()],
+    params=[node_option(), format_option(), config_option()],
     epilog="Example: lb-probe agent status --node epmm-a -o json",
 )
 def agent_status(node: str | None, form: str) -> None:
     """Show what the agent of this machine knows."""
-    answer = _ask_agent(_node(node), {"command": "status"})
-    show(form, answer, lambda: render.agent_block(answer, own_look()))
+    answer = ask(node_of(node), {"command": "status"})
+    look = own_look()
+    peers = agent_peers_view.status_lines(answer, look)
+    show(form, answer, lambda: [*render.agent_block(answer, look), *peers])
 
 
 @agent.group("failover")
@@ -76,7 +89,7 @@ def agent_failover() -> None:
     "mode",
     params=[
         click.Argument(["mode"], type=click.Choice(["primary", "secondary"])),
-        _node_option(),
+        node_option(),
         click.Option(["--reason"], default="", metavar="TEXT", help="Why, for the agent's log."),
         config_option(),
     ],
@@ -85,6 +98,6 @@ def agent_failover() -> None:
 def agent_mode(mode: str, node: str | None, reason: str) -> None:
     """Make the node say Primary or Standby; moves no traffic, and may be repeated (R119)."""
     request = {"command": "failover-mode", "mode": mode, "reason": reason}
-    answer = _ask_agent(_node(node), request)
+    answer = ask(node_of(node), request)
     say(render.warning_lines(answer), err=True)
     say(render.agent_block(answer, own_look()))

@@ -22,6 +22,35 @@ def judge(node: Spot, names: list[str | None]) -> None:
         )
     _judge_schedule(agent.at("sync", "schedule"))
     _judge_listeners(agent)
+    _judge_trust(agent)
+
+
+def judge_peers(nodes: list[Spot]) -> None:
+    """Note an agent that would trust nobody: trust takes two."""
+    trusting = [spot for node in nodes if (spot := node.at("agent", "trust")).value is not None]
+    if len(trusting) == 1:
+        trusting[0].fault("trust on one node of the group", "it on its peer too")
+
+
+def _judge_trust(agent: Spot) -> None:
+    for key in ("connectivity", "parity"):
+        if agent.at(key).value is not None and agent.at("trust").value is None:
+            agent.at(key).fault(f"{key} without trust", "trust: {listen: ...} beside it")
+    trust = agent.at("trust")
+    _unique(agent.items("connectivity", "ports"), "port")
+    _unique(agent.items("parity", "commands"), "name")
+    address = trust.at("address").parsed(Address.parse)
+    if address is not None and address.is_any:
+        trust.at("address").fault(shown(trust.at("address").text), "an address that peers reach")
+
+
+def _unique(spots: list[Spot], key: str) -> None:
+    seen: set[object] = set()
+    for spot in spots:
+        value = spot.at(key).value
+        if value is not None and value in seen:
+            spot.at(key).fault(f"{shown(value)} again", f"each {key} once")
+        seen.add(value)
 
 
 def _judge_peer(peer: Spot, own: str | None, names: list[str]) -> None:
@@ -45,7 +74,8 @@ def _judge_schedule(schedule: Spot) -> None:
 def _judge_listeners(agent: Spot) -> None:
     """The listeners of one agent are on one host: each needs a port of its own."""
     taken: list[tuple[Address, Spot]] = []
-    for spot in (agent.at("listen"), agent.at("report", "listen")):
+    listeners = (("listen",), ("report", "listen"), ("trust", "listen"))
+    for spot in (agent.at(*keys) for keys in listeners):
         address = spot.parsed(Address.parse)
         if address is None:
             continue

@@ -302,6 +302,20 @@ class GroupConfig(_Frozen):
             return nodes
         return tuple(n.model_copy(update={"candidate": n is secondaries[0]}) for n in nodes)
 
+    def partner_of(self, node: NodeConfig) -> NodeConfig | None:
+        """Return the peer that a node's agent means: as configured, the Primary, its candidate."""
+        given = node.agent.peer if node.agent else None
+        for other in self.nodes:
+            if given is not None:
+                is_it = other.name == given
+            elif node.role is Role.PRIMARY:
+                is_it = other.candidate
+            else:
+                is_it = other.role is Role.PRIMARY
+            if is_it and other is not node:
+                return other
+        return None
+
     @property
     def _own_promotion(self) -> timing.Promotion | None:
         """How the candidate promotes itself, as the file says or as its agent does it."""

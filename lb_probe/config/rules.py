@@ -76,6 +76,7 @@ def _judge_group(group: Spot) -> None:
         _judge_pair(node.at("tls"))
         _unique(node.items("agent", "checks"), "a check name", key=_check_name)
         agent_rules.judge(node, [other.at("name").text for other in nodes])
+    agent_rules.judge_peers(nodes)
     if group.at("policy").value == "active-active":
         needed = _judge_members(nodes)
     else:

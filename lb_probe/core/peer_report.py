@@ -5,7 +5,6 @@ document carries `version`; a reader ignores keys it does not know, so that two 
 can speak to each other, and refuses values of the wrong kind.
 """
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -156,4 +155,5 @@ def _moment(value: object) -> float | None:
     """Return UTC seconds before the year 10000; None where it is no such thing."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return float(value) if math.isfinite(value) and 0 <= value < 253_402_300_800 else None
+    # Nothing compares with a NaN, and a whole number too large for a float compares all the same.
+    return float(value) if 0 <= value < 253_402_300_800 else None
