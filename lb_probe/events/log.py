@@ -29,6 +29,10 @@ LEVELS = {
     "act.refused": "warning",
     "part.crashed": "error",
     "config.not-reloaded": "warning",
+    "agent.trust-failed": "error",
+    "agent.peer-lost": "warning",
+    "agent.peer-refused": "warning",
+    "agent.clock-judged": "warning",
     "config.reload-failed": "error",
 }
 
