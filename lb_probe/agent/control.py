@@ -1,6 +1,7 @@
 """The UNIX socket through which its owner asks an agent how it is and tells it what to do.
 
 ControlError           the socket cannot be made
+ControlFailed          a command was carried out and did not come to its end
 
 Protocol, version 1. Connect to the socket (stream), send one JSON object in UTF-8 on one line of at
 most 64 KiB ended by a newline within 5 seconds, read JSON objects, one a line, until the agent
@@ -45,6 +46,10 @@ _STOP_S = 2.0
 
 class ControlError(LbProbeError):
     """The control socket cannot be made; says what was found, wanted and what to do."""
+
+
+class ControlFailed(LbProbeError):
+    """A command could not be carried out, or not to its end; says how far it came."""
 
 
 # ------------------------------------------------------------------ what a feature registers

@@ -3,20 +3,23 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lb_probe.agent.check import Check
 from lb_probe.agent.checks import Checks
+from lb_probe.agent.clients import Clients
 from lb_probe.agent.control import Control
 from lb_probe.agent.node import Node, Part
+from lb_probe.agent.notices import Notices
 from lb_probe.agent.pages import Pages
+from lb_probe.agent.promotion import Commands
 from lb_probe.agent.state import StateFile
 from lb_probe.agent.verbs import Verbs
 from lb_probe.core.model import Role
 from lb_probe.events.audit import Audit
 from lb_probe.events.log import Fanout
-from lb_probe.ports import Clock, EventSink
+from lb_probe.ports import Clock, EventSink, Outbox
 
 RESTART_S = 1.0
 
@@ -33,9 +36,12 @@ class Setup:
             balancer's interval times its fall.
         report: Host and port of the report and the metrics; None serves none.
         parts: Makes each feature, in the order of their sections in the status answer.
+        commands: The operator's programs.
+        outbox: Where people are told things; None tells nobody.
     """
 
     node: str
+    group: str = ""
     role: Role
     listen: tuple[str, int]
     control: Path
@@ -44,6 +50,8 @@ class Setup:
     drain_s: float = 0.0
     report: tuple[str, int] | None = None
     parts: Sequence[Callable[[Node], Part]] = ()
+    commands: Commands = field(default_factory=Commands)
+    outbox: Outbox | None = None
 
 
 async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) -> None:
@@ -74,9 +82,15 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
         node = Node(
             name, setup.role, state=state, checks=checks, pages=pages, clock=clock, sink=events
         )
+        node.outbox = setup.outbox
         parts = [make(node) for make in setup.parts]
         node.reports = [part.report for part in parts]
-        parts.insert(0, Verbs(node, tuple(parts)))
+        parts.append(Clients(node, setup.commands))
+        if setup.outbox is not None:
+            notices = Notices(node, setup.group)
+            stack.callback(events.add(notices.take))
+            parts.append(notices)
+        parts.insert(0, Verbs(node, tuple(parts), setup.commands))
         commands = [command for part in parts for command in part.commands()]
         log = setup.state.with_name(f"{setup.state.name}.audit.jsonl")
         audit = Audit(log, clock.wall, _told(node))

@@ -15,7 +15,7 @@ from lb_probe.agent.peer import Peer
 from lb_probe.agent.state import NodeState, StateFile
 from lb_probe.core.model import Event, Gate, Mode, Page, Role
 from lb_probe.core.peer_report import PeerReport
-from lb_probe.ports import Clock, EventSink, LbProbeError
+from lb_probe.ports import Clock, EventSink, LbProbeError, Outbox
 
 if TYPE_CHECKING:
     from lb_probe.agent.control import Command
@@ -94,9 +94,12 @@ class Node:
         peer: Its partner; None where none is configured or trusted.
         sync_guards: Each judges one thing that must hold before a sync into this node.
         promote_guards: The same before this node promotes itself.
+        demote_guards: The same before an operator makes a Primary stand by (R121).
         before_primary: Each ends what a Primary must not do, a sync into it for one.
         refreshers: Each renews what the reports say from memory, within its own deadline.
         reports: What each part adds to this node's own report.
+        outbox: Where people are told things; None where the file has no `notify`.
+        deciding: Held by whoever makes the application serve or stand by: one at a time.
     """
 
     def __init__(
@@ -118,11 +121,15 @@ class Node:
         self.peer: Peer | None = None
         self.sync_guards: list[Guard] = []
         self.promote_guards: list[Guard] = []
+        self.demote_guards: list[Guard] = []
         self.before_primary: list[Callable[[], Awaitable[None]]] = []
         self.refreshers: list[Callable[[], Awaitable[None]]] = []
         self.reports: list[Callable[[], Mapping[str, object]]] = []
+        self.outbox: Outbox | None = None
+        self.deciding = asyncio.Lock()
         self._file = state
         self._sink = sink
+        self._news = asyncio.Event()
 
     # -------------------------------------------------------------- what is saved
     @property
@@ -155,12 +162,22 @@ class Node:
 
         after = await asyncio.to_thread(self._file.update, kept)
         self.pages.refresh()
+        if after is not before:
+            self._news.set()
+            self._news = asyncio.Event()
         return before, after
+
+    @property
+    def news(self) -> asyncio.Event:
+        """What is set when the state changes next."""
+        return self._news
 
     async def change_mode(
         self, mode: Mode, *, cause: str, by: str, reason: str
     ) -> tuple[NodeState, NodeState]:
         """Save another mode, show it, tell it; the same mode again changes nothing (R119).
+
+        It ends the quarantine and what is known of a promotion: somebody has decided.
 
         Raises:
             StateError: Not saved; the pages go on as they were.
@@ -168,10 +185,11 @@ class Node:
 
         def moved(now: NodeState) -> Mapping[str, object]:
             if mode is now.mode:
-                return {}
+                return {"quarantine": None, "promotion": None}
             since = self.clock.wall()
             told = {"cause": cause, "by": by, "reason": reason}
-            return {"mode": mode, "since_wall": since, "data": now.moved(mode, since)} | told
+            settled = {"quarantine": None, "promotion": None, "data": now.moved(mode, since)}
+            return {"mode": mode, "since_wall": since} | settled | told
 
         if mode is Mode.PRIMARY:
             await self.ready_for_primary()
@@ -179,6 +197,8 @@ class Node:
         if after.mode is not before.mode:
             told = {"from": before.mode.value, "to": after.mode.value, "cause": cause}
             self.emit("agent.mode-changed", **told, by=by, reason=reason)
+        if before.quarantine is not None and after.quarantine is None:
+            self.emit("agent.quarantine-ended", mode=after.mode.value, by=by, reason=reason)
         return before, after
 
     # -------------------------------------------------------------- what the parts ask
@@ -189,6 +209,10 @@ class Node:
     async def may_promote(self) -> tuple[Gate, ...]:
         """Judge every guard of a promotion of this node by itself."""
         return tuple([await _judged(guard) for guard in self.promote_guards])
+
+    async def may_demote(self) -> tuple[Gate, ...]:
+        """Judge every guard of making this Primary stand by."""
+        return tuple([await _judged(guard) for guard in self.demote_guards])
 
     async def ready_for_primary(self) -> None:
         """End what a Primary must not do; to be awaited before the application serves."""

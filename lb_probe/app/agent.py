@@ -1,13 +1,14 @@
 """The agent of one node, wired."""
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.agent.node import Node, Part
+from lb_probe.app import agent_watch
 from lb_probe.app.loop import on_signals, run
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
@@ -85,15 +86,16 @@ def agent_node(config: Config, name: str) -> tuple[GroupConfig, NodeConfig]:
     raise Invalid(f"node {name} has no `agent:` in {config.path}")
 
 
-def _setup(config: Config, node: str) -> agent_daemon.Setup:
-    group, found = agent_node(config, node)
-    agent = found.agent
+def _setup(config: Config, name: str) -> agent_daemon.Setup:
+    group, node = agent_node(config, name)
+    agent = node.agent
     assert agent is not None
-    role = found.role
+    role = node.role
     assert role is not None  # groups of equals have no agents: they are refused
     report = agent.report
     return agent_daemon.Setup(
-        node=node,
+        node=name,
+        group=group.name,
         role=role,
         listen=(agent.listen.host, agent.listen.port),
         control=agent.control,
@@ -101,18 +103,21 @@ def _setup(config: Config, node: str) -> agent_daemon.Setup:
         checks=[_check(check) for check in agent.checks],
         drain_s=agent.drain_s,
         report=(report.listen.host, report.listen.port) if report else None,
-        parts=_peer_parts(config, group, found),
+        commands=agent_watch.commands_of(agent),
+        parts=_parts(config, group, node),
     )
 
 
-def _peer_parts(
-    config: Config, group: GroupConfig, found: NodeConfig
-) -> Sequence[Callable[[Node], Part]]:
-    if found.agent is None or found.agent.trust is None:
-        return ()
-    from lb_probe.app import agent_peers  # cryptography: 100 ms that others do not pay
+# ------------------------------------------------------------------ its features
+def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callable[[Node], Part]]:
+    """Return what makes each feature that this node's file asks for, as the status shows them."""
+    assert node.agent is not None
+    makers = agent_watch.parts(config, group, node)
+    if node.agent.trust is not None:
+        from lb_probe.app import agent_peers  # cryptography: 100 ms that others do not pay
 
-    return agent_peers.parts(config, group, found)
+        makers += agent_peers.parts(config, group, node)
+    return makers
 
 
 # ------------------------------------------------------------------ checks

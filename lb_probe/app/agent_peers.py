@@ -16,7 +16,7 @@ from lb_probe.config import Config, ConfigError, GroupConfig, NodeConfig, load
 from lb_probe.config import trust as keys
 from lb_probe.config.likeness import digest
 from lb_probe.core.clock_offset import Limits
-from lb_probe.core.model import Mode, Page, Passed, Role
+from lb_probe.core.model import Mode, Page, Passed
 from lb_probe.prober.http_probe import Target, probe
 
 _PAGE_S = 3.0
@@ -49,17 +49,6 @@ def trust_folder(node: NodeConfig) -> Path:
     return agent.trust.folder or agent.control.with_suffix(".trust")
 
 
-def partner_of(group: GroupConfig, node: NodeConfig) -> str:
-    """Return the peer that a node's agent means: as configured, the Primary, or its candidate."""
-    assert node.agent is not None
-    if node.agent.peer is not None:
-        return node.agent.peer
-    wanted = Role.SECONDARY if node.role is Role.PRIMARY else Role.PRIMARY
-    others = [other for other in group.nodes if other.role is wanted]
-    chosen = [other for other in others if other.candidate] or others
-    return chosen[0].name
-
-
 class _Peers:
     """The features of one agent; each needs the one of trust, which is made first."""
 
@@ -79,14 +68,14 @@ class _Peers:
 
     def trust(self, node: Node) -> Part:
         settings = self._settings
-        partner = partner_of(self._group, self._node)
+        partner = self._group.partner_of(self._node)
         self._made = Trust(
             node,
             TrustSettings(
                 listen=(settings.listen.host, settings.listen.port),
                 folder=trust_folder(self._node),
                 peers={name: _address(other) for name, other in self._others.items()},
-                partner=partner if partner in self._others else "",
+                partner=partner.name if partner and partner.name in self._others else "",
                 interval_s=settings.interval_s,
                 timeout_s=settings.timeout_s,
                 clock=Limits(settings.clock_warn_s, settings.clock_error_s),

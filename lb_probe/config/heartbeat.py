@@ -4,6 +4,7 @@ from typing import Literal
 
 from lb_probe.config import values as v
 from lb_probe.config.frozen import Frozen, key
+from lb_probe.core import timing
 
 
 class Heartbeat(Frozen):
@@ -17,3 +18,14 @@ class Heartbeat(Frozen):
     on_failure: Literal["keep-in-standby", "promote"] = key(
         "tell only, or become Primary", "keep-in-standby"
     )
+
+    @property
+    def times(self) -> timing.Promotion:
+        """The same as the lints take it."""
+        return timing.Promotion(
+            interval_s=self.interval_s,
+            failures=self.failures,
+            recheck_s=self.recheck_s,
+            timeout_s=self.timeout_s,
+            promotes=self.on_failure == "promote",
+        )

@@ -302,10 +302,33 @@ class GroupConfig(_Frozen):
             return nodes
         return tuple(n.model_copy(update={"candidate": n is secondaries[0]}) for n in nodes)
 
+    def partner_of(self, node: NodeConfig) -> NodeConfig | None:
+        """Return the peer that a node's agent means: as configured, the Primary, its candidate."""
+        given = node.agent.peer if node.agent else None
+        for other in self.nodes:
+            if given is not None:
+                is_it = other.name == given
+            elif node.role is Role.PRIMARY:
+                is_it = other.candidate
+            else:
+                is_it = other.role is Role.PRIMARY
+            if is_it and other is not node:
+                return other
+        return None
+
+    @property
+    def _own_promotion(self) -> timing.Promotion | None:
+        """How the candidate promotes itself, as the file says or as its agent does it."""
+        if self.promotion is not None:
+            return self.promotion.times
+        agents = [node.agent for node in self.nodes if node.candidate and node.agent]
+        beats = [agent.heartbeat for agent in agents if agent.heartbeat]
+        return beats[0].times if beats else None
+
     @property
     def times(self) -> timing.Timing:
         """The group's times, for lints and explanations."""
-        probe, promotion = self.probe, self.promotion
+        probe = self.probe
         return timing.Timing(
             interval_s=probe.interval_s,
             recheck_s=probe.recheck_s,
@@ -315,7 +338,7 @@ class GroupConfig(_Frozen):
             max_age_s=probe.max_age_s,
             confirm_s=self.confirm_s,
             serving_deadline_s=self.serving_deadline_s,
-            promotion=promotion.times if promotion else None,
+            promotion=self._own_promotion,
             ttl_s=max((a.ttl_s for a in self.adapters if isinstance(a, DnsAdapter)), default=None),
             has_adapters=self.act and bool(self.adapters),
         )

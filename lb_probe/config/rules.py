@@ -296,6 +296,8 @@ def _judge_agent(root: Spot, name: str) -> None:
     groups = root.items("groups")
     known = [text for spot in _agents(groups) if (text := spot.text)]
     if name in known:
+        for group in groups:
+            _judge_peers(group, name)
         return
     for node in _nodes(groups):
         if node.at("name").text == name:
@@ -304,6 +306,15 @@ def _judge_agent(root: Spot, name: str) -> None:
     meant, use = nearest(name, known)
     use = use if known else "a node with agent: in it"
     root.at("groups").fault(f"no node {shown(name)}{meant}", use)
+
+
+def _judge_peers(group: Spot, name: str) -> None:
+    """A heartbeat asks another node of its group for its pages."""
+    nodes = group.items("nodes")
+    own = [node for node in nodes if node.at("name").text == name]
+    if own and own[0].at("agent", "heartbeat").value is not None:
+        for node in nodes:
+            _judge_tls(node.at("tls"))
 
 
 def _judge_files(root: Spot) -> None:

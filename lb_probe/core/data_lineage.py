@@ -84,8 +84,12 @@ class Verdict:
     lost: tuple[float, float] | None = None
 
 
-def compare(here: Lineage, there: Lineage) -> Verdict:
+def compare(here: Lineage, there: Lineage, *, there_reigns: bool = False) -> Verdict:
     """Judge whether the copy there may replace the one here.
+
+    Args:
+        there_reigns: The other node is Primary now: nobody has more of its reign than itself, even
+            where its clock was set back meanwhile.
 
     >>> primary = Lineage(reign=100, until=500)
     >>> copy = Lineage(reign=100, until=400)
@@ -99,10 +103,11 @@ def compare(here: Lineage, there: Lineage) -> Verdict:
         return Verdict(Order.UNKNOWN)
     if not here.is_known:
         return Verdict(Order.OLDER)
-    if (here.reign, here.until) > (there.reign, there.until):
-        return Verdict(Order.NEWER)
     if here.reign == there.reign:
-        return Verdict(Order.OLDER)
+        is_newer = not there_reigns and here.until > there.until
+        return Verdict(Order.NEWER if is_newer else Order.OLDER)
+    if here.reign > there.reign:
+        return Verdict(Order.NEWER)
     has_until = there.fork_until if there.fork_reign == here.reign else 0.0
     lost = (has_until, here.until) if here.until > has_until else None
     return Verdict(Order.OLDER, lost)

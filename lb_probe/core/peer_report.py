@@ -27,6 +27,8 @@ _KINDS = {
     "data_suspect": "text",
     "holds_traffic": "flag",
     "is_syncing": "flag",
+    "sync_slots": "pair",
+    "sync_lasts_s": "moment",
     "ha_enabled": "flag",
     "heartbeat": "text",
     "heartbeat_at": "moment",
@@ -68,6 +70,8 @@ class PeerReport:
         data_suspect: Why its copy of the data cannot be trusted; empty while it can (R24).
         holds_traffic: Whether it believes that clients are sent to it.
         is_syncing: Whether a sync into this node runs now (R12).
+        sync_slots: A slot of its schedule, UTC seconds, and the seconds from slot to slot (R38).
+        sync_lasts_s: How long 95 of 100 of its syncs last at most.
         ha_enabled: Whether its schedule and its promotion run (R68).
         heartbeat: What it sees of the node it watches: ok, failing or failed (R28).
         heartbeat_at: When it last looked, UTC seconds.
@@ -88,6 +92,8 @@ class PeerReport:
     data_suspect: str | None = None
     holds_traffic: bool | None = None
     is_syncing: bool | None = None
+    sync_slots: tuple[float, float] | None = None
+    sync_lasts_s: float | None = None
     ha_enabled: bool | None = None
     heartbeat: str | None = None
     heartbeat_at: float | None = None

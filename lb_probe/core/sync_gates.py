@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from lb_probe.core.data_lineage import Lineage, Order, compare
+from lb_probe.core.data_lineage import Lineage, Order, Verdict, compare
 from lb_probe.core.model import Gate, Mode
 from lb_probe.core.peer_report import PeerReport
 from lb_probe.core.sync_schedule import spell
@@ -29,10 +29,10 @@ class SyncWorld:
         source: The one that was asked for.
         addresses: What else the peer may be called.
         mode: The node's own.
-        quarantine: Why it keeps its pages at ERROR; empty while it does not.
         holds_traffic: Whether clients are believed to be sent here; None for nobody says.
         lineage: What its data contains.
         running: The run that is under way, or what an older one left; empty where none is.
+        unrecordable: Why a run could not be put on record; empty where it can.
         report: What the peer says of itself; None where it cannot be had.
         why_not: Why it cannot be had.
         version: The application's release here; empty where it cannot be told.
@@ -47,10 +47,10 @@ class SyncWorld:
     source: str
     addresses: tuple[str, ...] = ()
     mode: Mode
-    quarantine: str = ""
     holds_traffic: bool | None = None
     lineage: Lineage
     running: str = ""
+    unrecordable: str = ""
     report: PeerReport | None
     why_not: str = ""
     version: str
@@ -85,6 +85,11 @@ def _no_traffic(world: SyncWorld) -> Gate:
 def _alone(world: SyncWorld) -> Gate:
     line = f"lb-probe agent sync history --node {world.node}"
     return Gate("alone", not world.running, world.running or "no run is under way", "", "", line)
+
+
+def _on_record(world: SyncWorld) -> Gate:
+    found = world.unrecordable or "runs can be put on record"
+    return Gate("on-record", not world.unrecordable, found, "a history that takes it", "", "")
 
 
 def _known_source(world: SyncWorld) -> Gate:
@@ -154,9 +159,16 @@ def lineage_of(report: PeerReport) -> Lineage:
     return Lineage(report.data_reign or 0.0, report.data_until or 0.0, *fork)
 
 
+def judged(here: Lineage, report: PeerReport | None) -> Verdict:
+    """Judge whether the data of a peer may replace the one here."""
+    if report is None:
+        return Verdict(Order.UNKNOWN)
+    return compare(here, lineage_of(report), there_reigns=report.mode is Mode.PRIMARY)
+
+
 def _not_newer_here(world: SyncWorld) -> Gate:
     there = lineage_of(world.report) if world.report is not None else Lineage()
-    order = compare(world.lineage, there).order
+    order = judged(world.lineage, world.report).order
     found = {
         Order.OLDER: f"the data of {world.node} is no newer than that of {world.peer}",
         Order.NEWER: f"{world.node} has newer data ({_told(world.lineage)}) than {world.peer}"
@@ -173,9 +185,7 @@ def _told(lineage: Lineage) -> str:
 
 def loss(world: SyncWorld) -> str:
     """Say which writes are gone after this sync; empty where none are known to be."""
-    if world.report is None:
-        return ""
-    lost = compare(world.lineage, lineage_of(world.report)).lost
+    lost = judged(world.lineage, world.report).lost
     if lost is None:
         return ""
     began = f"from {spell(lost[0])} " if lost[0] else ""
@@ -215,6 +225,7 @@ _ALWAYS = (
     _standby,
     _no_traffic,
     _alone,
+    _on_record,
     _known_source,
     _peer_answers,
     _source_has_data,

@@ -74,6 +74,10 @@ async def test_status_tells_everything_about_the_node(controlled, call):
         "cause": "role",
         "by": "",
         "reason": "",
+        "ha": {"enabled": False, "since": None, "by": "", "reason": ""},
+        "clients": {"enabled": True, "since": None, "by": "", "reason": ""},
+        "quarantine": None,
+        "data_suspect": "",
         "pages": {"status": {"code": 503, "text": "MOBILEIRON-STATUS: ERROR"}, "hastatus": ok},
     }
 
@@ -155,7 +159,7 @@ async def test_the_pages_answer_while_the_disk_hangs(controlled, monkeypatch, ca
         (b"\xff\xff\n", "found no JSON"),
         (b"[" * 60_000 + b"\n", "found no JSON"),
         (b"[]\n", "found no JSON object"),
-        ({}, "found command None; use one of failover-mode, status"),
+        ({}, "found command None; use one of failover-mode, ha-disable, ha-enable, status"),
         ({"command": ["status"]}, "found command"),
         ({"command": "reboot"}, "found command 'reboot'"),
         ({"command": "status", "force": 1}, "found force; status takes command"),

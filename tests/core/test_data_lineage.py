@@ -25,6 +25,12 @@ def test_two_equal_copies_may_be_copied_either_way():
     assert order(B_COPIED, B_COPIED) is Order.OLDER
 
 
+def test_a_primary_has_all_of_its_own_reign_though_its_clock_was_set_back():
+    set_back = Lineage(reign=100, until=200)
+    assert order(B_COPIED, set_back) is Order.NEWER
+    assert compare(B_COPIED, set_back, there_reigns=True).order is Order.OLDER
+
+
 def test_a_new_node_takes_any_copy_and_gives_none():
     assert order(UNKNOWN, B_COPIED) is Order.OLDER
     assert order(B_COPIED, UNKNOWN) is Order.UNKNOWN
@@ -135,7 +141,7 @@ class Pair(RuleBasedStateMachine):
         here, there = self.lineage[node], self.says(other)
         if node in self.reigns:
             return
-        found = compare(here, there)
+        found = compare(here, there, there_reigns=other in self.reigns)
         if found.order is not Order.OLDER:
             return
         gone = self.writes[node] - self.writes[other]

@@ -53,6 +53,7 @@ def copied(**changed):
         {"source": "192.0.2.10"},
         {"holds_traffic": False},
         {"lineage": Lineage()},
+        {"lineage": Lineage(100.0, 1000.5)},  # its clock was set back, and it is still Primary
         copied(),
     ],
 )
@@ -68,6 +69,7 @@ ALONE = [
     ({"mode": Mode.PRIMARY}, "standby", "b is in mode primary"),
     ({"holds_traffic": True}, "no-traffic", "clients are sent to b"),
     ({"running": "run 7 began 13:00Z"}, "alone", "run 7"),
+    ({"unrecordable": "disk full"}, "on-record", "disk full"),
     ({"source": "203.0.113.9"}, "known-source", "203.0.113.9"),
     (peer(node="c"), "peer-answers", "c answers in the place of a"),
     (peer(mode=None), "source-has-data", "nothing is known"),
@@ -87,7 +89,7 @@ ALONE = [
         "b has newer data (of the time as Primary from 1970-01-01 00:16Z",
     ),
     (peer(data_reign=None), "not-newer-here", "nobody says how old"),
-    ({"lineage": Lineage(100.0, 1000.5)}, "not-newer-here", "newer data"),
+    ({"lineage": Lineage(100.0, 1000.5)} | copied(), "not-newer-here", "newer data"),
 ]
 
 

@@ -13,7 +13,14 @@ from dataclasses import dataclass, replace
 
 from lb_probe.agent.node import Node
 from lb_probe.agent.peer import PeerError
-from lb_probe.agent.replication.history import FAILED, GOOD, INTERRUPTED, History, Run
+from lb_probe.agent.replication.history import (
+    FAILED,
+    GOOD,
+    INTERRUPTED,
+    History,
+    HistoryError,
+    Run,
+)
 from lb_probe.agent.replication.inhibitor import inhibited
 from lb_probe.agent.replication.run_lock import RunLock
 from lb_probe.agent.replication.settings import Settings
@@ -51,7 +58,14 @@ class Plan:
 
 
 class Runner:
-    """Carries out one plan at a time."""
+    """Carries out one plan at a time.
+
+    Attributes:
+        current: The run under way, as far as it has come.
+        unsaved: One that ended and could not be put on record.
+        percent: How far the copy is, by its own word.
+        not_inhibited: Why systemd was not kept from a shutdown; empty where it was.
+    """
 
     def __init__(self, node: Node, settings: Settings, lock: RunLock, tell: Tell) -> None:
         """Start nothing yet.
@@ -68,6 +82,7 @@ class Runner:
             "count": _program(settings.count_command, COUNT_TIMEOUT_S),
         }
         self.current: Run | None = None
+        self.unsaved: Run | None = None
         self.percent: int | None = None
         self.not_inhibited = ""
         self._copy_began = False
@@ -104,6 +119,10 @@ class Runner:
         )
         try:
             await asyncio.to_thread(history.save, ended)
+        except HistoryError as error:
+            # Not on record is not done: the data stays suspect, as it was saved before the copy.
+            self.unsaved = replace(ended, result=FAILED, detail=f"{detail or 'good'}, but {error}")
+            raise
         finally:
             self.current = None
         await self._judged(plan, ended)

@@ -1,0 +1,172 @@
+"""What a node tells people by itself: the Primary's site may be gone (R15, R95).
+
+Made of the node's own events. Each notice has a key that is the same after a crash, so that what is
+put again at the start is told once.
+"""
+
+import asyncio
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+from lb_probe.agent.node import Node, Part
+from lb_probe.core.model import Event, Mode
+from lb_probe.core.notice import Notice, Stage
+
+_DAY_S = 86_400.0
+
+
+@dataclass(frozen=True, slots=True)
+class _Told:
+    """How one event is told; `{node}` and the event's fields are filled in.
+
+    Attributes:
+        alarm: The alarm it opens or ends, after the node's name; empty for a note.
+    """
+
+    event_class: str
+    title: str
+    stage: Stage = Stage.NOTE
+    alarm: str = ""
+    why: str = ""
+    now: str = ""
+    safe: str = ""
+    do: str = ""
+
+
+_OPEN, _OVER = Stage.OPEN, Stage.OVER
+_MOVE = "lb-probe agent failover mode"
+# fmt: off
+_TOLD: Mapping[str, _Told] = {
+    "agent.heartbeat-failed": _Told(
+        "heartbeat", "{node}: {peer} failed {failures} heartbeats", _OPEN, "heartbeat",
+        why="{detail}", now="on_failure: {then}",
+        safe="lb-probe moves traffic by its own probes; this node only watched",
+        do="look at {peer}; lb-probe status; lb-probe agent logs heartbeat --node {node}"),
+    "agent.heartbeat-recovered": _Told(
+        "heartbeat", "{node}: {peer} answers again", _OVER, "heartbeat"),
+    "agent.promotion-refused": _Told(
+        "promoted", "{node}: did not become Primary: {gates}", _OPEN, "promotion",
+        why="{detail}", now="it stays in Standby",
+        do=f"{_MOVE} primary --node {{node}} --reason '...', if it should serve"),
+    "agent.promotion-failed": _Told(
+        "promoted", "{node}: becoming Primary failed", _OPEN, "promotion",
+        why="{detail}", now="promote_command is not run again by itself",
+        do=f"look at the application; then {_MOVE} primary --node {{node}} --reason '...'"),
+    "agent.not-serving": _Told(
+        "promoted", "{node}: is Primary and does not serve", _OPEN, "promotion",
+        why="{reasons}", do="look at the application of {node}"),
+    "agent.serving": _Told("promoted", "{node}: serves as Primary", _OVER, "promotion"),
+    "agent.quarantined": _Told(
+        "quarantined", "{node}: came back as Primary and keeps out", _OPEN, "quarantine",
+        why="{reason}", now="both its pages say ERROR",
+        safe="clients are served by {peer}; nothing has to be done at once",
+        do=f"{_MOVE} secondary --node {{node}}, then lb-probe agent failover sync {{peer}}"),
+    "agent.quarantine-ended": _Told(
+        "quarantined", "{node}: quarantine ended by {by}", _OVER, "quarantine",
+        now="mode {mode}"),
+    "agent.dual-primary": _Told(
+        "dual-primary", "{node}: {peer} says Primary as well", _OPEN, "dual-primary",
+        now="one of them has the traffic; data may change on both",
+        safe="do not sync either of them before it is decided whose data is kept",
+        do="docs/runbook.md, dual-primary"),
+    "agent.dual-primary-over": _Told(
+        "dual-primary", "{node}: is the only Primary again", _OVER, "dual-primary"),
+    "agent.clients-disabled": _Told(
+        "client-connections", "{node}: takes no new clients, by {by}", _OPEN, "clients",
+        why="{reason}",
+        do="lb-probe agent failover client-connection enable --node {node}, when it is over"),
+    "agent.clients-enabled": _Told(
+        "client-connections", "{node}: takes new clients again, by {by}", _OVER, "clients"),
+}
+# fmt: on
+
+
+class Notices(Part):
+    """Turns events of one node into notices.
+
+    Args:
+        group: The node's group.
+    """
+
+    def __init__(self, node: Node, group: str) -> None:
+        self._node = node
+        self._group = group
+        self._waiting: asyncio.Queue[Notice] = asyncio.Queue()
+
+    def take(self, event: Event) -> None:
+        """Take one event of the node; those that nobody needs to be told of are left."""
+        at_wall = self._node.clock.wall()
+        state = self._node.state
+        if event.name == "agent.mode-changed":
+            if state.mode is Mode.PRIMARY:
+                self._waiting.put_nowait(self._promoted())
+        elif event.name == "agent.clients-disabled-still":
+            day = int(at_wall // _DAY_S)
+            self._put("agent.clients-disabled", event.fields, f"still-{day}", at_wall)
+        elif event.name in _TOLD:
+            since = state.quarantine.since_wall if state.quarantine else at_wall
+            moment = since if event.name == "agent.quarantined" else at_wall
+            self._put(event.name, event.fields, f"{moment:.3f}", at_wall)
+
+    async def run(self) -> None:
+        """Put again what an end of the process may have swallowed, then what comes."""
+        node, state = self._node, self._node.state
+        outbox = node.outbox
+        if outbox is None:
+            await asyncio.Event().wait()
+            return
+        if state.mode is Mode.PRIMARY and state.cause != "role":
+            await outbox.put(self._promoted())
+        if state.quarantine is not None:
+            found = {"peer": state.quarantine.peer, "reason": state.quarantine.reason}
+            since = state.quarantine.since_wall
+            await outbox.put(self._notice("agent.quarantined", found, f"{since:.3f}", since))
+        while True:
+            await outbox.put(await self._waiting.get())
+
+    def _put(self, name: str, fields: Mapping[str, object], moment: str, at_wall: float) -> None:
+        self._waiting.put_nowait(self._notice(name, fields, moment, at_wall))
+
+    def _notice(
+        self, name: str, fields: Mapping[str, object], moment: str, at_wall: float
+    ) -> Notice:
+        told, node = _TOLD[name], self._node.name
+        fill = _filler({**fields, "node": node})
+        return Notice(
+            key=f"{node}/{name.removeprefix('agent.')}/{moment}",
+            event_class=told.event_class,
+            title=fill(told.title),
+            at_wall=at_wall,
+            stage=told.stage,
+            alarm=f"{node}/{told.alarm}" if told.alarm else "",
+            group=self._group,
+            node=node,
+            why=fill(told.why),
+            now=fill(told.now),
+            safe=fill(told.safe),
+            do=fill(told.do),
+        )
+
+    def _promoted(self) -> Notice:
+        state, node = self._node.state, self._node.name
+        by = "itself" if state.cause == "heartbeat" else state.by
+        return Notice(
+            key=f"{node}/promoted/{state.since_wall:.3f}",
+            event_class="promoted",
+            title=f"{node}: became Primary, by {by}",
+            at_wall=state.since_wall,
+            group=self._group,
+            node=node,
+            why=state.reason,
+            now="it does not sync any more; what the other node had since the last sync is missing",
+            safe="traffic is moved by lb-probe or by you, not by this",
+            do=f"lb-probe status; lb-probe agent status --node {node}",
+        )
+
+
+def _filler(fields: Mapping[str, object]) -> Callable[[str], str]:
+    words = {
+        key: "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+        for key, value in fields.items()
+    }
+    return lambda text: text.format_map(words)
