@@ -83,6 +83,7 @@ class View:
 def as_json(view: View) -> dict[str, object]:
     """Return the group as the API of DESIGN section 7 gives it."""
     saved, group = view.saved, view.group
+    agents = ag.as_json(group, view.agents, view.now)
     return {
         "name": view.name,
         "policy": "manual-resume",
@@ -100,10 +101,9 @@ def as_json(view: View) -> dict[str, object]:
         "generation": saved.generation,
         "roles_swapped": view.roles_swapped,
         "nodes": [_node(view, name) for name in group.names],
-        "agents": ag.as_json(group, view.agents, view.now),
         "adapters": [_adapter(adapter) for adapter in view.adapters],
         "last_change": change_json(saved.last_change),
-    }
+    } | ({"agents": agents} if agents else {})
 
 
 def hold_json(hold: Hold | None) -> dict[str, object] | None:
