@@ -2,7 +2,7 @@
 
 import click
 
-from lb_probe import agent_peers_view, client, render
+from lb_probe import agent_peers_view, client, render, sync_view
 from lb_probe.cli.top import (
     VerbGroup,
     cli,
@@ -77,7 +77,8 @@ def agent_status(node: str | None, form: str) -> None:
     answer = ask(node_of(node), {"command": "status"})
     look = own_look()
     peers = agent_peers_view.status_lines(answer, look)
-    show(form, answer, lambda: [*render.agent_block(answer, look), *peers])
+    syncs = sync_view.status_lines(answer, look)
+    show(form, answer, lambda: [*render.agent_block(answer, look), *peers, *syncs])
 
 
 @agent.group("failover")

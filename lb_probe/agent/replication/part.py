@@ -53,6 +53,7 @@ class Replication(Part):
         self._desk = Desk(
             node, self._book, self._worker, entry, self._view, watchers, self._changed.set
         )
+        node.refreshers.append(self._worker.look_behind)
         node.before_primary.append(self._worker.end_for_primary)
         node.demote_guards.append(entry.newest_data)
 
@@ -87,6 +88,7 @@ class Replication(Part):
             schedule = sync_schedule.saved(first.start_s, first.run_every_s, now)
             saved = Saved(schedule, "probes.yaml", "the first schedule", first.because)
             await self._book.save(saved, None)
+        await self._worker.look_behind()
 
     async def _watch_alarms(self) -> None:
         while True:
@@ -94,7 +96,7 @@ class Replication(Part):
             await self._node.clock.sleep(ALARMS_S)
 
     def _here(self) -> Here:
-        return self._worker.in_the_way, self._book.fault, self._timetable.stopped
+        return self._worker.in_the_way, self._book.why_not, self._timetable.stopped
 
     def _news(self) -> None:
         self._view.notice_alarms()

@@ -288,7 +288,7 @@ def test_a_mode_set_by_hand_does_not_start_the_schedule_again(week):
     w.time.go_on(w.time.now + 6)
     now = w.time.wall()
     w.b.peer.says(data_reign=now, data_until=now, data_fork=(now, now))
-    w.do(w.b.sync())
+    w.do(w.b.sync(override=("loss-accepted",)))
     w.until("2026-11-27 12:30")
     assert w.runs("result", "gates")[-1] == ("refused", ["scheduler-on"])
     assert "scheduler-stopped" in w.b.part.status()["alarms"]
