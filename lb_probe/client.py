@@ -35,6 +35,8 @@ CONFIG_PLACES = (Path("probes.yaml"), Path("/etc/lb-probe/probes.yaml"))
 READ_TIMEOUT_S = 10.0
 # An act saves, publishes to every load balancer and reads each one back before it answers.
 ACT_TIMEOUT_S = 90.0
+# An agent runs the operator's programs before it answers; their own limit is theirs.
+AGENT_ACT_TIMEOUT_S = 3600.0
 LARGEST_ANSWER = 16 * 1024 * 1024
 HISTORY_PAGE = 1000  # records: short enough that a change never waits long behind one
 BREAK_GLASS = "lb-probe publish GROUP --to NODE --offline --reason 'why'"

@@ -46,7 +46,7 @@ class Clients(Part):
     async def _turn(
         self, argv: tuple[str, ...], request: Act, caller: Caller, *, is_on: bool
     ) -> Json:
-        node = self._node
+        node, before = self._node, self._node.state.clients
         word = "enable" if is_on else "disable"
         if not argv:
             raise ControlFailed(
@@ -67,4 +67,6 @@ class Clients(Part):
         if is_on:
             await node.save(lambda now: {"clients": now.clients if now.clients.is_on else switch})
         node.emit(f"agent.clients-{word}d", by=caller.by, reason=request.reason)
-        return {"clients": word + "d"}
+        warning = "New clients are turned away until `failover client-connection enable`."
+        changed = before.is_on is not is_on
+        return node.view() | {"changed": changed, "warnings": [] if is_on else [warning]}

@@ -99,6 +99,7 @@ class Node:
         refreshers: Each renews what the reports say from memory, within its own deadline.
         reports: What each part adds to this node's own report.
         outbox: Where people are told things; None where the file has no `notify`.
+        view: Returns the answer of `status`.
         deciding: Held by whoever makes the application serve or stand by: one at a time.
     """
 
@@ -126,6 +127,7 @@ class Node:
         self.refreshers: list[Callable[[], Awaitable[None]]] = []
         self.reports: list[Callable[[], Mapping[str, object]]] = []
         self.outbox: Outbox | None = None
+        self.view: Callable[[], dict[str, object]] = dict
         self.deciding = asyncio.Lock()
         self._file = state
         self._sink = sink

@@ -37,6 +37,7 @@ class Verbs(Part):
 
     def __init__(self, node: Node, parts: Sequence[Part], commands: Commands | None = None) -> None:
         self._node = node
+        node.view = self.view
         self._parts = parts
         self._commands = commands or Commands()
 

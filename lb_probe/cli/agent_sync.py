@@ -8,14 +8,22 @@ from datetime import UTC, datetime
 
 import click
 
-from lb_probe import client, render, sync_view
-from lb_probe.cli.agent import agent, agent_failover, ask, node_of, node_option
+from lb_probe import agent_sync_view as view
+from lb_probe import client, render
+from lb_probe.cli.agent import (
+    agent,
+    agent_failover,
+    ask,
+    control_of,
+    node_of,
+    node_option,
+    override_option,
+    reason_option,
+)
 from lb_probe.cli.top import (
     DURATION,
-    config_file,
     config_option,
     format_option,
-    local_errors,
     own_line,
     own_look,
     say,
@@ -28,15 +36,7 @@ _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
 
 
 def _acting(*more: click.Parameter) -> list[click.Parameter]:
-    return [
-        *more,
-        node_option(),
-        click.Option(["--reason"], default="", metavar="TEXT", help="Why, for the record."),
-        click.Option(
-            ["--override"], multiple=True, metavar="GATE", help="Open a gate at your own risk."
-        ),
-        config_option(),
-    ]
+    return [*more, node_option(), reason_option(), override_option(), config_option()]
 
 
 @agent.group("sync")
@@ -73,7 +73,7 @@ def _sync(node: str, source: str, reason: str, override: tuple[str, ...]) -> Non
     request = {"command": "sync-now", "source": source, "reason": reason}
     look, last = own_look(), None
     for line in _follow(node, request | {"override": list(override)}):
-        say(sync_view.line_of(line, look))
+        say(view.line_of(line, look))
         last = line
     run = last.get("run") if last else None
     if not isinstance(run, dict):
@@ -85,11 +85,7 @@ def _sync(node: str, source: str, reason: str, override: tuple[str, ...]) -> Non
 
 
 def _follow(node: str, request: Json) -> Iterator[Json]:
-    from lb_probe import app
-
-    with local_errors():
-        control = app.agent_control(config_file(), node)
-    yield from client.follow_agent(control, request, _SILENCE_S)
+    yield from client.follow_agent(control_of(node), request, _SILENCE_S)
 
 
 # ------------------------------------------------------------------ what was
@@ -121,11 +117,11 @@ def sync_history(
     look = own_look()
     if run is None:
         content = {"version": 1, "runs": runs}
-        show(form, content, lambda: sync_view.history_table(runs, look))
+        show(form, content, lambda: view.history_table(runs, look))
         return
     if not runs or runs[0].get("id") != run:
         raise client.Unusable(f"sync {run} is not on record; see lb-probe agent sync history")
-    show(form, {"version": 1, "runs": runs}, lambda: sync_view.run_block(runs[0], look))
+    show(form, {"version": 1, "runs": runs}, lambda: view.run_block(runs[0], look))
 
 
 def _moment(text: str) -> float:
@@ -197,11 +193,11 @@ def sync_schedule(
         order["keep_grid"] = True
     if not order:
         answer = ask(name, {"command": "sync-schedule"})
-        show(form, answer, lambda: sync_view.schedule_block(answer, look))
+        show(form, answer, lambda: view.schedule_block(answer, look))
         return
     order |= {"command": "sync-schedule-save", "reason": reason}
     plan = ask(name, order | {"dry_run": True})
-    say(sync_view.plan_block(plan, look), err=form != "table")
+    say(view.plan_block(plan, look), err=form != "table")
     if dry_run:
         return
     given = (("--start", start), ("--run-every", run_every), ("--reason", reason))
@@ -211,7 +207,7 @@ def sync_schedule(
     if opened and not reason.strip() and "run-every" in opened:
         raise click.UsageError("--reason is required with --override run-every: it is kept")
     answer = ask(name, order | {"override": opened})
-    show(form, answer, lambda: ["saved", *sync_view.schedule_block(answer, look)])
+    show(form, answer, lambda: ["saved", *view.schedule_block(answer, look)])
     _offer_sync(name, yes=yes)
 
 
@@ -257,6 +253,6 @@ def _offer_sync(node: str, *, yes: bool) -> None:
 def safe_to_stop(node: str | None, form: str) -> None:
     """Tell whether no sync runs at either end; exit code 6 while one does, or may (R12)."""
     answer = ask(node_of(node), {"command": "safe-to-stop"})
-    show(form, answer, lambda: sync_view.stop_block(answer, own_look()))
+    show(form, answer, lambda: view.stop_block(answer, own_look()))
     if answer.get("safe") is not True:
         raise click.exceptions.Exit(6)

@@ -14,7 +14,9 @@ import structlog
 from lb_probe.core.model import Event
 
 # Thousands a second, or the same again and again: counted, not logged.
-QUIET = frozenset({"probe.done", "publish.sent", "publish.done", "publish.failing"})
+QUIET = frozenset(
+    {"agent.heartbeat", "probe.done", "publish.sent", "publish.done", "publish.failing"}
+)
 LEVELS = {
     "group.failover": "warning",
     "group.condition": "info",
@@ -29,6 +31,21 @@ LEVELS = {
     "act.refused": "warning",
     "part.crashed": "error",
     "config.not-reloaded": "warning",
+    "agent.trust-failed": "error",
+    "agent.peer-lost": "warning",
+    "agent.peer-refused": "warning",
+    "agent.clock-judged": "warning",
+    "agent.heartbeat-failed": "error",
+    "agent.promotion-refused": "error",
+    "agent.promotion-failed": "error",
+    "agent.not-serving": "error",
+    "agent.quarantined": "error",
+    "agent.dual-primary": "error",
+    "agent.state-failed": "error",
+    "agent.peer-silent": "warning",
+    "agent.clients-disabled": "warning",
+    "agent.clients-disabled-still": "warning",
+    "agent.ha-disabled": "warning",
     "config.reload-failed": "error",
 }
 

@@ -111,6 +111,7 @@ class Connectivity(Part):
         if name not in self._trust.links:
             known = ", ".join(self._trust.links) or "nobody"
             raise Invalid(f"found peer {name!r}; use one of: {known}")
+        await self._trust.ring.is_tried.wait()
         inward: Direction | None = None
         told = ""
         if request.both:

@@ -188,6 +188,7 @@ class Parity(Part):
 
     # -------------------------------------------------------------- what is shown
     async def _show(self, request: Request, caller: Caller) -> Json:
+        await self._trust.ring.is_tried.wait()
         await self.compare(0.0)
         return {
             "version": VERSION,

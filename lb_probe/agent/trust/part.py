@@ -150,8 +150,10 @@ class Trust(Part):
         before, self.standings[name].outward = self.standings[name].outward, way
         if way.is_open is before.is_open and way.phase == before.phase:
             return
-        event = "agent.peer-reached" if way.is_open else "agent.peer-lost"
-        self.node.emit(event, peer=name, phase=way.phase, detail=way.detail)
+        if way.is_open:
+            self.node.emit("agent.peer-reached", peer=name)
+        else:
+            self.node.emit("agent.peer-lost", peer=name, phase=way.phase, detail=way.detail)
 
     def _by_visits(self, standing: Standing) -> Way:
         came, now = standing.came_at_wall, self.node.clock.wall()

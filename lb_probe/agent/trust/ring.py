@@ -17,6 +17,7 @@ class Ring:
     Attributes:
         fault: Why they cannot be used; empty while they can.
         is_open: Set when they have been read.
+        is_tried: Set when it is known whether they can be.
     """
 
     def __init__(self, folder: Path, node: str) -> None:
@@ -29,6 +30,7 @@ class Ring:
         self._one_change = asyncio.Lock()
         self.fault = "not read yet"
         self.is_open = asyncio.Event()
+        self.is_tried = asyncio.Event()
 
     async def open(self) -> None:
         """Read everything; make the first key where there is none.
@@ -43,6 +45,8 @@ class Ring:
         except Exception as error:
             self.fault = str(error)
             raise
+        finally:
+            self.is_tried.set()
         self._keys, self._pins, self.fault = keys, pins, ""
         self._contexts.clear()
         self.is_open.set()

@@ -65,10 +65,12 @@ class TrustVerbs(Part):
         )
 
     async def _export(self, request: Request, caller: Caller) -> Json:
+        await self._trust.ring.is_tried.wait()
         keys = self._trust.ring.keys
         return {"version": VERSION, "node": self._node.name, "export": keys.export()}
 
     async def _list(self, request: Request, caller: Caller) -> Json:
+        await self._trust.ring.is_tried.wait()
         return self._view()
 
     def _view(self) -> dict[str, object]:
@@ -92,6 +94,7 @@ class TrustVerbs(Part):
             Invalid: The export is of nobody we know, or holds no key of this fingerprint.
             TrustError: It cannot be pinned.
         """
+        await self._trust.ring.is_tried.wait()
         found = self._compared(read_export(request.export), request.fingerprint)
         if found.node not in self._trust.links and found.node != self._node.name:
             known = ", ".join(self._trust.links) or "nobody"
@@ -115,6 +118,7 @@ class TrustVerbs(Part):
         )
 
     async def _revoke(self, request: TrustRevoke, caller: Caller) -> Json:
+        await self._trust.ring.is_tried.wait()
         gone = await self._trust.ring.revoke(request.peer, request.fingerprint.lower())
         for pin in gone:
             self._changed("revoked", pin, caller)
@@ -136,6 +140,7 @@ class TrustVerbs(Part):
             Refused: A pinned peer does not know the next key yet, or cannot be asked.
         """
         ring = self._trust.ring
+        await ring.is_tried.wait()
         before = ring.keys.fingerprints
         if request.finish:
             await self._all_know_next(request)

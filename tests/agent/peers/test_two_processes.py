@@ -62,6 +62,9 @@ class Stand:
         line = [sys.executable, "-m", "lb_probe", "agent", "--node", node, "-c", str(self.file)]
         process = subprocess.Popen(line, stdout=log, stderr=log)
         stack.callback(_end, process)
+        return process
+
+    def wait(self, node, process):
         path = self.folder / f"{node[-1]}.sock"
         until = time.monotonic() + 30
         while time.monotonic() < until and process.poll() is None:
@@ -86,8 +89,9 @@ def test_two_agents_are_brought_together_by_their_verbs(tmp_path):
         assert export == stand.verb("trust", "init", "--node", "node-a")
         assert (tmp_path / "a.trust" / "key.pem").stat().st_mode & 0o777 == 0o600
         assert "PRIVATE" not in export
-        for node in ("node-a", "node-b"):
-            stand.start(stack, node)
+        processes = {node: stand.start(stack, node) for node in ("node-a", "node-b")}
+        for node, process in processes.items():
+            stand.wait(node, process)
         assert stand.verb("trust", "export", "--node", "node-a") == export
 
         failed = stand.verb("test-connection", "--node", "node-b", "--both", code=1)
