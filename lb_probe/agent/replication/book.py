@@ -40,6 +40,7 @@ class Book:
         saved: The schedule in force.
         handled_wall: The newest slot that was dealt with.
         skips: Slots skipped since a run last fitted.
+        alarms: Since when each alarm stands.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,6 +54,8 @@ class Book:
         self.saved: Saved | None = None
         self.handled_wall: int | None = None
         self.skips = 0
+        self.alarms: dict[str, float] = {}
+        self._kept_alarms: dict[str, float] = {}
 
     # -------------------------------------------------------------- open and closed
     @property
@@ -97,6 +100,8 @@ class Book:
             self.saved = _saved(history.value("schedule"))
             self.handled_wall = history.value("handled")
             self.skips = history.value("skips") or 0
+            self._kept_alarms = dict(history.value("alarms") or {})
+            self.alarms = self._kept_alarms | self.alarms
             self._acked = history.value("acked") or 0
         except (TypeError, ValueError, KeyError) as error:
             history.close()
@@ -190,6 +195,17 @@ class Book:
         if run.result != SKIPPED:
             self.last = found
         return found
+
+    async def keep_alarms(self) -> None:
+        """Remember since when alarms stand, so that a restart does not tell them anew.
+
+        Raises:
+            HistoryError: Not saved.
+        """
+        now = dict(self.alarms)
+        if now != self._kept_alarms and self._history is not None:
+            await asyncio.to_thread(self._history.keep, alarms=now)
+            self._kept_alarms = now
 
     # -------------------------------------------------------------- the schedule
     async def save(self, saved: Saved, handled_wall: int | None) -> None:

@@ -6,6 +6,7 @@ Source: guide lines 69-78, 310-329, 382-393, 422; R10, R12, R16-R25, R30, R66, R
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -76,7 +77,7 @@ class Replication(Part):
                 break
             except HistoryError as error:
                 self._view.notice_alarms()
-                self._node.emit("agent.sync-unrecordable", detail=str(error))
+                self._node.emit("agent.sync-not-recorded", detail=str(error))
                 await self._node.clock.sleep(REOPEN_S)
         if cut_off is not None:
             facts = {"run": cut_off.id, "trigger": cut_off.trigger, "source": cut_off.source}
@@ -93,6 +94,8 @@ class Replication(Part):
     async def _watch_alarms(self) -> None:
         while True:
             self._view.notice_alarms()
+            with contextlib.suppress(HistoryError):  # one of the alarms says so
+                await self._book.keep_alarms()
             await self._node.clock.sleep(ALARMS_S)
 
     def _here(self) -> Here:

@@ -132,4 +132,4 @@ class Timetable:
 
     def _cannot(self, error: HistoryError) -> None:
         self._book.fault = str(error)
-        self._node.emit("agent.sync-unrecordable", detail=str(error))
+        self._node.emit("agent.sync-not-recorded", detail=str(error))

@@ -146,4 +146,4 @@ class Worker:
 
     def _cannot(self, error: Exception) -> None:
         self._book.fault = str(error)
-        self._node.emit("agent.sync-unrecordable", detail=str(error))
+        self._node.emit("agent.sync-not-recorded", detail=str(error))
