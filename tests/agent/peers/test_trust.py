@@ -99,10 +99,14 @@ async def test_a_key_is_rotated_with_overlap_and_the_old_one_revoked(pair, event
         gone = await two.b.ask("trust-revoke", peer="a", fingerprint=old)
         assert [pin["fingerprint"] for pin in gone["revoked"]] == [old]
         assert (await two.a.trust.links["b"].report()).node == "b"
+        assert two.a.post.told("trust") == []
         await two.b.ask("trust-revoke", peer="a")
+        await eventually(lambda: two.a.post.told("trust") == ["open"])
         with pytest.raises(LinkError, match="b does not trust a"):
             await two.a.trust.links["b"].report()
         assert (await two.b.ask("trust-revoke", peer="a"))["error"] == "failed"
+        await two.b.add(two.a)
+        await eventually(lambda: two.a.post.told("trust") == ["open", "over"])
 
 
 _PRINT: list[str] = []
