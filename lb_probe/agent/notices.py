@@ -97,18 +97,59 @@ _TOLD: Mapping[str, _Told] = {
         do="set the clock that is wrong; timedatectl on both"),
     "agent.clock-near": _Told(
         "clock", "{node}: its clock and that of {peer} agree again", _OVER, "clock"),
-    "agent.versions-differ": _Told(
-        "version", "{node}: runs {ours}, {peer} runs {theirs}", _OPEN, "version",
-        now="no sync starts; a failover would change the release",
-        do="finish the upgrade on both nodes"),
-    "agent.versions-agree": _Told(
-        "version", "{node}: it and {peer} run the same release again", _OVER, "version"),
     "agent.nodes-differ": _Told(
         "parity", "{node}: it and {peer} differ in {items}", _OPEN, "parity",
         safe="users are served; the difference shows after a failover",
         do="lb-probe agent parity --node {node}"),
     "agent.nodes-alike": _Told(
         "parity", "{node}: it and {peer} are alike again", _OVER, "parity"),
+    "agent.sync-done": _Told(
+        "sync-completed", "{node}: copied from {source}: {result}", why="{detail}",
+        now="sync {run}, {trigger}, {seconds}s"),
+    "agent.data-suspect": _Told(
+        "sync-failed", "{node}: its data cannot be trusted", _OPEN, "data-suspect",
+        why="{detail}",
+        now="a failover to it may serve half a copy",
+        do="lb-probe agent sync now --node {node}, once the cause is gone"),
+    "agent.data-suspect-over": _Told(
+        "sync-failed", "{node}: its data can be trusted again", _OVER, "data-suspect"),
+    "agent.sync-overdue": _Told(
+        "rpo-exceeded", "{node}: its data is too old", _OPEN, "sync-overdue",
+        why="{detail}",
+        now="a failover now loses what {peer} had since then",
+        do="lb-probe agent sync schedule --node {node}"),
+    "agent.sync-overdue-over": _Told(
+        "rpo-exceeded", "{node}: its data is young enough again", _OVER, "sync-overdue"),
+    "agent.version-mismatch": _Told(
+        "version", "{node}: no sync between different versions", _OPEN, "version-mismatch",
+        why="{detail}",
+        now="nothing is copied until both have one version"),
+    "agent.version-mismatch-over": _Told(
+        "version", "{node}: syncs run again", _OVER, "version-mismatch"),
+    "agent.sync-failed": _Told(
+        "sync-failed", "{node}: a sync failed", _OPEN, "sync-failed",
+        why="{detail}",
+        do="lb-probe agent sync history --node {node}"),
+    "agent.sync-failed-over": _Told(
+        "sync-failed", "{node}: a sync was good again, or this one was seen", _OVER, "sync-failed"),
+    "agent.sync-overlap": _Told(
+        "sync-failed", "{node}: syncs take longer than their interval", _OPEN, "sync-overlap",
+        why="{detail}",
+        do="lb-probe agent sync schedule --run-every ... --node {node}"),
+    "agent.sync-overlap-over": _Told(
+        "sync-failed", "{node}: syncs fit again", _OVER, "sync-overlap"),
+    "agent.scheduler-stopped": _Told(
+        "sync-failed", "{node}: its schedule does not run", _OPEN, "scheduler-stopped",
+        why="{detail}",
+        do="lb-probe agent ha enable --node {node}"),
+    "agent.scheduler-stopped-over": _Told(
+        "sync-failed", "{node}: its schedule runs again", _OVER, "scheduler-stopped"),
+    "agent.sync-unrecordable": _Told(
+        "sync-failed", "{node}: syncs cannot be put on record", _OPEN, "sync-unrecordable",
+        why="{detail}",
+        now="none is begun until they can"),
+    "agent.sync-unrecordable-over": _Told(
+        "sync-failed", "{node}: syncs are on record again", _OVER, "sync-unrecordable"),
 }
 # fmt: on
 
@@ -135,6 +176,8 @@ class Notices(Part):
         elif event.name == "agent.clients-disabled-still":
             day = int(at_wall // _DAY_S)
             self._put("agent.clients-disabled", event.fields, f"still-{day}", at_wall)
+        elif event.name == "agent.sync-done" and event.fields.get("result") != "success":
+            return  # the alarm tells it
         elif event.name in _TOLD:
             since = state.quarantine.since_wall if state.quarantine else at_wall
             moment = since if event.name == "agent.quarantined" else at_wall

@@ -8,7 +8,7 @@ from typing import Any
 from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.agent.node import Node, Part
-from lb_probe.app import agent_watch
+from lb_probe.app import agent_sync, agent_watch
 from lb_probe.app.loop import on_signals, run
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
@@ -117,7 +117,7 @@ def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callabl
         from lb_probe.app import agent_peers  # cryptography: 100 ms that others do not pay
 
         makers += agent_peers.parts(config, group, node)
-    return makers
+    return makers + agent_sync.parts(group, node)
 
 
 # ------------------------------------------------------------------ checks

@@ -9,6 +9,7 @@ from lb_probe.config import values as v
 from lb_probe.config.commands import Commands
 from lb_probe.config.frozen import Frozen, key
 from lb_probe.config.heartbeat import Heartbeat
+from lb_probe.config.sync import Sync
 from lb_probe.config.trust import Connectivity, Parity, Trust
 
 _TYPE = "http, tcp, command, systemd, disk or process"
@@ -116,6 +117,7 @@ class AgentConfig(Frozen):
     report: Report | None = key("where the prober and Prometheus may read what it knows", None)
     commands: Commands = key("programs that promote, demote, and admit clients", {})
     heartbeat: Heartbeat | None = key("how a Secondary watches its peer", None)
+    sync: Sync | None = key("how a Standby copies from its peer", None)
     trust: Trust | None = key("how it talks with its peers", None)
     connectivity: Connectivity | None = key("what nodes must reach of each other", None)
     parity: Parity | None = key("what it and its peer must be alike in", None)

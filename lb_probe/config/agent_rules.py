@@ -2,6 +2,7 @@
 
 from lb_probe.config.address import Address
 from lb_probe.config.source import Spot, nearest, shown
+from lb_probe.core.sync_schedule import is_too_often, parse_run_every
 
 
 def judge(node: Spot, names: list[str | None]) -> None:
@@ -19,6 +20,7 @@ def judge(node: Spot, names: list[str | None]) -> None:
         heartbeat.at("on_failure").fault(
             found, "commands: {promote_command: [PROGRAM, ...]} beside it"
         )
+    _judge_schedule(agent.at("sync", "schedule"))
     _judge_listeners(agent)
     _judge_trust(agent)
 
@@ -58,6 +60,15 @@ def _judge_peer(peer: Spot, own: str | None, names: list[str]) -> None:
     meant, use = nearest(peer.text, others)
     itself = ", the node itself" if peer.text == own else meant
     peer.fault(f"{shown(peer.text)}{itself}", use if len(others) > 1 else others[0])
+
+
+def _judge_schedule(schedule: Spot) -> None:
+    """Refuse a Run Every below the guide's 60 minutes, unless it says why (R10)."""
+    every = schedule.at("run_every")
+    seconds = every.parsed(parse_run_every)
+    if seconds is None or not is_too_often(seconds) or schedule.at("because").text:
+        return
+    every.fault(shown(every.text), "60m or more, or `because: REASON` beside it")
 
 
 def _judge_listeners(agent: Spot) -> None:

@@ -15,6 +15,7 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from lb_probe.config.address import Address, Url, parse_host
+from lb_probe.core.sync_schedule import parse_run_every, parse_start
 
 NAME = r"[A-Za-z0-9_.:-]{1,128}"
 _DURATION = r"[0-9]{1,9}(?:\.[0-9]{1,3})?(?:ms|s|m|h|d)"
@@ -314,6 +315,8 @@ Fingerprint = Annotated[str, _text(_fingerprint)]
 SourceAddress = Annotated[str, _text(_source_address)]
 DnsServer = Annotated[Address, _text(parse_dns_server)]
 DnsName = Annotated[str, _text(parse_dns_name)]
+StartTime = Annotated[int, _text(parse_start)]
+RunEvery = Annotated[int, _text(parse_run_every)]
 Ttl = Annotated[float, _duration("1s"), AfterValidator(_whole_seconds)]
 RecordValues = Annotated[
     tuple[str, ...],

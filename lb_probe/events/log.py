@@ -37,7 +37,6 @@ LEVELS = {
     "agent.trust-missing": "error",
     "agent.connection-lapsed": "error",
     "agent.clock-apart": "error",
-    "agent.versions-differ": "warning",
     "agent.nodes-differ": "warning",
     "agent.heartbeat-failed": "error",
     "agent.promotion-refused": "error",

@@ -187,18 +187,13 @@ class Parity(Part):
         self._tell_errors(_errors(before or ()), _errors(found))
 
     def _tell_errors(self, before: Sequence[Difference], after: Sequence[Difference]) -> None:
-        """Tell when errors begin and end; the release is an alarm of its own (R97)."""
+        """Tell when errors begin and end."""
         peer = self._trust.settings.partner
         items = ", ".join(one.item for one in after)[:_CHARS]
         if after and not before:
             self._node.emit("agent.nodes-differ", peer=peer, items=items)
         elif before and not after:
             self._node.emit("agent.nodes-alike", peer=peer)
-        was, now = (next((o for o in o_s if o.kind == "software"), None) for o_s in (before, after))
-        if now is not None and was is None:
-            self._node.emit("agent.versions-differ", peer=peer, ours=now.ours, theirs=now.theirs)
-        elif was is not None and now is None:
-            self._node.emit("agent.versions-agree", peer=peer)
 
     # -------------------------------------------------------------- what is shown
     async def _show(self, request: Request, caller: Caller) -> Json:

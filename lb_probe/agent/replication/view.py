@@ -116,9 +116,9 @@ class View:
         """Compare what stands now with what stood before, and tell the difference."""
         found = raised(self._facts())
         for name in sorted(found.keys() - self._alarms.keys()):
-            self.node.emit("agent.alarm-raised", alarm=name, detail=found[name])
+            self.node.emit(f"agent.{name}", detail=found[name], peer=self.settings.peer)
         for name in sorted(self._alarms.keys() - found.keys()):
-            self.node.emit("agent.alarm-cleared", alarm=name)
+            self.node.emit(f"agent.{name}-over", peer=self.settings.peer)
         self._alarms = found
 
     def _facts(self) -> SyncFacts:

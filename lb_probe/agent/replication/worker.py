@@ -13,7 +13,7 @@ from lb_probe.agent.replication.watchers import Watchers
 from lb_probe.core import sync_schedule
 from lb_probe.core.sync_schedule import spell
 
-BARRED_S = 600.0  # from the first word of a promotion: it runs a program and changes the mode
+BARRED_S = 5.0  # from the first word of a promotion until its mode is saved, or its lock is held
 
 
 class Worker:
@@ -62,9 +62,14 @@ class Worker:
             return f"sync {run.id} from {run.source} runs since {spell(run.started_wall)}"
         if self._plan is not None:
             return "a sync is about to begin"
-        if self._node.clock.monotonic() < self._barred_until:
-            return "the node is becoming Primary"
+        if self._is_barred:
+            return "the node's mode is being changed"
         return self._left
+
+    @property
+    def _is_barred(self) -> bool:
+        now = self._node.clock.monotonic()
+        return self._node.deciding.locked() or now < self._barred_until
 
     @property
     def left_behind(self) -> str:
@@ -121,8 +126,8 @@ class Worker:
 
     async def _one(self, plan: Plan) -> Mapping[str, object]:
         """Carry out one and return the last line for those who watch."""
-        if self._node.clock.monotonic() < self._barred_until:
-            return {"error": "failed", "detail": "the node is becoming Primary"}
+        if self._is_barred:  # an operator was quicker than the start of this task
+            return {"error": "failed", "detail": "the node's mode is being changed"}
         try:
             ended = await self.runner.run(plan, self._book.history)
         except (HistoryError, OSError) as error:

@@ -84,18 +84,8 @@ async def test_differences_are_named_shown_counted_and_told(pair, eventually):
             assert event.fields["errors"] >= 4
             assert (await two.b.trust.links["a"].report()).version == "12.5.1"
             assert (await two.b.trust.links["a"].report()).config_hash == "c" * 64
-            await eventually(lambda: two.a.post.told("version") == ["open"])
-            assert two.a.post.told("parity") == ["open"]
-            (told,) = [one for one in two.a.post.notices if one.event_class == "version"]
-            assert told.title == "a: runs 12.5.1, b runs 12.5.2"
-            two.b.parts["parity"]._version.argv = print_line("12.5.1")
-            two.b.parts["parity"]._ours, two.b.parts["parity"]._software_at = None, -100.0
-            await two.a.ask("parity")
-            await eventually(lambda: two.a.post.told("version") == ["open", "over"])
-            assert two.a.post.told("parity") == ["open"]  # other errors are left
-            two.b.parts["parity"]._version.argv = print_line("12.5.2")
-            two.b.parts["parity"]._ours, two.b.parts["parity"]._software_at = None, -100.0
-            await two.a.ask("parity")
+            await eventually(lambda: two.a.post.told("parity") == ["open"])
+            assert "software" in two.a.post.notices[-1].title
             text = await _metrics(two.a)
             line = 'parity_differences{kind="software",node="a",severity="error"} 1.0'
             assert f"lb_probe_agent_{line}" in text

@@ -182,7 +182,7 @@ async def test_a_node_that_becomes_primary_ends_the_sync_first(standby, tmp_path
         await b.node.change_mode(Mode.STANDBY, cause="operator", by="uid 0", reason="")
         with pytest.raises(Refused) as refused:  # a promotion may still be under way
             await b.sync(override=("not-newer-here",))
-        assert "becoming Primary" in str([g.found for g in refused.value.gates])
+        assert "mode is being changed" in str([g.found for g in refused.value.gates])
 
 
 async def test_the_old_primary_is_copied_over_after_its_loss_is_told_and_salvaged(
