@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,8 +43,8 @@ def run_agent(path: Path, node: str) -> int:
         log = Fanout(Log().emit, Systemd().emit)
         on_signals(stop, log)
         clock, setup = SystemClock(), _setup(config, node)
-        async with agent_outbox(config, setup.state, node, clock, log) as outbox:
-            await agent_daemon.run(replace(setup, outbox=outbox), clock, stop, log)
+        outbox = partial(agent_outbox, config, setup.state, node, clock, log)
+        await agent_daemon.run(replace(setup, open_outbox=outbox), clock, stop, log)
         return 0
 
     return run(serve())
