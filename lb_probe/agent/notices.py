@@ -243,9 +243,16 @@ class Notices(Part):
         )
 
 
+class _Words(dict[str, str]):
+    """What an event did not say is a dash: a notice with a gap is better than none."""
+
+    def __missing__(self, key: str) -> str:
+        return "-"
+
+
 def _filler(fields: Mapping[str, object]) -> Callable[[str], str]:
-    words = {
-        key: "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    words = _Words(
+        (key, "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
         for key, value in fields.items()
-    }
+    )
     return lambda text: text.format_map(words)
