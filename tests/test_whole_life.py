@@ -123,11 +123,15 @@ class Pair:
             with (self.folder / f"{name}.log").open("ab") as out:
                 child = subprocess.Popen(self.lines[name], stdout=out, stderr=out)
             self.children[name] = child
-            self.stack.callback(self.end, child)
+            self.stack.callback(child.wait, 20)
 
     def end(self, child, how=signal.SIGTERM):
         child.send_signal(how)
         child.wait(20)
+
+    def end_all(self):
+        for child in self.children.values():
+            child.terminate()
 
     def kill(self, *names):
         for name in names:
@@ -186,7 +190,8 @@ class Pair:
         self.on(here, "trust", "add", str(self.folder / "carried"), *carried)
 
 
-def until(is_so, what, patience_s=20.0):
+def until(is_so, what, patience_s=40.0):
+    print(f"{time.monotonic():.1f} {what}")
     end = time.monotonic() + patience_s
     while not is_so():
         assert time.monotonic() < end, f"waited in vain until {what}"
@@ -196,9 +201,12 @@ def until(is_so, what, patience_s=20.0):
 @pytest.fixture
 def pair(tmp_path):
     with ExitStack() as stack:
-        yield Pair(tmp_path, stack)
+        pair = Pair(tmp_path, stack)
+        yield pair
+        pair.end_all()
 
 
+@pytest.mark.timeout(180)  # half a minute; eight processes start, and may share their cores
 def test_a_pair_lives_through_the_whole_guide(pair):
     """R1 to R7, R10, R21, R28, R55, R62 to R71, R79, R80, R83 to R87, R119 to R125, X11, X12."""
     connected(pair)
