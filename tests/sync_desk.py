@@ -111,7 +111,9 @@ def sh(text):
 
 
 @asynccontextmanager
-async def started(folder, script=COPY, *, clock=None, role=Role.SECONDARY, peer=None, **more):
+async def started(
+    folder, script=COPY, *, clock=None, role=Role.SECONDARY, peer=None, waits=True, **more
+):
     """Start a Standby in a folder; `script` is its sync_command, `more` goes to its settings."""
     clock = clock or WallClock()
     events = Events()
@@ -151,7 +153,7 @@ async def started(folder, script=COPY, *, clock=None, role=Role.SECONDARY, peer=
         found.version = "1.0"
         running = asyncio.ensure_future(part.run())
         try:
-            await until(lambda: part._book.fault != "not opened yet")
+            await until(lambda: not waits or not part._worker.left_behind)
             yield found
         finally:
             running.cancel()

@@ -35,6 +35,7 @@ class Setup:
         drain_s: Seconds for which both pages say ERROR before they are gone: longer than a load
             balancer's interval times its fall.
         report: Host and port of the report and the metrics; None serves none.
+        secret: Signs the report; empty signs nothing.
         parts: Makes each feature, in the order of their sections in the status answer.
         commands: The operator's programs.
         outbox: Where people are told things; None tells nobody.
@@ -49,6 +50,7 @@ class Setup:
     checks: Iterable[Check] = ()
     drain_s: float = 0.0
     report: tuple[str, int] | None = None
+    secret: bytes = b""
     parts: Sequence[Callable[[Node], Part]] = ()
     commands: Commands = field(default_factory=Commands)
     outbox: Outbox | None = None
@@ -99,7 +101,7 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
         host, port = await pages.start(*setup.listen)
         fields = {"listen": _address(host, port), "control": str(setup.control)}
         if setup.report is not None:
-            fields["report"] = await _serve_report(setup.report, node, parts, events, stack)
+            fields["report"] = await _serve_report(setup, node, parts, events, stack)
         stack.push_async_callback(control.stop)
         await control.start()
         node.emit("agent.started", **fields)
@@ -108,7 +110,7 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
 
 
 async def _serve_report(
-    listen: tuple[str, int],
+    setup: Setup,
     node: Node,
     parts: Sequence[Part],
     events: Fanout,
@@ -120,8 +122,9 @@ async def _serve_report(
 
     metrics = Metrics(node, parts)
     stack.callback(events.add(metrics.emit))
-    app = report_site.application(lambda: node.report().document(), metrics.render)
-    host, port = listen
+    app = report_site.application(lambda: node.report().document(), metrics.render, setup.secret)
+    assert setup.report is not None
+    host, port = setup.report
     return _address(host, await report_site.serve(app, host, port, stack))
 
 

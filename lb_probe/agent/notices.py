@@ -106,49 +106,49 @@ _TOLD: Mapping[str, _Told] = {
     "agent.sync-done": _Told(
         "sync-completed", "{node}: copied from {source}: {result}", why="{detail}",
         now="sync {run}, {trigger}, {seconds}s"),
-    "agent.data-suspect": _Told(
+    "agent.sync-alarm/data-suspect": _Told(
         "sync-failed", "{node}: its data cannot be trusted", _OPEN, "data-suspect",
         why="{detail}",
         now="a failover to it may serve half a copy",
         do="lb-probe agent sync now --node {node}, once the cause is gone"),
-    "agent.data-suspect-over": _Told(
+    "agent.sync-alarm-over/data-suspect": _Told(
         "sync-failed", "{node}: its data can be trusted again", _OVER, "data-suspect"),
-    "agent.sync-overdue": _Told(
+    "agent.sync-alarm/sync-overdue": _Told(
         "rpo-exceeded", "{node}: its data is too old", _OPEN, "sync-overdue",
         why="{detail}",
         now="a failover now loses what {peer} had since then",
         do="lb-probe agent sync schedule --node {node}"),
-    "agent.sync-overdue-over": _Told(
+    "agent.sync-alarm-over/sync-overdue": _Told(
         "rpo-exceeded", "{node}: its data is young enough again", _OVER, "sync-overdue"),
-    "agent.version-mismatch": _Told(
+    "agent.sync-alarm/version-mismatch": _Told(
         "version", "{node}: no sync between different versions", _OPEN, "version-mismatch",
         why="{detail}",
         now="nothing is copied until both have one version"),
-    "agent.version-mismatch-over": _Told(
+    "agent.sync-alarm-over/version-mismatch": _Told(
         "version", "{node}: syncs run again", _OVER, "version-mismatch"),
-    "agent.sync-failed": _Told(
+    "agent.sync-alarm/sync-failed": _Told(
         "sync-failed", "{node}: a sync failed", _OPEN, "sync-failed",
         why="{detail}",
         do="lb-probe agent sync history --node {node}"),
-    "agent.sync-failed-over": _Told(
+    "agent.sync-alarm-over/sync-failed": _Told(
         "sync-failed", "{node}: a sync was good again, or this one was seen", _OVER, "sync-failed"),
-    "agent.sync-overlap": _Told(
+    "agent.sync-alarm/sync-overlap": _Told(
         "sync-failed", "{node}: syncs take longer than their interval", _OPEN, "sync-overlap",
         why="{detail}",
         do="lb-probe agent sync schedule --run-every ... --node {node}"),
-    "agent.sync-overlap-over": _Told(
+    "agent.sync-alarm-over/sync-overlap": _Told(
         "sync-failed", "{node}: syncs fit again", _OVER, "sync-overlap"),
-    "agent.scheduler-stopped": _Told(
+    "agent.sync-alarm/scheduler-stopped": _Told(
         "sync-failed", "{node}: its schedule does not run", _OPEN, "scheduler-stopped",
         why="{detail}",
         do="lb-probe agent ha enable --node {node}"),
-    "agent.scheduler-stopped-over": _Told(
+    "agent.sync-alarm-over/scheduler-stopped": _Told(
         "sync-failed", "{node}: its schedule runs again", _OVER, "scheduler-stopped"),
-    "agent.sync-unrecordable": _Told(
+    "agent.sync-alarm/sync-unrecordable": _Told(
         "sync-failed", "{node}: syncs cannot be put on record", _OPEN, "sync-unrecordable",
         why="{detail}",
         now="none is begun until they can"),
-    "agent.sync-unrecordable-over": _Told(
+    "agent.sync-alarm-over/sync-unrecordable": _Told(
         "sync-failed", "{node}: syncs are on record again", _OVER, "sync-unrecordable"),
 }
 # fmt: on
@@ -178,6 +178,10 @@ class Notices(Part):
             self._put("agent.clients-disabled", event.fields, f"still-{day}", at_wall)
         elif event.name == "agent.sync-done" and event.fields.get("result") != "success":
             return  # the alarm tells it
+        elif "alarm" in event.fields and f"{event.name}/{event.fields['alarm']}" in _TOLD:
+            name = f"{event.name}/{event.fields['alarm']}"
+            stands = str(event.fields.get("since") or f"{at_wall:.3f}")
+            self._put(name, event.fields, stands, at_wall)
         elif event.name in _TOLD:
             since = state.quarantine.since_wall if state.quarantine else at_wall
             moment = since if event.name == "agent.quarantined" else at_wall

@@ -103,9 +103,25 @@ def _setup(config: Config, name: str) -> agent_daemon.Setup:
         checks=[_check(check) for check in agent.checks],
         drain_s=agent.drain_s,
         report=(report.listen.host, report.listen.port) if report else None,
+        secret=secret_of(report.secret_file) if report and report.secret_file else b"",
         commands=agent_watch.commands_of(agent),
         parts=_parts(config, group, node),
     )
+
+
+def secret_of(file: Path) -> bytes:
+    """Return the secret that a file holds, without the end of its line.
+
+    Raises:
+        Invalid: It cannot be read, or is empty.
+    """
+    try:
+        secret = file.read_bytes().strip()
+    except OSError as error:
+        raise Invalid(f"{file}: {error.strerror or error}; wanted the secret of a report") from None
+    if not secret:
+        raise Invalid(f"{file}: found nothing; wanted the secret of a report")
+    return secret
 
 
 # ------------------------------------------------------------------ its features

@@ -30,24 +30,30 @@ def parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callable
     if peer is None:
         return []
     controls = agent.heartbeat or HeartbeatConfig()
-    clock = SystemClock()
-
-    def pages(ports: tuple[int, ...] = ()) -> PeerPages:
-        targets = _peer_targets(group, peer, controls.timeout_s, ports)
-        return PeerPages(peer.name, targets, clock.monotonic)
-
     try:
-        seen = pages()
+        seen = peer_pages(group, peer, controls.timeout_s)
     except OSError:  # its authority's file is the prober's, and not read here
         return []
     makers: list[Callable[[Node], Part]] = [
         lambda one: Returning(one, seen, min(_LOOK_S, controls.interval_s))
     ]
     if agent.heartbeat is not None:
-        watched = pages(agent.heartbeat.tcp_ports)
+        watched = peer_pages(group, peer, controls.timeout_s, agent.heartbeat.tcp_ports)
         references = [(a.host, a.port) for a in config.reference_targets]
         makers.append(lambda one: _heartbeat(one, watched, controls, agent, references))
     return makers
+
+
+def peer_pages(
+    group: GroupConfig, peer: NodeConfig, timeout_s: float, ports: tuple[int, ...] = ()
+) -> PeerPages:
+    """Return what asks a partner's pages.
+
+    Raises:
+        OSError: A file of its TLS cannot be read.
+    """
+    targets = _peer_targets(group, peer, timeout_s, ports)
+    return PeerPages(peer.name, targets, SystemClock().monotonic)
 
 
 def _heartbeat(

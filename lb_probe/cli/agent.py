@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lb_probe import agent_peers_view, agent_view, client, render
+from lb_probe import agent_peers_view, agent_sync_view, agent_view, client, render
 from lb_probe.cli.top import (
     VerbGroup,
     cli,
@@ -107,7 +107,8 @@ def agent_status(node: str | None, form: str) -> None:
     answer = ask(node_of(node), {"command": "status"})
     look = own_look()
     peers = agent_peers_view.status_lines(answer, look)
-    show(form, answer, lambda: [*agent_view.agent_block(answer, look), *peers])
+    syncs = agent_sync_view.status_lines(answer, look)
+    show(form, answer, lambda: [*agent_view.agent_block(answer, look), *peers, *syncs])
 
 
 @agent.group("logs")

@@ -309,9 +309,11 @@ def _judge_agent(root: Spot, name: str) -> None:
 
 
 def _judge_peers(group: Spot, name: str) -> None:
-    """A heartbeat asks another node of its group for its pages."""
+    """What one agent reads: its secret, and with a heartbeat what proves the others' pages."""
     nodes = group.items("nodes")
     own = [node for node in nodes if node.at("name").text == name]
+    for node in own:
+        _judge_file(node.at("agent", "report", "secret_file"), is_secret=True)
     if own and own[0].at("agent", "heartbeat").value is not None:
         for node in nodes:
             _judge_tls(node.at("tls"))
@@ -326,6 +328,7 @@ def _judge_files(root: Spot) -> None:
     _judge_file(tls.at("client_ca_file"), is_secret=False)
     for node in _nodes(root.items("groups")):
         _judge_tls(node.at("tls"))
+        _judge_file(node.at("agent", "report", "secret_file"), is_secret=True)
     for group in root.items("groups"):
         for adapter in group.items("adapters"):
             _judge_tls(adapter.at("tls"))

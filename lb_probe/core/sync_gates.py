@@ -39,6 +39,7 @@ class SyncWorld:
         version_fault: Why it cannot be told.
         ha_on: Whether HA is enabled.
         good_by_hand: Whether a manual run has succeeded since this node was last Primary.
+        salvages: There is a command that saves what is about to be lost.
         scheduler_stopped: Why the schedule does not run though HA is on; empty while it does.
     """
 
@@ -57,6 +58,7 @@ class SyncWorld:
     version_fault: str = ""
     ha_on: bool = True
     good_by_hand: bool = True
+    salvages: bool = False
     scheduler_stopped: str = ""
 
 
@@ -191,8 +193,17 @@ def loss(world: SyncWorld) -> str:
     began = f"from {spell(lost[0])} " if lost[0] else ""
     return (
         f"what {world.node} wrote as Primary {began}until {spell(lost[1])} at most is not on"
-        f" {world.peer} and is lost by this sync; salvage it first where it matters"
+        f" {world.peer} and is lost by this sync"
     )
+
+
+def _loss_accepted(world: SyncWorld) -> Gate:
+    """By hand: nothing is lost, or it is saved first, or an operator says so by name."""
+    found = loss(world)
+    if found and world.salvages:
+        return Gate("loss-accepted", True, f"{found} (salvage_command saves it first)", "")
+    wanted = "no writes that only this node has, or a salvage_command"
+    return Gate("loss-accepted", not found, found or "nothing is lost", wanted)
 
 
 def _nothing_lost(world: SyncWorld) -> Gate:
@@ -234,7 +245,7 @@ _ALWAYS = (
     _not_newer_here,
 )
 GATES: Mapping[Kind, tuple[Callable[[SyncWorld], Gate], ...]] = {
-    "manual": _ALWAYS,
+    "manual": (*_ALWAYS, _loss_accepted),
     "schedule": (_ha_enabled, _scheduler_on, *_ALWAYS, _by_hand_first, _nothing_lost),
 }
 

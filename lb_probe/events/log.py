@@ -49,6 +49,10 @@ LEVELS = {
     "agent.clients-disabled": "warning",
     "agent.clients-disabled-still": "warning",
     "agent.ha-disabled": "warning",
+    "agent.sync-alarm": "warning",
+    "agent.sync-refused": "warning",
+    "agent.sync-skipped": "warning",
+    "agent.sync-not-recorded": "error",
     "config.reload-failed": "error",
 }
 

@@ -281,7 +281,12 @@ def test_every_event_of_a_notice_is_worded_without_a_gap():
     from lb_probe.agent.notices import _TOLD, _filler
 
     fields = dict.fromkeys(("node", "peer", "failures", "detail", "then", "gates", "reasons"), "x")
-    fill = _filler(fields | dict.fromkeys(("reason", "by", "mode"), "x"))
+    fill = _filler(
+        fields
+        | dict.fromkeys(
+            ("reason", "by", "mode", "source", "result", "run", "trigger", "seconds"), "x"
+        )
+    )
     for told in _TOLD.values():
         for text in (told.title, told.why, told.now, told.safe, told.do):
             assert "{" not in fill(text)

@@ -123,7 +123,10 @@ def test_writes_that_only_this_node_has_are_lost_by_hand_only_and_told():
     taken_over = peer(data_reign=1010.0, data_until=5000.0, data_fork=(100.0, 900.0))
     world = replace(GOOD, lineage=Lineage(100.0, 1000.0), **taken_over)
     assert [g.id for g in closed(judge("schedule", world))] == ["nothing-lost"]
-    assert closed(judge("manual", world)) == ()
+    shut = closed(judge("manual", world))
+    assert [g.id for g in shut] == ["loss-accepted"]
+    assert closed(shut, ("loss-accepted",)) == ()
+    assert closed(judge("manual", replace(world, salvages=True))) == ()
     assert "b wrote as Primary from 1970-01-01 00:15Z until 1970-01-01 00:16Z" in loss(world)
     older = replace(world, lineage=Lineage(50.0, 60.0))
     assert "b wrote as Primary until 1970-01-01 00:01Z at most is not on a" in loss(older)
@@ -144,7 +147,8 @@ def test_nothing_is_known_of_a_peer_that_does_not_answer():
 
 def test_every_gate_of_both_tables_is_tried_above():
     names = {gate.id for kind in GATES for gate in judge(kind, GOOD)}
-    assert names == {gate for _, gate, _ in [*ALONE, *BY_ITSELF]} | {"nothing-lost"}
+    lost = {"nothing-lost", "loss-accepted"}
+    assert names == {gate for _, gate, _ in [*ALONE, *BY_ITSELF]} | lost
 
 
 def test_a_refusal_names_the_line_that_opens_it_or_helps_instead():

@@ -48,6 +48,7 @@ async def look_around(
         version_fault=fault,
         ha_on=state.ha.is_on,
         good_by_hand=state.data.by_hand,
+        salvages=settings.salvage_command is not None,
         scheduler_stopped=stopped,
     )
 

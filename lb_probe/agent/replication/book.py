@@ -12,6 +12,7 @@ from lb_probe.core.sync_schedule import Look, Schedule
 
 _LOOKED_AT = 200  # newest runs that the durations are taken from
 _DURATIONS = 50
+_TEST_BYTES = 16 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,12 +34,13 @@ class Book:
     """One node's history, open or not.
 
     Attributes:
-        fault: Why nothing can be put on record; empty while it can.
+        fault: What went wrong with it; empty while nothing has.
         last: The newest run, a skipped slot aside.
         last_good: The newest good one.
         saved: The schedule in force.
         handled_wall: The newest slot that was dealt with.
         skips: Slots skipped since a run last fitted.
+        alarms: Since when each alarm stands.
     """
 
     def __init__(self, path: Path) -> None:
@@ -46,12 +48,14 @@ class Book:
         self._history: History | None = None
         self._acked = 0
         self._durations: deque[float] = deque(maxlen=_DURATIONS)
-        self.fault = "not opened yet"
+        self.fault = ""
         self.last: Run | None = None
         self.last_good: Run | None = None
         self.saved: Saved | None = None
         self.handled_wall: int | None = None
         self.skips = 0
+        self.alarms: dict[str, float] = {}
+        self._kept_alarms: dict[str, float] = {}
 
     # -------------------------------------------------------------- open and closed
     @property
@@ -62,8 +66,13 @@ class Book:
             HistoryError: It is not open.
         """
         if self._history is None:
-            raise HistoryError(self.fault)
+            raise HistoryError(self.why_not)
         return self._history
+
+    @property
+    def why_not(self) -> str:
+        """Why nothing can be put on record; empty while it can."""
+        return self.fault or ("" if self._history is not None else "it is not open")
 
     async def open(self) -> Run | None:
         """Open the file and read what it says; return a run that a crash cut off.
@@ -91,6 +100,8 @@ class Book:
             self.saved = _saved(history.value("schedule"))
             self.handled_wall = history.value("handled")
             self.skips = history.value("skips") or 0
+            self._kept_alarms = dict(history.value("alarms") or {})
+            self.alarms = self._kept_alarms | self.alarms
             self._acked = history.value("acked") or 0
         except (TypeError, ValueError, KeyError) as error:
             history.close()
@@ -109,7 +120,6 @@ class Book:
         if self._history is not None:
             self._history.close()
             self._history = None
-            self.fault = "closed"
 
     async def mend(self, unsaved: Run | None) -> bool:
         """Try whether the disk takes writes again; tell whether all is on record now.
@@ -124,7 +134,7 @@ class Book:
         def write() -> None:
             if unsaved is not None:
                 history.save(unsaved)
-            history.keep(tested=True)
+            history.keep(tested="x" * _TEST_BYTES)  # as much as a run takes, at least
 
         try:
             await asyncio.to_thread(write)
@@ -185,6 +195,17 @@ class Book:
         if run.result != SKIPPED:
             self.last = found
         return found
+
+    async def keep_alarms(self) -> None:
+        """Remember since when alarms stand, so that a restart does not tell them anew.
+
+        Raises:
+            HistoryError: Not saved.
+        """
+        now = dict(self.alarms)
+        if now != self._kept_alarms and self._history is not None:
+            await asyncio.to_thread(self._history.keep, alarms=now)
+            self._kept_alarms = now
 
     # -------------------------------------------------------------- the schedule
     async def save(self, saved: Saved, handled_wall: int | None) -> None:

@@ -179,9 +179,9 @@ class History:
                 (run.started_wall, run.result, _document(run)),
             ).lastrowid
             assert number is not None
-            self._writes += 1
-            if self._writes % PRUNE_EVERY == 1:
+            if self._writes % PRUNE_EVERY == 0:
                 self._prune(run.started_wall)
+            self._writes += 1
         return replace(run, id=number)
 
     def save(self, run: Run) -> None:

@@ -6,6 +6,7 @@ Source: guide lines 69-78, 310-329, 382-393, 422; R10, R12, R16-R25, R30, R66, R
 """
 
 import asyncio
+import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -53,6 +54,7 @@ class Replication(Part):
         self._desk = Desk(
             node, self._book, self._worker, entry, self._view, watchers, self._changed.set
         )
+        node.refreshers.append(self._worker.look_behind)
         node.before_primary.append(self._worker.end_for_primary)
         node.demote_guards.append(entry.newest_data)
 
@@ -75,7 +77,7 @@ class Replication(Part):
                 break
             except HistoryError as error:
                 self._view.notice_alarms()
-                self._node.emit("agent.sync-unrecordable", detail=str(error))
+                self._node.emit("agent.sync-not-recorded", detail=str(error))
                 await self._node.clock.sleep(REOPEN_S)
         if cut_off is not None:
             facts = {"run": cut_off.id, "trigger": cut_off.trigger, "source": cut_off.source}
@@ -87,14 +89,17 @@ class Replication(Part):
             schedule = sync_schedule.saved(first.start_s, first.run_every_s, now)
             saved = Saved(schedule, "probes.yaml", "the first schedule", first.because)
             await self._book.save(saved, None)
+        await self._worker.look_behind()
 
     async def _watch_alarms(self) -> None:
         while True:
             self._view.notice_alarms()
+            with contextlib.suppress(HistoryError):  # one of the alarms says so
+                await self._book.keep_alarms()
             await self._node.clock.sleep(ALARMS_S)
 
     def _here(self) -> Here:
-        return self._worker.in_the_way, self._book.fault, self._timetable.stopped
+        return self._worker.in_the_way, self._book.why_not, self._timetable.stopped
 
     def _news(self) -> None:
         self._view.notice_alarms()

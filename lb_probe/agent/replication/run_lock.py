@@ -8,6 +8,7 @@ noticed.
 
 import fcntl
 import os
+import threading
 from pathlib import Path
 
 
@@ -16,6 +17,7 @@ class RunLock:
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._looking = threading.Lock()  # who looks holds it for a moment
 
     def take(self) -> int:
         """Return a file descriptor that holds the lock, to be closed by the caller.
@@ -24,6 +26,10 @@ class RunLock:
             BlockingIOError: Somebody holds it.
             OSError: There can be no lock file.
         """
+        with self._looking:
+            return self._take()
+
+    def _take(self) -> int:
         fd = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -35,7 +41,8 @@ class RunLock:
     def held_by(self) -> str:
         """Say who holds it; empty where nobody does."""
         try:
-            os.close(self.take())
+            with self._looking:
+                os.close(self._take())
         except BlockingIOError:
             return f"a process of an earlier sync still runs ({self._names() or 'see fuser'})"
         except OSError as error:

@@ -298,7 +298,7 @@ class Runner:
             await self._suspect(f"ended as {ended.result}: {ended.detail}"[:900])
         except StateError as error:
             # What is saved says that it has not ended: the same, only less plain.
-            self._node.emit("agent.state-not-saved", detail=str(error))
+            self._node.emit("agent.state-failed", detail=str(error))
         finally:
             self.current = None
 

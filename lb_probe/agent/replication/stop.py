@@ -1,5 +1,7 @@
 """Whether this node may be powered down: not while a sync runs at either end (R12)."""
 
+import asyncio
+import contextlib
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -7,7 +9,9 @@ from typing import Any
 from lb_probe.agent.control import Caller, Command, Json, Request
 from lb_probe.agent.node import Node, Part
 from lb_probe.agent.peer import PeerError
+from lb_probe.agent.replication.around import REFRESH_S
 from lb_probe.core.model import Gate
+from lb_probe.ports import LbProbeError
 
 
 class SafeToStop(Part):
@@ -21,6 +25,9 @@ class SafeToStop(Part):
         return (Command(name="safe-to-stop", request=Request, answer=self._answer),)
 
     async def _answer(self, request: Request, caller: Caller) -> Json:
+        with contextlib.suppress(TimeoutError, LbProbeError):
+            async with asyncio.timeout(REFRESH_S):
+                await self._node.refresh()
         gates = (self._here(), await self._there())
         return {
             "version": 1,

@@ -113,7 +113,7 @@ class Timetable:
             ("the node is Primary", state.mode is not Mode.STANDBY),
             (self.stopped, bool(self.stopped)),
             ("no manual sync has been good yet", not state.data.by_hand),
-            (self._book.fault, bool(self._book.fault)),
+            (self._book.why_not, bool(self._book.why_not)),
         )
         return "; ".join(text for text, is_so in reasons if is_so)
 
@@ -132,4 +132,4 @@ class Timetable:
 
     def _cannot(self, error: HistoryError) -> None:
         self._book.fault = str(error)
-        self._node.emit("agent.sync-unrecordable", detail=str(error))
+        self._node.emit("agent.sync-not-recorded", detail=str(error))

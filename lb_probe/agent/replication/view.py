@@ -114,11 +114,16 @@ class View:
 
     def notice_alarms(self) -> None:
         """Compare what stands now with what stood before, and tell the difference."""
-        found = raised(self._facts())
+        found, now = raised(self._facts()), self.node.clock.wall()
+        # One that stood before a restart is the same one still.
+        since = {name: self.book.alarms.get(name, now) for name in found}
+        self.book.alarms = since
         for name in sorted(found.keys() - self._alarms.keys()):
-            self.node.emit(f"agent.{name}", detail=found[name], peer=self.settings.peer)
+            told = {"alarm": name, "detail": found[name], "peer": self.settings.peer}
+            told["since"] = words.moment(since[name]) or ""
+            self.node.emit("agent.sync-alarm", **told)
         for name in sorted(self._alarms.keys() - found.keys()):
-            self.node.emit(f"agent.{name}-over", peer=self.settings.peer)
+            self.node.emit("agent.sync-alarm-over", alarm=name, peer=self.settings.peer)
         self._alarms = found
 
     def _facts(self) -> SyncFacts:

@@ -46,7 +46,7 @@ class Worker:
         self._plan: Plan | None = None
         self._handed = asyncio.Event()
         self._work: asyncio.Task[Mapping[str, object]] | None = None
-        self._left = ""
+        self._left = "it is not known yet whether an earlier sync still runs"
         self._barred_until = -1.0
 
     @property
@@ -146,4 +146,4 @@ class Worker:
 
     def _cannot(self, error: Exception) -> None:
         self._book.fault = str(error)
-        self._node.emit("agent.sync-unrecordable", detail=str(error))
+        self._node.emit("agent.sync-not-recorded", detail=str(error))

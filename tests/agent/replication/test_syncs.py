@@ -204,6 +204,18 @@ async def test_the_old_primary_is_copied_over_after_its_loss_is_told_and_salvage
         assert b.node.state.data.reign == now + 5
 
 
+async def test_without_a_salvage_command_a_loss_is_accepted_by_name(standby):
+    """X12, R55: the ordinary way back after a failover."""
+    async with standby(role=Role.PRIMARY) as b:
+        now = b.clock.wall()
+        await b.node.change_mode(Mode.STANDBY, cause="operator", by="uid 0", reason="")
+        b.peer.says(data_reign=now + 5, data_until=now + 9, data_fork=(now - 100, now - 50))
+        with pytest.raises(Refused) as refused:
+            await b.sync()
+        assert refused.value.paste.endswith("--override loss-accepted")
+        assert (await b.sync(override=("loss-accepted",)))["result"] == "success"
+
+
 async def test_newer_data_is_written_over_only_by_name(standby):
     """R122: and the record says who opened the gate, and why."""
     async with standby(role=Role.PRIMARY) as b:
