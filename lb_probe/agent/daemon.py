@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Setup:
         parts: Makes each feature, in the order of their sections in the status answer.
         commands: The operator's programs.
         outbox: Where people are told things; None tells nobody.
+        open_outbox: Opens one once it is certain that no other agent of this node runs.
     """
 
     node: str
@@ -54,6 +56,7 @@ class Setup:
     parts: Sequence[Callable[[Node], Part]] = ()
     commands: Commands = field(default_factory=Commands)
     outbox: Outbox | None = None
+    open_outbox: Callable[[], AbstractAsyncContextManager[Outbox | None]] | None = None
 
 
 async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) -> None:
@@ -85,10 +88,12 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
             name, setup.role, state=state, checks=checks, pages=pages, clock=clock, sink=events
         )
         node.outbox = setup.outbox
+        if setup.open_outbox is not None:
+            node.outbox = await stack.enter_async_context(setup.open_outbox())
         parts = [make(node) for make in setup.parts]
         node.reports = [part.report for part in parts]
         parts.append(Clients(node, setup.commands))
-        if setup.outbox is not None:
+        if node.outbox is not None:
             notices = Notices(node, setup.group)
             stack.callback(events.add(notices.take))
             parts.append(notices)
