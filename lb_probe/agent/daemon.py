@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -35,9 +36,11 @@ class Setup:
         drain_s: Seconds for which both pages say ERROR before they are gone: longer than a load
             balancer's interval times its fall.
         report: Host and port of the report and the metrics; None serves none.
+        secret: Signs the report; empty signs nothing.
         parts: Makes each feature, in the order of their sections in the status answer.
         commands: The operator's programs.
         outbox: Where people are told things; None tells nobody.
+        open_outbox: Opens one once it is certain that no other agent of this node runs.
     """
 
     node: str
@@ -49,9 +52,11 @@ class Setup:
     checks: Iterable[Check] = ()
     drain_s: float = 0.0
     report: tuple[str, int] | None = None
+    secret: bytes = b""
     parts: Sequence[Callable[[Node], Part]] = ()
     commands: Commands = field(default_factory=Commands)
     outbox: Outbox | None = None
+    open_outbox: Callable[[], AbstractAsyncContextManager[Outbox | None]] | None = None
 
 
 async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) -> None:
@@ -83,10 +88,12 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
             name, setup.role, state=state, checks=checks, pages=pages, clock=clock, sink=events
         )
         node.outbox = setup.outbox
+        if setup.open_outbox is not None:
+            node.outbox = await stack.enter_async_context(setup.open_outbox())
         parts = [make(node) for make in setup.parts]
         node.reports = [part.report for part in parts]
         parts.append(Clients(node, setup.commands))
-        if setup.outbox is not None:
+        if node.outbox is not None:
             notices = Notices(node, setup.group)
             stack.callback(events.add(notices.take))
             parts.append(notices)
@@ -99,7 +106,7 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
         host, port = await pages.start(*setup.listen)
         fields = {"listen": _address(host, port), "control": str(setup.control)}
         if setup.report is not None:
-            fields["report"] = await _serve_report(setup.report, node, parts, events, stack)
+            fields["report"] = await _serve_report(setup, node, parts, events, stack)
         stack.push_async_callback(control.stop)
         await control.start()
         node.emit("agent.started", **fields)
@@ -108,7 +115,7 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
 
 
 async def _serve_report(
-    listen: tuple[str, int],
+    setup: Setup,
     node: Node,
     parts: Sequence[Part],
     events: Fanout,
@@ -120,8 +127,9 @@ async def _serve_report(
 
     metrics = Metrics(node, parts)
     stack.callback(events.add(metrics.emit))
-    app = report_site.application(lambda: node.report().document(), metrics.render)
-    host, port = listen
+    app = report_site.application(lambda: node.report().document(), metrics.render, setup.secret)
+    assert setup.report is not None
+    host, port = setup.report
     return _address(host, await report_site.serve(app, host, port, stack))
 
 

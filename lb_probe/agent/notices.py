@@ -77,6 +77,32 @@ _TOLD: Mapping[str, _Told] = {
         do="lb-probe agent failover client-connection enable --node {node}, when it is over"),
     "agent.clients-enabled": _Told(
         "client-connections", "{node}: takes new clients again, by {by}", _OVER, "clients"),
+    "agent.trust-missing": _Told(
+        "trust", "{node}: trust between it and {peer} is missing", _OPEN, "trust",
+        why="{detail}", now="the two nodes cannot ask each other; no sync starts",
+        safe="users are served; do not add a key that nobody compared",
+        do="lb-probe agent trust list --node {node}, and on {peer}"),
+    "agent.trust-mutual": _Told(
+        "trust", "{node}: it and {peer} trust each other again", _OVER, "trust"),
+    "agent.connection-lapsed": _Told(
+        "trust", "{node}: no test of the connection passed for too long", _OPEN, "connection",
+        why="{detail}", now="neither a sync nor a promotion of this node would start",
+        safe="users are served; the pair is not protected",
+        do="lb-probe agent test-connection --node {node} --both"),
+    "agent.connection-good": _Told(
+        "trust", "{node}: the test of the connection passed again", _OVER, "connection"),
+    "agent.clock-apart": _Told(
+        "clock", "{node}: its clock and that of {peer} are apart", _OPEN, "clock",
+        why="{detail}", now="no sync starts into this node",
+        do="set the clock that is wrong; timedatectl on both"),
+    "agent.clock-near": _Told(
+        "clock", "{node}: its clock and that of {peer} agree again", _OVER, "clock"),
+    "agent.nodes-differ": _Told(
+        "parity", "{node}: it and {peer} differ in {items}", _OPEN, "parity",
+        safe="users are served; the difference shows after a failover",
+        do="lb-probe agent parity --node {node}"),
+    "agent.nodes-alike": _Told(
+        "parity", "{node}: it and {peer} are alike again", _OVER, "parity"),
     "agent.sync-done": _Told(
         "sync-completed", "{node}: copied from {source}: {result}", why="{detail}",
         now="sync {run}, {trigger}, {seconds}s"),
@@ -217,9 +243,16 @@ class Notices(Part):
         )
 
 
+class _Words(dict[str, str]):
+    """What an event did not say is a dash: a notice with a gap is better than none."""
+
+    def __missing__(self, key: str) -> str:
+        return "-"
+
+
 def _filler(fields: Mapping[str, object]) -> Callable[[str], str]:
-    words = {
-        key: "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value)
+    words = _Words(
+        (key, "; ".join(map(str, value)) if isinstance(value, list | tuple) else str(value))
         for key, value in fields.items()
-    }
+    )
     return lambda text: text.format_map(words)

@@ -5,6 +5,7 @@ prober. The pages' own listener serves nothing but the two pages (DESIGN section
 a load balancer's question need not learn when this node was last synced.
 """
 
+import json
 from collections.abc import Callable
 from contextlib import AsyncExitStack
 
@@ -12,15 +13,25 @@ from aiohttp import web
 
 from lb_probe.agent.metrics import CONTENT_TYPE
 from lb_probe.agent.pages import ListenError
+from lb_probe.core.peer_report import PATH, SIGNATURE, signature
 
-PATH = "/agent/v1/report"
 
+def application(
+    report: Callable[[], object], metrics: Callable[[], bytes], secret: bytes = b""
+) -> web.Application:
+    """Return the aiohttp application; a fresh one for each runner.
 
-def application(report: Callable[[], object], metrics: Callable[[], bytes]) -> web.Application:
-    """Return the aiohttp application; a fresh one for each runner."""
+    Args:
+        secret: Signs each report with the question's nonce, so that it can be neither made up nor
+            told again later; empty signs nothing.
+    """
 
     async def report_page(request: web.Request) -> web.StreamResponse:
-        return web.json_response(report())
+        body = json.dumps(report()).encode()
+        headers = {"Content-Type": "application/json"}
+        if secret:
+            headers[SIGNATURE] = signature(secret, request.query.get("nonce", ""), body)
+        return web.Response(body=body, headers=headers)
 
     async def metrics_page(request: web.Request) -> web.StreamResponse:
         return web.Response(body=metrics(), headers={"Content-Type": CONTENT_TYPE})

@@ -2,6 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ from lb_probe.agent import daemon as agent_daemon
 from lb_probe.agent.node import Node, Part
 from lb_probe.app import agent_sync, agent_watch
 from lb_probe.app.loop import on_signals, run
+from lb_probe.app.notify import agent_outbox
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Config,
@@ -39,7 +42,9 @@ def run_agent(path: Path, node: str) -> int:
         stop = asyncio.Event()
         log = Fanout(Log().emit, Systemd().emit)
         on_signals(stop, log)
-        await agent_daemon.run(_setup(config, node), SystemClock(), stop, log)
+        clock, setup = SystemClock(), _setup(config, node)
+        outbox = partial(agent_outbox, config, setup.state, node, clock, log)
+        await agent_daemon.run(replace(setup, open_outbox=outbox), clock, stop, log)
         return 0
 
     return run(serve())
@@ -103,9 +108,25 @@ def _setup(config: Config, name: str) -> agent_daemon.Setup:
         checks=[_check(check) for check in agent.checks],
         drain_s=agent.drain_s,
         report=(report.listen.host, report.listen.port) if report else None,
+        secret=secret_of(report.secret_file) if report and report.secret_file else b"",
         commands=agent_watch.commands_of(agent),
         parts=_parts(config, group, node),
     )
+
+
+def secret_of(file: Path) -> bytes:
+    """Return the secret that a file holds, without the end of its line.
+
+    Raises:
+        Invalid: It cannot be read, or is empty.
+    """
+    try:
+        secret = file.read_bytes().strip()
+    except OSError as error:
+        raise Invalid(f"{file}: {error.strerror or error}; wanted the secret of a report") from None
+    if not secret:
+        raise Invalid(f"{file}: found nothing; wanted the secret of a report")
+    return secret
 
 
 # ------------------------------------------------------------------ its features

@@ -10,6 +10,7 @@ from lb_probe.cli import (  # noqa: F401 each adds its verbs
     agent_sync,
     agent_trust,
     history,
+    notify,
     read,
     run,
 )

@@ -97,6 +97,7 @@ class Report(Frozen):
     """A listener beside the pages: what the agent knows, and its metrics."""
 
     listen: v.HostPort = key('host:port, e.g. "0.0.0.0:8081"')
+    secret_file: v.FilePath | None = key("a file with a secret that signs the report", None)
 
 
 class AgentConfig(Frozen):

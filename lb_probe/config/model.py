@@ -12,6 +12,7 @@ from lb_probe.config import values as v
 from lb_probe.config.agent import CHECKS, AgentConfig
 from lb_probe.config.frozen import Frozen as _Frozen
 from lb_probe.config.frozen import key as _key
+from lb_probe.config.notify import CHANNELS, Notify
 from lb_probe.core import timing
 from lb_probe.core.active_active import Pool
 from lb_probe.core.model import Group, Node, Role
@@ -270,6 +271,7 @@ TYPES: dict[str, dict[str, type[BaseModel]]] = {
         "dns": DnsAdapter,
         "command": CommandAdapter,
     },
+    "channels": CHANNELS,
 }
 
 
@@ -413,6 +415,7 @@ class Config(_Frozen):
         "should always answer: all silent means it is us", ()
     )
     limits: Limits = _key("ceilings over all groups", {})
+    notify: Notify | None = _key("who is told what, and how", None)
     defaults: Defaults = _key("what groups inherit", {})
     groups: tuple[GroupConfig, ...] = _key("a list of groups, at least one")
     _path: Path = PrivateAttr(default=Path("probes.yaml"))

@@ -8,7 +8,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterable
 
-from lb_probe.config import agent_rules, dns_rules
+from lb_probe.config import agent_rules, dns_rules, notify_rules
 from lb_probe.config.address import Address, Url
 from lb_probe.config.source import Source, Spot, nearest, shown
 from lb_probe.config.values import parse_haproxy_socket, parse_path
@@ -29,6 +29,7 @@ def judge(source: Source, as_: str) -> None:
     _unique(_agents(groups), "a node name")  # `agent --node NAME` names no group
     _judge_listeners(root, _nodes(groups))
     _judge_api(root.at("api"))
+    notify_rules.judge(root.at("notify"), groups)
     if as_.startswith("agent:"):
         _judge_agent(root, as_.removeprefix("agent:"))
     elif as_ in {"prober", "check"}:
@@ -309,15 +310,21 @@ def _judge_agent(root: Spot, name: str) -> None:
 
 
 def _judge_peers(group: Spot, name: str) -> None:
-    """A heartbeat asks another node of its group for its pages."""
+    """What one agent reads: its secret, and with a heartbeat what proves the others' pages."""
     nodes = group.items("nodes")
     own = [node for node in nodes if node.at("name").text == name]
+    for node in own:
+        _judge_file(node.at("agent", "report", "secret_file"), is_secret=True)
     if own and own[0].at("agent", "heartbeat").value is not None:
         for node in nodes:
             _judge_tls(node.at("tls"))
 
 
 def _judge_files(root: Spot) -> None:
+    notify_rules.judge_installed(root.at("notify"))
+    notify_rules.judge_files(
+        root.at("notify"), lambda f, is_secret: _judge_file(f, is_secret=is_secret)
+    )
     for operator in root.items("api", "operators"):
         _judge_file(operator.at("token_file"), is_secret=True)
     tls = root.at("api", "tls")
@@ -326,6 +333,7 @@ def _judge_files(root: Spot) -> None:
     _judge_file(tls.at("client_ca_file"), is_secret=False)
     for node in _nodes(root.items("groups")):
         _judge_tls(node.at("tls"))
+        _judge_file(node.at("agent", "report", "secret_file"), is_secret=True)
     for group in root.items("groups"):
         for adapter in group.items("adapters"):
             _judge_tls(adapter.at("tls"))

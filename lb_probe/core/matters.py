@@ -86,21 +86,21 @@ CONDITIONS: Mapping[str, Row] = {
         2.0,
         "{traffic} has the traffic and does not serve",
         f"{_WAIT}; nothing moves back by itself",
-        "{traffic} serves",
+        "the node with the traffic serves",
     ),
     "secondary-down": Row(
         "not-serving",
         2.0,
         "{traffic} has the traffic and is down",
         f"{_WAIT}; {{primary}} may serve, with older data: a resume is yours",
-        "{traffic} serves",
+        "the node with the traffic serves",
     ),
     "all-down": Row(
         "not-serving",
         2.0,
         "neither {traffic} nor {primary} serves",
         f"{_WAIT}; the newer data is on {{traffic}}: repair it first",
-        "{traffic} serves",
+        "the node with the traffic serves",
     ),
     "primary-returned": Row(
         "primary-returned",
@@ -108,7 +108,7 @@ CONDITIONS: Mapping[str, Row] = {
         "{primary} is back; traffic stays on {traffic}",
         f"{_SERVED}; this can wait for daylight. {{primary}} has old data: keep clients off it, and"
         " do not make {traffic} a Standby before {primary} was synced from it",
-        "{primary} is gone again, or has the traffic",
+        "the Primary is gone again, or has the traffic",
     ),
     "dual-primary": Row(
         "dual-primary",
@@ -163,7 +163,7 @@ def of_pair(view: View, resume: str = "") -> list[Matter]:
     """Return what is the matter with a group of policy manual-resume.
 
     Args:
-        resume: The line that would resume it, where that is due.
+        resume: The line that would resume it, where nothing stands against that.
     """
     group, saved = view.group, view.saved
     words = {
@@ -216,8 +216,8 @@ def of_pool(view: PoolView) -> list[Matter]:
 
 def what_to_do(view: View, resume: str = "") -> str:
     """Return what a person does next, with the lines to type, for a text that stands alone."""
-    step = re.sub(r",? (?:as|see) below", "", next_step(view))
-    line = f"; to resume: {resume}" if resume else ""
+    step = re.sub(r", as below|(?<=see) below", "", next_step(view))
+    line = f"{':' if step.endswith('then resume') else '; to resume:'} {resume}" if resume else ""
     return f"{step}{line}; all of it: lb-probe explain {view.name}"
 
 
@@ -225,7 +225,7 @@ def _condition(
     condition: str, blocked: tuple[str, ...], words: Mapping[str, str], *, is_held: bool
 ) -> list[Matter]:
     row = CONDITIONS.get(condition)
-    if row is None or (is_held and condition in _MEANT):
+    if row is None:
         return []
     severity = row.severity
     if condition == "failover-blocked" and {"hold", "act"} & set(blocked):
@@ -239,6 +239,7 @@ def _condition(
             event_class=row.event_class,
             title=f"{name}: {row.title.format(**words)}",
             settle_s=row.settle_s,
+            is_meant=is_held and condition in _MEANT,
             ended=f"{name}: {row.ended.format(**words)}",
             severity=severity,
             safe=row.safe.format(**words),
@@ -361,10 +362,15 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Words:
-    """What a group looks like when its change is told; empty where it is gone."""
+    """What a group looks like when its change is told; empty where it is gone.
+
+    Attributes:
+        serves: The node with the traffic is known to serve.
+    """
 
     now: str = ""
     do: str = ""
+    serves: bool = True
 
 
 def told_of(told: Told, entry: Entry, at: Moment, words: Words) -> tuple[Told, list[Notice]]:
@@ -372,11 +378,12 @@ def told_of(told: Told, entry: Entry, at: Moment, words: Words) -> tuple[Told, l
     source, target = entry.text("from"), entry.text("to")
     if entry.kind in ("resume", "swap-roles") and MOVED in told.alarms:
         return _came_home(told, entry, at, words)
-    if entry.kind in _NOTES:
-        return told, [_note(told, entry, at, words)]
-    if source and target and source != target:
+    is_move = bool(source and target and source != target) and entry.kind not in _POOL
+    if is_move and entry.details.get("latched") is True:
         return _moved(told, entry, at, words)
-    return told, []
+    if is_move and MOVED in told.alarms:  # back on the Primary, and no resume
+        return _came_home(told, entry, at, words)
+    return told, [_note(told, entry, at, words)] if entry.kind in _NOTES else []
 
 
 def _by(entry: Entry) -> str:
@@ -393,20 +400,27 @@ def _why(entry: Entry) -> str:
     return "; ".join([entry.text("reason"), *lines, *rule, *said_too]).strip("; ")
 
 
+_POOL = frozenset({"take-out", "put-in"})  # nodes of equal rank, several at once
+_MOVES: Mapping[str, str] = {
+    "failover": "failed over from {source} to {target} {by}",
+    "switchover": "traffic was moved as planned from {source} to {target} {by}",
+    "accept": "{actor} accepted that traffic is on {target}, not on {source}",
+    "adopt": "traffic was found on {target}, not on {source}: somebody moved it meanwhile",
+    "offline": "traffic was moved from {source} to {target} without the prober (publish --offline)",
+}
+
+
 def _moved(told: Told, entry: Entry, at: Moment, words: Words) -> tuple[Told, list[Notice]]:
-    source, target, group = entry.text("from"), entry.text("to"), at.group
-    is_latched = entry.details.get("latched") is True
+    source, target = entry.text("from"), entry.text("to")
     is_automatic = entry.kind == "failover" and _by(entry) == "by itself"
-    verb = "failed over" if entry.kind == "failover" else "traffic was moved"
-    title = f"{group}: {verb} from {source} to {target} {_by(entry)}"
-    if entry.kind not in ("failover", "switchover"):
-        title += f" ({entry.kind})"
+    title = _MOVES.get(entry.kind, "traffic was moved from {source} to {target} {by}").format(
+        source=source, target=target, by=_by(entry), actor=entry.text("actor")
+    )
     matter = Matter(
         topic=MOVED,
         word=target,
         event_class="failed-over",
-        title=title,
-        ended=f"{group}: traffic is home",
+        title=f"{at.group}: {title}",
         # Whoever moved it by hand is awake.
         severity=_C if is_automatic else _W if entry.kind in ("adopt", "offline") else _I,
         node=target,
@@ -416,11 +430,30 @@ def _moved(told: Told, entry: Entry, at: Moment, words: Words) -> tuple[Told, li
         f" {target} serves. Do not make {target} a Standby before {source} was synced from it",
         do=words.do,
     )
-    moment = replace(at, wall=entry.at_wall)
-    if not is_latched:  # an assignment back to the Primary that was no resume
-        return _came_home(told, entry, at, words) if MOVED in told.alarms else (told, [])
-    told, notice = opened(told, matter, moment)
-    return replace(told, reminded_wall=entry.at_wall), [notice]
+    told, notice = opened(told, matter, replace(at, wall=entry.at_wall))
+    told = replace(told, reminded_wall=entry.at_wall, is_awaited=not words.serves)
+    return told, [notice]
+
+
+def arrived(told: Told, view: View, at: Moment) -> tuple[Told, list[Notice]]:
+    """Say that the node serves to which traffic was moved, where the move was told without that."""
+    if not told.is_awaited or "condition" in told.alarms:  # that it does not was told, then
+        return replace(told, is_awaited=False), []
+    if view.decision.condition not in ("failed-over", "primary-returned"):
+        return told, []
+    alarm = told.alarms.get(MOVED)
+    notice = Notice(
+        key=f"{alarm.key if alarm else at.teller}/{at.group}/serves/{round(at.wall)}",
+        event_class="failed-over",
+        title=f"{at.group}: {view.saved.assigned} serves",
+        at_wall=at.wall,
+        severity=_I,
+        group=at.group,
+        why=seen_of(view),
+        now=headline(view),
+        safe=f"users are served by {view.saved.assigned}; the rest can wait for daylight",
+    )
+    return replace(told, is_awaited=False), [notice]
 
 
 def _came_home(told: Told, entry: Entry, at: Moment, words: Words) -> tuple[Told, list[Notice]]:
@@ -430,8 +463,17 @@ def _came_home(told: Told, entry: Entry, at: Moment, words: Words) -> tuple[Told
         title = f"{name}: roles were swapped {_by(entry)}; {target} keeps the traffic"
     moment = replace(at, wall=entry.at_wall)
     told, notice = closed(told, MOVED, moment, title=title, why=_why(entry), event_class="resumed")
-    notice = replace(notice, now=words.now, safe="automatic failover is armed again")
-    return replace(told, reminded_wall=0.0), [notice]
+    # That the Primary is back is what the resume was for: no news that this is over.
+    back = told.alarms.get("condition")
+    is_back = back is not None and back.event_class == "primary-returned"
+    alarms = {t: a for t, a in told.alarms.items() if not (is_back and t == "condition")}
+    notice = replace(
+        notice,
+        now=words.now,
+        safe="automatic failover is armed again",
+        replaces=back.key if is_back and back is not None else "",
+    )
+    return replace(told, alarms=alarms, reminded_wall=0.0, is_awaited=False), [notice]
 
 
 # kind: its class, its title, what it means.
@@ -481,23 +523,22 @@ def _note(told: Told, entry: Entry, at: Moment, words: Words) -> Notice:
 def reminder(
     told: Told, view: View, at: Moment, remind_s: float, resume: str
 ) -> tuple[Told, list[Notice]]:
-    """Say again that traffic is off the Primary, where nobody was told of it for so long."""
-    if not view.saved.latched or at.wall - told.reminded_wall < remind_s:
+    """Say again that traffic is off the Primary, where nothing was heard of it for so long."""
+    group, saved, change = view.group, view.saved, view.saved.last_change
+    heard_wall = max(told.reminded_wall, change.at_wall if change else 0.0)
+    if not saved.latched or at.wall - heard_wall < remind_s:
         return told, []
-    change, alarm = view.saved.last_change, told.alarms.get(MOVED)
-    group, traffic = view.group, view.saved.assigned
-    since = alarm.at_wall if alarm is not None else change.at_wall if change else at.wall
-    hours = max(0.0, at.wall - since) / 3600.0
+    alarm = told.alarms.get(MOVED)
+    since = f", moved {said(alarm.at_wall)}" if alarm is not None else ""
     notice = Notice(
         key=f"{at.teller}/{at.group}/{MOVED}/reminder/{int(at.wall // 60)}",
         event_class="latched-reminder",
-        title=f"{group.name}: traffic is still on {traffic}, {hours:.0f} hours after it left"
-        f" {group.primary}",
+        title=f"{group.name}: traffic is still on {saved.assigned}, not on {group.primary}{since}",
         at_wall=at.wall,
         stage=Stage.OPEN if alarm is not None else Stage.NOTE,
         alarm=alarm.key if alarm is not None else "",
         group=group.name,
-        why=f"moved {said(since)}; nobody has resumed",
+        why="nobody has resumed",
         now=headline(view),
         safe="one automatic failover per incident: until somebody resumes, the next failure is an"
         " outage",

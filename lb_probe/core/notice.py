@@ -131,8 +131,11 @@ class Notice:
     @property
     def gravity(self) -> Severity:
         """How grave it is; what is over, or was seen, wakes nobody."""
-        if self.stage in (Stage.OVER, Stage.SEEN):
-            return Severity.INFO
+        return Severity.INFO if self.stage in (Stage.OVER, Stage.SEEN) else self.weight
+
+    @property
+    def weight(self) -> Severity:
+        """How grave what it is about is, or was: who heard of it hears of its end."""
         return self.severity or CLASSES[self.event_class].severity
 
     @property

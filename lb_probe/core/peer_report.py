@@ -5,12 +5,16 @@ document carries `version`; a reader ignores keys it does not know, so that two 
 can speak to each other, and refuses values of the wrong kind.
 """
 
+import hashlib
+import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from lb_probe.core.model import Mode
 
 VERSION = 1
+PATH = "/agent/v1/report"  # where an agent serves it
+SIGNATURE = "Lb-Probe-Signature"  # the header that proves it
 STATES = ("active", "standby", "not_available")
 # Every field of the document and its kind.
 _KINDS = {
@@ -132,10 +136,15 @@ def parse(document: object) -> PeerReport:
     return PeerReport(**known)  # type: ignore[arg-type] # each is of its field's kind
 
 
+def signature(secret: bytes, nonce: str, body: bytes) -> str:
+    """Return what shows that a holder of the secret answered this very question."""
+    return hmac.new(secret, nonce.encode() + b"\n" + body, hashlib.sha256).hexdigest()
+
+
 def _read(name: str, kind: str, value: object) -> object:
     """Return a value of one kind; raise ValueError with what was found instead."""
     if kind == "text" and isinstance(value, str) and len(value) <= 1000:
-        return value
+        return "".join(char if char.isprintable() else "?" for char in value)  # it will be shown
     if kind == "flag" and isinstance(value, bool):
         return value
     if kind == "moment" and (moment := _moment(value)) is not None:

@@ -26,6 +26,7 @@ class Matter:
         topic: What it is about; of one topic one thing is told at a time.
         word: What exactly; another word is news.
         settle_s: Seconds it must last before it is told.
+        is_meant: Somebody's work looks like this: no news, but no end of what was told either.
         ended: The title once it is over.
         title: The rest is as in `Notice`.
     """
@@ -35,6 +36,7 @@ class Matter:
     event_class: str
     title: str
     settle_s: float = 0.0
+    is_meant: bool = False
     ended: str = ""
     severity: Severity | None = None
     node: str = ""
@@ -90,11 +92,13 @@ class Told:
 
     Attributes:
         reminded_wall: When somebody was last told that traffic is off the Primary.
+        is_awaited: A move was told, and not yet that the node serves.
     """
 
     alarms: Mapping[str, Alarm] = field(default_factory=dict)
     past: Mapping[str, Past] = field(default_factory=dict)
     reminded_wall: float = 0.0
+    is_awaited: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +133,8 @@ def judge(
     """
     waits: dict[str, tuple[str, float]] = {}
     notices: list[Notice] = []
-    found = {matter.topic: matter for matter in matters}
+    known = {topic: alarm.word for topic, alarm in told.alarms.items()}
+    found = {m.topic: m for m in matters if not m.is_meant or known.get(m.topic) == m.word}
     for topic in [*found, *(t for t in told.alarms if t not in found and t not in kept)]:
         matter, alarm = found.get(topic), told.alarms.get(topic)
         if matter is not None and alarm is not None and alarm.word == matter.word:
@@ -219,6 +224,7 @@ def closed(
         at_wall=at.wall,
         stage=Stage.OVER,
         alarm=alarm.key,
+        severity=alarm.severity,
         group=at.group,
         node=alarm.node,
         why=why,

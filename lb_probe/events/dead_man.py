@@ -37,15 +37,14 @@ class DeadMan:
         self._trouble = trouble
         self._clock = clock
         self._events = events
-        self._detail = ""
+        self._why = ""
 
     async def run(self) -> None:
         """Give signs of life until cancelled."""
         while True:
             why = self._trouble()
             if why:
-                self._told("failed" if why != self._detail else "failing", f"not sent: {why}")
-                self._detail = why
+                self._failed("not sent", why)
             else:
                 await self._try()
             await self._clock.sleep(self._interval_s)
@@ -54,12 +53,10 @@ class DeadMan:
         try:
             await self.ping()
         except NotDelivered as error:
-            is_new = str(error) != self._detail
-            self._detail = str(error)
-            self._told("failed" if is_new else "failing", self._detail)
+            self._failed("not taken", str(error))
         else:
-            self._detail = ""
-            self._told("pinged", None)
+            self._why = ""
+            self._emit("notify.pinged")
 
     async def ping(self) -> None:
         """Give one sign of life.
@@ -73,6 +70,14 @@ class DeadMan:
                 f"{NAME}: it answered {answer.status}: '{answer.text[:200]}'; wanted 2xx"
             )
 
-    def _told(self, result: str, detail: str | None) -> None:
+    def _failed(self, what: str, why: str) -> None:
+        detail, is_new = f"{what}: {why}", what != self._why
+        self._why = what
+        if is_new:
+            self._emit("notify.failed", detail)
+        else:  # the same again: counted each time, told once
+            self._emit("notify.failing", detail)
+
+    def _emit(self, event: str, detail: str | None = None) -> None:
         fields: dict[str, object] = {"channel": NAME, "detail": detail}
-        self._events.emit(Event(f"notify.{result}", fields=fields))
+        self._events.emit(Event(event, fields=fields))

@@ -15,7 +15,10 @@ from lb_probe.core.model import Event
 
 # Thousands a second, or the same again and again: counted, not logged.
 QUIET = frozenset(
-    {"agent.heartbeat", "probe.done", "publish.sent", "publish.done", "publish.failing"}
+    {
+        *("agent.heartbeat", "probe.done", "publish.sent", "publish.done", "publish.failing"),
+        *("notify.waiting", "notify.failing", "notify.pinged"),
+    }
 )
 LEVELS = {
     "group.failover": "warning",
@@ -34,7 +37,10 @@ LEVELS = {
     "agent.trust-failed": "error",
     "agent.peer-lost": "warning",
     "agent.peer-refused": "warning",
-    "agent.clock-judged": "warning",
+    "agent.trust-missing": "error",
+    "agent.connection-lapsed": "error",
+    "agent.clock-apart": "error",
+    "agent.nodes-differ": "warning",
     "agent.heartbeat-failed": "error",
     "agent.promotion-refused": "error",
     "agent.promotion-failed": "error",
@@ -51,6 +57,11 @@ LEVELS = {
     "agent.sync-skipped": "warning",
     "agent.sync-not-recorded": "error",
     "config.reload-failed": "error",
+    "notify.failed": "warning",
+    "notify.rejected": "error",
+    "notify.dropped": "error",
+    "notify.expired": "error",
+    "outbox.failed": "error",
 }
 
 

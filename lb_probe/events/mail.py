@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING
 
 from lb_probe.core.notice import Severity, one_line
 from lb_probe.events import letter as written
-from lb_probe.events.wire import Trust, connected
+from lb_probe.events.wire import Trust, connected, reason_of
 from lb_probe.ports import Letter, NotDelivered
 
 if TYPE_CHECKING:
@@ -120,7 +120,8 @@ class Mail:
             client = await self._client()
         except OSError as error:
             raise NotDelivered(
-                f"{self.name}: {server.host}:{server.port} is not reached: {error}", is_busy=True
+                f"{self.name}: {server.host}:{server.port} is not reached: {reason_of(error)}",
+                is_busy=True,
             ) from None
         try:
             await client.connect()

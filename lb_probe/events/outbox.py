@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Self
 
 from lb_probe.core.model import Event
-from lb_probe.core.notice import Notice, Severity, one_line
+from lb_probe.core.notice import Notice, Severity, Stage, one_line
 from lb_probe.events.outbox_file import KEEP_KEYS, Kept, OutboxFile, Step
 from lb_probe.ports import Channel, Clock, EventSink, Letter, NotDelivered
 
@@ -38,8 +38,7 @@ LONGEST_PAUSE_S = 60.0
 LONGEST_WAIT_S = 3_600.0  # that a receiver may ask for
 REWRITE_S = 30.0
 DRAIN_S = 3.0
-RESULTS = ("delivered", "failed", "rejected", "dropped", "expired")
-_LEAST_GRAVE = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
+_RANK = (Severity.INFO, Severity.WARNING, Severity.CRITICAL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,22 +46,28 @@ class Route:
     """A channel and what it is told.
 
     Attributes:
+        at_least: Nothing less grave than this.
         groups: Only notices of these, and of the process as a whole; None for all.
         stand_in_s: Told only what no other channel has taken after so many seconds; None for all.
     """
 
     channel: Channel
     classes: frozenset[str]
+    at_least: Severity = Severity.INFO
     groups: frozenset[str] | None = None
     stand_in_s: float | None = None
 
     def takes(self, notice: Notice) -> bool:
         """Tell whether a notice is for this channel."""
-        if notice.event_class not in self.classes:
+        if self.groups is not None and notice.group and notice.group not in self.groups:
             return False
+        if self.channel.is_for_alarms and notice.stage in (Stage.SEEN, Stage.OVER):
+            return True  # of one that it never heard of it takes no notice
         if self.channel.is_for_alarms and not notice.alarm:
             return False
-        return self.groups is None or not notice.group or notice.group in self.groups
+        return notice.event_class in self.classes and (
+            _RANK.index(notice.weight) >= _RANK.index(self.at_least)
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +205,10 @@ class Outbox:
         """
 
         def told(fault: str) -> None:
-            name = "outbox.failed" if fault else "outbox.recovered"
-            events.emit(Event(name, fields={"detail": fault} if fault else {}))
+            if fault:
+                events.emit(Event("outbox.failed", fields={"detail": fault}))
+            else:
+                events.emit(Event("outbox.recovered"))
 
         file = OutboxFile(path, told)
         box = cls(file, routes, clock, events, source=source, runbook=runbook)
@@ -232,7 +239,9 @@ class Outbox:
                 not_before=now + max(0.0, stand_in_s - age),
             )
         for channel, numbers in homeless.items():  # it is gone from the file
-            self._report(channel, "dropped", [kept.notices[n] for n in numbers], 0, "channel gone")
+            self._emit(
+                "notify.dropped", channel, [kept.notices[n] for n in numbers], 0, "channel gone"
+            )
             self._write(done=[(number, channel) for number in numbers])
         for line in self._lines.values():
             self._emit_waiting(line)
@@ -287,12 +296,10 @@ class Outbox:
     def _make_room(self, line: _Line) -> None:
         if len(line.waiting) <= ROOM:
             return
-        number = min(
-            line.waiting, key=lambda n: (_LEAST_GRAVE.index(line.waiting[n].notice.gravity), n)
-        )
+        number = min(line.waiting, key=lambda n: (_RANK.index(line.waiting[n].notice.gravity), n))
         gone = line.waiting.pop(number)
         line.lost += 1
-        self._report(line.name, "dropped", [gone.notice], len(line.waiting), "too many wait")
+        self._emit("notify.dropped", line.name, [gone.notice], len(line.waiting), "too many wait")
         self._write(done=[(number, line.name)])
 
     # -------------------------------------------------------------- out
@@ -323,7 +330,7 @@ class Outbox:
                 now.waiting, now.lost = line.waiting, line.lost
             elif line.waiting:
                 gone = [one.notice for one in line.waiting.values()]
-                self._report(name, "dropped", gone, 0, "channel gone")
+                self._emit("notify.dropped", name, gone, 0, "channel gone")
                 self._write(done=[(number, name) for number in line.waiting])
         if self._tasks is not None:
             for name, line in self._lines.items():
@@ -381,7 +388,7 @@ class Outbox:
         line.failures, line.failing_since, line.detail, line.lost = 0, None, "", 0
         if notices:
             self._write(done=[(number, line.name) for number in numbers])
-            self._report(line.name, "delivered", notices, len(line.waiting))
+            self._emit("notify.delivered", line.name, notices, len(line.waiting))
         if line.route.stand_in_s is None:
             self._spare_stand_ins(numbers)
         self._progress.set()
@@ -410,18 +417,16 @@ class Outbox:
                 one = line.waiting[number]
                 one.tries += 1
                 one.not_before = now + max(wait_s, _pause_s(one.tries))
-        self._report(
-            line.name,
-            "failed" if is_new else "failing",
-            [line.waiting[n].notice for n in numbers],
-            len(line.waiting),
-            line.detail,
-        )
+        notices, waiting = [line.waiting[n].notice for n in numbers], len(line.waiting)
+        if is_new:
+            self._emit("notify.failed", line.name, notices, waiting, line.detail)
+        else:  # the same again: counted each time, told once
+            self._emit("notify.failing", line.name, notices, waiting, line.detail)
 
     def _rejected(self, line: _Line, number: int, error: NotDelivered) -> None:
         gone = line.waiting.pop(number)
         self._write(done=[(number, line.name)])
-        self._report(line.name, "rejected", [gone.notice], len(line.waiting), str(error))
+        self._emit("notify.rejected", line.name, [gone.notice], len(line.waiting), str(error))
         for other in self._lines.values():  # it is theirs now
             if other.route.stand_in_s is not None and number in other.waiting:
                 other.waiting[number].not_before = 0.0
@@ -432,7 +437,7 @@ class Outbox:
         if old:
             notices = [line.waiting.pop(number).notice for number in old]
             line.lost += len(old)
-            self._report(line.name, "expired", notices, len(line.waiting), line.detail)
+            self._emit("notify.expired", line.name, notices, len(line.waiting), line.detail)
             self._write(done=[(number, line.name) for number in old])
 
     # -------------------------------------------------------------- looking, and the end
@@ -486,10 +491,10 @@ class Outbox:
             memory=dict(self.memory),
         )
 
-    def _report(
+    def _emit(
         self,
+        event: str,
         channel: str,
-        result: str,
         notices: Sequence[Notice],
         waiting: int,
         detail: str | None = None,
@@ -502,7 +507,7 @@ class Outbox:
             "waiting": waiting,
             "detail": one_line(detail, 500) if detail else None,
         }
-        self._events.emit(Event(f"notify.{result}", fields=fields))
+        self._events.emit(Event(event, fields=fields))
 
     def _emit_waiting(self, line: _Line) -> None:
         fields = {"channel": line.name, "waiting": len(line.waiting)}

@@ -100,6 +100,8 @@ class OutboxFile:
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="outbox")
         self._db: sqlite3.Connection | None = None
         self.fault = ""
+        self._aside = path
+        self._is_unread = False
 
     async def open(self, wall: float) -> tuple[Kept, str]:
         """Return what was kept, and where a file that could not be used was moved, if one was.
@@ -149,21 +151,32 @@ class OutboxFile:
 
     # -------------------------------------------------------------- inside the thread
     def _open(self, wall: float) -> tuple[Kept, str]:
+        self._aside = self.path.with_name(f"{self.path.name}.unusable-{int(wall)}")
         try:
             return self._read(), ""
-        except (sqlite3.Error, ValueError, TypeError, KeyError, OSError):
+        except (sqlite3.Error, ValueError, TypeError, KeyError, OSError) as error:
             self._release()
-        aside = self.path.with_name(f"{self.path.name}.unusable-{int(wall)}")
+            refused: Exception = error
+        if _is_damage(refused):
+            try:
+                moved = self._move_aside()
+                return self._read(), moved
+            except (sqlite3.Error, OSError) as error:
+                self._release()
+                refused = error
+        self.fault = f"outbox {self.path}: {refused}; what waits is in memory only"
         try:
-            for suffix in ("", "-wal", "-shm"):
-                file = self.path.with_name(self.path.name + suffix)
-                if os.path.lexists(file):
-                    file.rename(f"{aside}{suffix}")
-            return self._read(), str(aside)
-        except (sqlite3.Error, OSError) as error:
-            self._release()
-            self.fault = f"outbox {self.path}: {error}; what waits is in memory only"
+            return read_waiting(self.path), ""
+        except OSError:
+            self._is_unread = os.path.lexists(self.path)
             return Kept(), ""
+
+    def _move_aside(self) -> str:
+        for suffix in ("", "-wal", "-shm"):
+            file = self.path.with_name(self.path.name + suffix)
+            if os.path.lexists(file):
+                file.rename(f"{self._aside}{suffix}")
+        return str(self._aside)
 
     def _connect(self) -> sqlite3.Connection:
         if self._db is None:
@@ -195,8 +208,11 @@ class OutboxFile:
 
     def _rewrite(self, kept: Kept) -> None:
         """Write everything anew, into a new file where the old one is gone."""
-        if not self.path.exists():
+        if self._is_unread or not self.path.exists():
             self._release()
+        if self._is_unread:  # it may hold what nobody has been told
+            self._move_aside()
+            self._is_unread = False
         db = self._connect()
         with _transaction(db):
             for table in ("waiting", "notices", "memory", "meta"):
@@ -227,6 +243,14 @@ def _add(db: sqlite3.Connection, step: Step) -> None:
         "INSERT INTO memory VALUES (?, ?) ON CONFLICT DO UPDATE SET value = excluded.value",
         step.memory.items(),
     )
+
+
+def _is_damage(error: Exception) -> bool:
+    """Tell whether the file itself is at fault, and not the disk or who may write there."""
+    if not isinstance(error, sqlite3.Error):
+        return not isinstance(error, OSError)
+    code = getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR) & 0xFF
+    return code in (sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR)
 
 
 @contextmanager

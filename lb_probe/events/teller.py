@@ -122,7 +122,9 @@ class Teller:
         self._isolated: set[str] = set()
         self._repaired: dict[tuple[str, str], Event] = {}
         self._turn = 0
-        self._cursor = 0
+        self._cursor: int | None = None
+        self._began_wall = clock.wall()
+        self._last_life: Record | None = None  # of the run before this one
         self._notices: list[Notice] = []
         self._memory: dict[str, str] = {}
 
@@ -130,24 +132,38 @@ class Teller:
     async def open(self) -> None:
         """Go on where an earlier run was; the first one begins with what happens from now on.
 
-        Call it before anything is decided.
-
-        Raises:
-            StoreError: The history cannot be read.
+        Call it before anything is decided. A store that cannot be read is asked again later.
         """
-        newest = await self._journal.history(None, 1, Span(everything=True))
-        last = newest[-1].number if newest else 0
-        store, _, number = self._outbox.memory.get("cursor", "").partition(" ")
-        is_ours = store == self._journal.id and number.isdecimal() and int(number) <= last
-        self._cursor = int(number) if is_ours else last
-        self._memory["cursor"] = f"{self._journal.id} {self._cursor}"
         for name, text in self._outbox.memory.items():
             if name.startswith("told/"):
                 with suppress(ValidationError):
                     self._told[name.removeprefix("told/")] = _TOLD.validate_json(text)
         if self._outbox.unusable:
             self._notices.append(self._lost_outbox())
+        with suppress(StoreError):
+            await self._find_place()
         await self._keep()
+
+    async def _find_place(self) -> int:
+        """Return the number of the record that was read last.
+
+        Raises:
+            StoreError: The history cannot be read.
+        """
+        if self._cursor is None:
+            newest = await self._journal.history(None, 1, Span(everything=True))
+            self._last_life = newest[-1] if newest else None
+            last = newest[-1].number if newest else 0
+            store, _, number = self._outbox.memory.get("cursor", "").partition(" ")
+            # An older copy of the store may have been put in place, or another one.
+            is_ours = store == self._journal.id and number.isdecimal() and int(number) <= last
+            self._advance(int(number) if is_ours else last)
+        assert self._cursor is not None
+        return self._cursor
+
+    def _advance(self, number: int) -> None:
+        self._cursor = number
+        self._memory["cursor"] = f"{self._journal.id} {number}"
 
     def _lost_outbox(self) -> Notice:
         wall = self._clock.wall()
@@ -207,13 +223,13 @@ class Teller:
     async def _follow(self) -> None:
         is_more = True
         while is_more:
-            records, seen = await self._journal.after(self._cursor, KINDS, BATCH)
+            place = await self._find_place()
+            records, seen = await self._journal.after(place, KINDS, BATCH)
             for record in records:
                 if self._is_unsettled(record):
                     return
-                await self._take(record)
-                self._cursor = record.number
-                self._memory["cursor"] = f"{self._journal.id} {record.number}"
+                self._take(record)
+                self._advance(record.number)
             self._cursor, is_more = seen, len(records) == BATCH
 
     def _is_unsettled(self, record: Record) -> bool:
@@ -226,24 +242,27 @@ class Teller:
         is_written = all(adapter.in_sync for adapter in view.adapters)
         return view.decision.condition in _UNSETTLED or not is_written
 
-    async def _take(self, record: Record) -> None:
+    def _take(self, record: Record) -> None:
         if record.kind == "started":
-            await self._notice_break(record)
+            self._notice_break(record)
             return
         entry = Entry(record.number, record.kind, record.at_wall, record.details)
         view = self._view(record.group)
-        words = Words() if view is None else Words(_now(view), self._do(view))
+        words = Words()
+        if view is not None:
+            serves = isinstance(view, PoolView) or view.decision.condition not in _UNSETTLED
+            words = Words(_now(view), self._do(view), serves)
         told = self._told.get(record.group, Told())
         told, notices = matters.told_of(told, entry, self._moment(record.group), words)
         self._learn(record.group, told, notices)
 
-    async def _notice_break(self, record: Record) -> None:
+    def _notice_break(self, record: Record) -> None:
         """Say that nobody watched for a while, where that is news."""
-        before = await self._journal.history(None, 1, Span(before=record.number, everything=True))
-        if not before:
+        last = self._last_life
+        if last is None or record.at_wall < self._began_wall:
             return
-        away_s = record.at_wall - before[-1].at_wall
-        in_order = before[-1].kind == "stopped"
+        away_s = max(0.0, record.at_wall - last.at_wall)
+        in_order = last.kind == "stopped"
         if away_s < (SHORT_BREAK_S if in_order else 0.0):
             return
         how = "was stopped" if in_order else "ended without a word (killed, or a crash)"
@@ -251,11 +270,11 @@ class Teller:
             Notice(
                 key=f"{self._teller}/{record.number}/{round(record.at_wall * 1000)}",
                 event_class="prober",
-                title=f"the prober was down, for {away_s / 60:.0f} min at most; it runs again",
+                title=f"the prober was down, for {_span(away_s)} at most; it runs again",
                 at_wall=record.at_wall,
                 severity=Severity.WARNING,
-                why=f"it {how}; its last record is of {said(before[-1].at_wall)}",
-                safe="traffic stayed where it was; no failover and no repair was made meanwhile",
+                why=f"it {how}; its last record is of {said(last.at_wall)}",
+                safe="lb-probe moved and repaired nothing meanwhile",
                 do="if you did not stop it, read its log: journalctl -u lb-probe-prober",
             )
         )
@@ -286,16 +305,18 @@ class Teller:
         else:
             condition, resume = view.decision.condition, self._resume(view)
             found = matters.of_pair(view, resume)
+            told, notices = matters.arrived(told, view, at)
             if self.remind_s is not None:
-                told, notices = matters.reminder(told, view, at, self.remind_s, resume)
+                told, more = matters.reminder(told, view, at, self.remind_s, resume)
+                notices += more
         (self._isolated.add if condition == "prober-isolated" else self._isolated.discard)(name)
         pending = self._pending.get(name, {})
-        told, pending, more = judge(told, pending, found, at, frozenset({MOVED}))
+        told, pending, news = judge(told, pending, found, at, frozenset({MOVED}))
         if pending:
             self._pending[name] = pending
         else:
             self._pending.pop(name, None)
-        self._learn(name, told, [*notices, *more])
+        self._learn(name, told, [*notices, *news])
 
     def _forget(self, name: str) -> None:
         """End what was open of a group that is gone from the file."""
@@ -317,11 +338,11 @@ class Teller:
             return None
 
     def _resume(self, view: View) -> str:
-        """Return the line that would resume a group, where that is due."""
-        if not view.saved.latched:
-            return ""
-        plan = self._board.resume_gates(view.name)
-        return plan.paste if plan is not None else ""
+        """Return the line that would resume a group, where an operator's word is all it takes."""
+        plan = self._board.resume_gates(view.name) if view.saved.latched else None
+        if plan is None or any(gate.open_with != "attest" for gate in plan.closed):
+            return ""  # what opens a gate at one's own risk is no line for the night
+        return plan.paste
 
     def _do(self, view: View | PoolView) -> str:
         if isinstance(view, PoolView):
@@ -362,6 +383,13 @@ class Teller:
         told, pending, notices = judge(told, self._pending.get("", {}), found, at, frozenset())
         self._pending[""] = pending
         self._learn("", told, notices)
+
+
+def _span(seconds: float) -> str:
+    for unit, size in (("h", 3600.0), ("min", 60.0)):
+        if seconds >= 3 * size:
+            return f"{seconds / size:.0f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def _plain(value: object) -> object:

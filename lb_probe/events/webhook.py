@@ -258,6 +258,7 @@ class Webhook:
                 if number >= done:
                     await self._post(letter, payload, number)
                     self._sent = {letter.key: number + 1}
+            self._sent = {}
         except NotDelivered as error:
             raise NotDelivered(
                 f"{self.name}: {error}",

@@ -8,6 +8,7 @@ Source: docs.aiohttp.org "Client Quickstart"; RFC 9110 section 10.2.3 (Retry-Aft
 """
 
 import asyncio
+import os
 import socket
 import ssl
 import threading
@@ -22,6 +23,7 @@ from typing import Any
 import aiohttp
 from aiohttp.abc import AbstractResolver, ResolveResult
 
+from lb_probe.config import Url
 from lb_probe.core.notice import one_line
 from lb_probe.ports import NotDelivered
 
@@ -174,6 +176,10 @@ async def request(
     Raises:
         NotDelivered: No answer came.
     """
+    try:
+        Url.parse(url)  # of a file, perhaps
+    except ValueError as error:
+        raise NotDelivered(f"its url cannot be used; wanted {error}", is_busy=True) from None
     timeout = aiohttp.ClientTimeout(total=way.timeout_s)
     connector = aiohttp.TCPConnector(
         resolver=_Resolver(), ssl=await way.trust.context(), force_close=True, use_dns_cache=False
@@ -190,16 +196,23 @@ async def request(
             raw = await answer.content.read(MAX_ANSWER_BYTES)
             wait_s = _wait_s(answer.headers.get("Retry-After", ""), way.wall())
             return Answer(answer.status, wait_s, one_line(raw.decode("utf-8", "replace")))
-    except aiohttp.InvalidURL:
-        raise NotDelivered("the url cannot be used; wanted http:// or https://") from None
     except aiohttp.ClientSSLError as error:
         way.trust.forget()
-        raise NotDelivered(f"TLS: {one_line(str(error))}", is_busy=True) from None
+        found = one_line(str(getattr(error, "os_error", error)))
+        raise NotDelivered(f"TLS: {found}", is_busy=True) from None
     except TimeoutError:
         raise NotDelivered(f"no answer within {way.timeout_s:g}s", is_busy=True) from None
     except (aiohttp.ClientError, OSError) as error:
-        found = one_line(str(error)) or type(error).__name__
+        found = reason_of(getattr(error, "os_error", error))
         raise NotDelivered(f"no answer: {found}", is_busy=True) from None
+
+
+def reason_of(error: Exception) -> str:
+    """Return what the system says of a failed connection, in one line, without addresses."""
+    number = getattr(error, "errno", None)
+    if isinstance(number, int) and number > 0:
+        return os.strerror(number)
+    return one_line(getattr(error, "strerror", None) or str(error)) or type(error).__name__
 
 
 def _wait_s(text: str, wall: float) -> float | None:

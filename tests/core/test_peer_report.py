@@ -63,6 +63,10 @@ def test_a_value_of_the_wrong_kind_is_refused_and_named(change, found):
     assert found in str(refusal.value)
 
 
+def test_texts_are_safe_to_print():
+    assert parse(FULL.document() | {"version": "\x1b[2J12\n"}).version == "?[2J12?"
+
+
 @pytest.mark.parametrize("document", [None, [], "x", 3])
 def test_what_is_no_object_is_refused(document):
     with pytest.raises(ValueError, match="found no JSON object"):

@@ -68,6 +68,7 @@ class Connectivity(Part):
         self._settings = settings
         self._results = Results(trust.settings.folder / "connection.json")
         self._one_test = {name: asyncio.Lock() for name in trust.links}
+        self._may_promote: bool | None = None
         self._inside: tuple[float, Mapping[str, object]] | None = None
         self._one_look = asyncio.Lock()
         trust.door.answer("test", self._asked_to_test)
@@ -103,7 +104,18 @@ class Connectivity(Part):
                 found = await self.test(name)
                 due = clock.monotonic() + (interval_s if found.passed else 0.0)
             await self._hear(name)
+            if name == self._trust.settings.partner:
+                self._watch_lapse()
             await clock.sleep(min(_AGAIN_S, interval_s))
+
+    def _watch_lapse(self) -> None:
+        """Tell in time that a promotion would be refused: on the day it is too late."""
+        judged = self._judge(OUT_GOOD, IN_GOOD)
+        was, self._may_promote = self._may_promote, judged.passed
+        if was is True and not judged.passed:
+            self._node.emit("agent.connection-lapsed", detail=judged.found, wanted=judged.wanted)
+        elif was is False and judged.passed:
+            self._node.emit("agent.connection-good")
 
     # -------------------------------------------------------------- one test
     async def _test(self, request: TestConnection, caller: Caller) -> Json:
@@ -305,7 +317,11 @@ class Connectivity(Part):
         return view
 
     def gauges(self) -> Iterable[Reading]:
-        """Return each item of the newest tests, and when each direction last passed."""
+        """Return each item of the newest tests, when each direction last passed, and the gates."""
+        if self._trust.partner is not None:
+            for act, ways in (("sync", (OUT, IN)), ("promotion", (OUT_GOOD, IN_GOOD))):
+                about = "1 where the tests allow it"
+                yield Reading("connection_gate", about, self._judge(*ways).passed, {"act": act})
         directions = (("outward", OUT, OUT_GOOD), ("inward", IN, IN_GOOD))
         for name in self._trust.links:
             for direction, newest, good in directions:

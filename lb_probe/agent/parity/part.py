@@ -174,17 +174,26 @@ class Parity(Part):
         yield Difference("clock", "clock", clock.severity, "0", theirs, wanted)
 
     def _keep(self, found: tuple[Difference, ...]) -> None:
-        before = {(one.item, one.severity) for one in self._differences or ()}
-        after = {(one.item, one.severity) for one in found}
-        if self._differences is None or before != after:
-            self._node.emit(
-                "agent.parity-compared",
-                errors=sum(one.severity == parity.ERROR for one in found),
-                warnings=sum(one.severity == parity.WARNING for one in found),
-                items=", ".join(one.item for one in found)[:_CHARS],
-            )
-        self._differences, self._detail = found, ""
-        self._at_wall = self._node.clock.wall()
+        before, self._differences = self._differences, found
+        self._detail, self._at_wall = "", self._node.clock.wall()
+        if before is not None and _named(before) == _named(found):
+            return
+        self._node.emit(
+            "agent.parity-compared",
+            errors=sum(one.severity == parity.ERROR for one in found),
+            warnings=sum(one.severity == parity.WARNING for one in found),
+            items=", ".join(one.item for one in found)[:_CHARS],
+        )
+        self._tell_errors(_errors(before or ()), _errors(found))
+
+    def _tell_errors(self, before: Sequence[Difference], after: Sequence[Difference]) -> None:
+        """Tell when errors begin and end."""
+        peer = self._trust.settings.partner
+        items = ", ".join(one.item for one in after)[:_CHARS]
+        if after and not before:
+            self._node.emit("agent.nodes-differ", peer=peer, items=items)
+        elif before and not after:
+            self._node.emit("agent.nodes-alike", peer=peer)
 
     # -------------------------------------------------------------- what is shown
     async def _show(self, request: Request, caller: Caller) -> Json:
@@ -217,6 +226,14 @@ class Parity(Part):
         if self._at_wall is not None:
             about = "When the nodes were last compared"
             yield Reading("parity_last_compared_timestamp_seconds", about, self._at_wall, {})
+
+
+def _named(found: Sequence[Difference]) -> set[tuple[str, str]]:
+    return {(one.item, one.severity) for one in found}
+
+
+def _errors(found: Sequence[Difference]) -> list[Difference]:
+    return [one for one in found if one.severity == parity.ERROR]
 
 
 def read_facts(body: Mapping[str, Any], peer: str) -> Facts:

@@ -21,6 +21,8 @@ from lb_probe.core.status_page import printable
 
 CLOCK_GATE = "clock"
 _AGAIN_S = 5.0
+_SETUP_S = 3600.0
+_NO_TRUST = frozenset({"our-trust", "their-trust"})
 _SEVERITIES = ("ok", "warning", "error", "unknown")
 
 
@@ -80,6 +82,8 @@ class Trust(Part):
             for name, address in settings.peers.items()
         }
         self.standings = {name: Standing() for name in self.links}
+        self._met: set[str] = set()
+        self._missed: set[str] = set()  # people were told that trust is missing
         self.door.answer("report", self._report)
         self.door.answer("clock", self._clock)
         self.door.answer("contact", self._contact)
@@ -154,6 +158,21 @@ class Trust(Part):
             self.node.emit("agent.peer-reached", peer=name)
         else:
             self.node.emit("agent.peer-lost", peer=name, phase=way.phase, detail=way.detail)
+        if way.phase in _NO_TRUST and name not in self._missed and self._is_settled(name):
+            self._missed.add(name)
+            self.node.emit("agent.trust-missing", peer=name, detail=way.detail)
+        elif way.is_open and name in self._missed:
+            self._missed.remove(name)
+            self.node.emit("agent.trust-mutual", peer=name)
+        if way.is_open:
+            self._met.add(name)
+
+    def _is_settled(self, name: str) -> bool:
+        """Tell whether trust was there before: while it is being set up, nobody misses it."""
+        if name in self._met:
+            return True
+        pins = () if self.ring.fault else self.ring.pins.of(name)
+        return any(self.node.clock.wall() - pin.since_wall > _SETUP_S for pin in pins)
 
     def _by_visits(self, standing: Standing) -> Way:
         came, now = standing.came_at_wall, self.node.clock.wall()
@@ -172,8 +191,13 @@ class Trust(Part):
             theirs = told_offset(answers[0].body)
             standing.clock = _judged(name, offset, theirs, limits)
         after = standing.clock
-        if after.severity != before:
-            self.node.emit("agent.clock-judged", peer=name, **after.view)
+        if after.severity == before:
+            return
+        self.node.emit("agent.clock-judged", peer=name, **after.view)
+        if after.severity == "error":
+            self.node.emit("agent.clock-apart", peer=name, detail=after.detail)
+        elif before == "error":
+            self.node.emit("agent.clock-near", peer=name)
 
     async def clock_gate(self) -> Gate:
         """Judge whether the partner's clock is near enough for a sync (R11)."""

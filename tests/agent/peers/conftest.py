@@ -37,6 +37,19 @@ class SkewedClock:
 
 
 @dataclass
+class Post:
+    """An outbox that keeps what people would be told."""
+
+    notices: list[Any] = field(default_factory=list)
+
+    async def put(self, notice: Any) -> None:
+        self.notices.append(notice)
+
+    def told(self, event_class: str) -> list[str]:
+        return [one.stage.value for one in self.notices if one.event_class == event_class]
+
+
+@dataclass
 class Agent:
     """One agent of the pair and what a test reaches of it."""
 
@@ -49,6 +62,7 @@ class Agent:
     parts: dict[str, Any] = field(default_factory=dict)
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     task: Any = None
+    post: Post = field(default_factory=Post)
 
     @property
     def control(self) -> Path:
@@ -129,6 +143,7 @@ class Pair:
             control=agent.control,
             state=agent.folder / f"{name}.json",
             report=("127.0.0.1", free_port()),
+            outbox=agent.post,
             parts=[trust, lambda node: TrustVerbs(agent.trust), connectivity, parity],
         )
         agent.task = asyncio.ensure_future(daemon.run(setup, agent.clock, agent.stop, agent.sink))

@@ -241,7 +241,7 @@ async def test_both_ends_test_and_a_closed_port_is_named_in_its_direction(
                     answer = await two.a.ask("test-connection", both=True)
                     assert answer["passed"] is False
                     bad = [one for one in answer["directions"] if not one["passed"]]
-                    assert [one["way"] for one in bad] == [f"{source} -> {target}"]
+                    assert [one["way"] for one in bad] == [f"{source} -> {target}"], bad
                     failed = [i["name"] for i in bad[0]["items"] if i["verdict"] == "failed"]
                     assert failed == [f"port {mine[index].port}"]
                     gate = (await two.a.ask("status"))["connection"]["gate"]
@@ -311,9 +311,14 @@ async def test_sync_and_promotion_wait_for_a_recent_success_of_both_directions(p
             return all(gate.passed for gate in await node.may_promote())
 
         await eventually(is_read)
+        part = two.b.parts["connection"]
+        await eventually(lambda: part._may_promote is True)
         two.b.clock.ahead_s = 86401.0 + 60
         (connected,) = [g for g in await node.may_promote() if not g.passed]
         assert "the last success is 24.0h old" in connected.found
+        # Told before it is needed: a pair whose tests lapsed is not protected.
+        part._watch_lapse()
+        await eventually(lambda: two.b.post.told("trust")[-1:] == ["open"])
 
 
 async def test_a_clock_that_is_apart_fails_the_test_and_refuses_a_sync(pair, eventually):
@@ -333,6 +338,8 @@ async def test_a_clock_that_is_apart_fails_the_test_and_refuses_a_sync(pair, eve
         assert "known to 0." in clock[0].found
         told = two.b.sink.named("agent.clock-judged")
         assert told[-1].fields["severity"] == "error"
+        two.a.clock.ahead_s = 0.0
+        await eventually(lambda: two.b.post.told("clock") == ["open", "over"])
 
 
 def test_a_result_that_a_peer_tells_is_taken_with_care():

@@ -84,6 +84,8 @@ async def test_differences_are_named_shown_counted_and_told(pair, eventually):
             assert event.fields["errors"] >= 4
             assert (await two.b.trust.links["a"].report()).version == "12.5.1"
             assert (await two.b.trust.links["a"].report()).config_hash == "c" * 64
+            await eventually(lambda: two.a.post.told("parity") == ["open"])
+            assert "software" in two.a.post.notices[-1].title
             text = await _metrics(two.a)
             line = 'parity_differences{kind="software",node="a",severity="error"} 1.0'
             assert f"lb_probe_agent_{line}" in text
@@ -111,7 +113,7 @@ async def test_a_release_is_read_again_after_an_upgrade(pair, tmp_path):
         assert (await link.report()).version is None
 
 
-async def test_a_peer_that_lies_about_its_mode_is_found_out(pair):
+async def test_a_peer_that_lies_about_its_mode_is_found_out(pair, eventually):
     """A peer that lies about its mode: its page says another word than its agent."""
 
     async def page():
@@ -121,8 +123,15 @@ async def test_a_peer_that_lies_about_its_mode_is_found_out(pair):
         two.parity["a"] = {"peer_page": page}
 
     async with pair(change) as two:
-        shown = await two.a.ask("parity")
-        (found,) = [one for one in shown["differences"] if one["item"] == "mode"]
+        found = {}
+
+        async def is_seen():  # b tells its mode once its page says it
+            shown = await two.a.ask("parity")
+            found.update(*[one for one in shown["differences"] if one["item"] == "mode"])
+            two.b.parts["parity"]._ours = None
+            return bool(found)
+
+        await eventually(is_seen)
         assert (found["severity"], found["ours"]) == ("error", "its agent says standby")
 
 

@@ -10,6 +10,7 @@ from loopback import listening, port_of
 
 from lb_probe.agent.trust.identity import Keys
 from lb_probe.agent.trust.link import LinkError
+from lb_probe.agent.trust.wire import Wire, WireError, connect, make_context
 
 
 async def test_agents_that_pinned_each_other_reach_each_other(pair, eventually):
@@ -99,10 +100,14 @@ async def test_a_key_is_rotated_with_overlap_and_the_old_one_revoked(pair, event
         gone = await two.b.ask("trust-revoke", peer="a", fingerprint=old)
         assert [pin["fingerprint"] for pin in gone["revoked"]] == [old]
         assert (await two.a.trust.links["b"].report()).node == "b"
+        assert two.a.post.told("trust") == []
         await two.b.ask("trust-revoke", peer="a")
+        await eventually(lambda: two.a.post.told("trust") == ["open"])
         with pytest.raises(LinkError, match="b does not trust a"):
             await two.a.trust.links["b"].report()
         assert (await two.b.ask("trust-revoke", peer="a"))["error"] == "failed"
+        await two.b.add(two.a)
+        await eventually(lambda: two.a.post.told("trust") == ["open", "over"])
 
 
 _PRINT: list[str] = []
@@ -112,6 +117,26 @@ def _other_key(two, name):
     keys = Keys(two.a.folder / f"other-{name}-{len(_PRINT)}", name)
     _PRINT[:] = [keys.current.fingerprint]
     return keys.export()
+
+
+async def test_a_revoked_key_ends_connections_that_are_open(pair):
+    """R78: a pin may go while its connection is open; and what OpenSSL takes is looked up again."""
+    async with pair() as two:
+        sock = await connect("127.0.0.1", two.b.port, 5.0)
+        async with Wire(sock, two.a.trust.ring.client("b"), is_server=False) as wire:
+            await wire.shake_hands()
+            await wire.say({"ask": "clock"})
+            assert "answer" in await wire.hear()
+            await two.b.ask("trust-revoke", peer="a")
+            await wire.say({"ask": "clock"})
+            assert await wire.hear() is None
+        ring = two.a.trust.ring
+        unknown = make_context(ring.keys.path, ring.pins.all, lambda key: "", is_server=False)
+        await two.b.add(two.a)
+        sock = await connect("127.0.0.1", two.b.port, 5.0)
+        async with Wire(sock, unknown, is_server=False) as wire:
+            with pytest.raises(WireError, match="wanted a pinned one"):
+                await wire.shake_hands()
 
 
 async def test_a_key_has_one_node_and_a_node_of_the_group(pair):
