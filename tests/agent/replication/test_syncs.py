@@ -181,10 +181,19 @@ async def test_a_node_that_becomes_primary_ends_the_sync_first(standby, tmp_path
             os.kill(pid, 0)
         assert (await first)["result"] == "interrupted"
         assert b.node.state.mode is Mode.PRIMARY
-        await b.node.change_mode(Mode.STANDBY, cause="operator", by="uid 0", reason="")
-        with pytest.raises(Refused) as refused:  # a promotion may still be under way
-            await b.sync(override=("not-newer-here",))
+
+
+async def test_no_sync_begins_while_a_promotion_is_under_way(standby):
+    async with standby() as b:
+        await b.node.ready_for_primary()  # its command runs now; the mode is not saved yet
+        with pytest.raises(Refused) as refused:
+            await b.sync()
         assert "mode is being changed" in str([g.found for g in refused.value.gates])
+        b.part._worker._barred_until = 0.0
+        async with b.node.deciding:
+            with pytest.raises(Refused):
+                await b.sync()
+        assert (await b.sync())["result"] == "success"
 
 
 async def test_the_old_primary_is_copied_over_after_its_loss_is_told_and_salvaged(
