@@ -206,6 +206,12 @@ def test_a_clock_set_back_by_years_waits_no_longer_than_run_every():
     assert look(schedule, seen.handled_wall, seen.next_wall).due_wall == seen.next_wall
 
 
+def test_a_clock_set_back_by_more_than_half_of_run_every_waits_no_longer_than_that():
+    schedule = saved(13 * H, 2 * H, NOON)
+    seen = look(schedule, schedule.first_wall, NOON - 4 * H)
+    assert (spell(seen.next_wall), seen.due_wall) == ("2026-11-28 09:00Z", None)
+
+
 def test_a_clock_set_back_before_the_first_run_does_not_put_it_off_by_years():
     schedule = saved(13 * H, 2 * H, NOON)
     seen = look(schedule, None, moment("1999-12-31 12:30"))

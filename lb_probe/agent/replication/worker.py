@@ -47,7 +47,7 @@ class Worker:
         self._handed = asyncio.Event()
         self._work: asyncio.Task[Mapping[str, object]] | None = None
         self._left = "it is not known yet whether an earlier sync still runs"
-        self._barred_until = -1.0
+        self._barred_until = self._barred_at_wall = -1.0
 
     @property
     def is_busy(self) -> bool:
@@ -68,8 +68,10 @@ class Worker:
 
     @property
     def _is_barred(self) -> bool:
-        now = self._node.clock.monotonic()
-        return self._node.deciding.locked() or now < self._barred_until
+        if self._node.deciding.locked():
+            return True
+        is_saved = self._node.state.since_wall != self._barred_at_wall
+        return not is_saved and self._node.clock.monotonic() < self._barred_until
 
     @property
     def left_behind(self) -> str:
@@ -93,6 +95,7 @@ class Worker:
     async def end_for_primary(self) -> None:
         """End a sync that writes to a node which is to be Primary, and begin no other."""
         self._barred_until = self._node.clock.monotonic() + BARRED_S
+        self._barred_at_wall = self._node.state.since_wall
         work = self._work
         if work is not None:
             work.cancel()

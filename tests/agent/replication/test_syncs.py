@@ -7,6 +7,7 @@ import pytest
 from sync_desk import until
 
 from lb_probe.agent.control import Caller
+from lb_probe.agent.state import Quarantine, Switch
 from lb_probe.core.model import Mode, Role
 from lb_probe.ports import Refused
 
@@ -84,6 +85,7 @@ async def test_no_two_syncs_run_at_once(standby, tmp_path):
         first = asyncio.ensure_future(b.sync())
         await b.busy()
         assert b.node.report().is_syncing
+        await until(lambda: "sync 1 from a has not ended" in b.node.state.data.suspect)
         with pytest.raises(Refused) as refused:
             await b.sync()
         assert [g.id for g in refused.value.gates if not g.passed] == ["alone"]
@@ -179,10 +181,19 @@ async def test_a_node_that_becomes_primary_ends_the_sync_first(standby, tmp_path
             os.kill(pid, 0)
         assert (await first)["result"] == "interrupted"
         assert b.node.state.mode is Mode.PRIMARY
-        await b.node.change_mode(Mode.STANDBY, cause="operator", by="uid 0", reason="")
-        with pytest.raises(Refused) as refused:  # a promotion may still be under way
-            await b.sync(override=("not-newer-here",))
+
+
+async def test_no_sync_begins_while_a_promotion_is_under_way(standby):
+    async with standby() as b:
+        await b.node.ready_for_primary()  # its command runs now; the mode is not saved yet
+        with pytest.raises(Refused) as refused:
+            await b.sync()
         assert "mode is being changed" in str([g.found for g in refused.value.gates])
+        b.part._worker._barred_until = 0.0
+        async with b.node.deciding:
+            with pytest.raises(Refused):
+                await b.sync()
+        assert (await b.sync())["result"] == "success"
 
 
 async def test_the_old_primary_is_copied_over_after_its_loss_is_told_and_salvaged(
@@ -235,3 +246,39 @@ async def test_making_the_node_with_the_newest_data_a_standby_asks_first(standby
         assert not (await guard()).passed
         b.peer.said = None
         assert "connection refused" in (await guard()).found
+
+
+# ------------------------------------------------------------------ what the state keeps
+async def test_a_time_as_primary_asks_for_a_sync_by_hand_again(standby):
+    """R87: what was good before says nothing of a pair whose roles have changed."""
+    async with standby() as b:
+        await b.sync()
+        assert b.node.state.data.by_hand
+        for mode in (Mode.PRIMARY, Mode.STANDBY):
+            await b.node.change_mode(mode, cause="operator", by="uid 0", reason="")
+        assert not b.node.state.data.by_hand
+        assert (await b.sync(override=("not-newer-here", "loss-accepted")))["initial"]
+
+
+@pytest.mark.parametrize("how", ["clients", "quarantine"])
+async def test_who_is_turned_away_writes_nothing_that_could_be_lost(standby, how):
+    """C1 of the runbook: quiesced first, the way back loses nothing."""
+    async with standby(role=Role.PRIMARY) as b:
+        quiesced = b.clock.wall()
+        found = {
+            "clients": {"clients": Switch(is_on=False, since_wall=quiesced)},
+            "quarantine": {"quarantine": Quarantine(peer="a", reason="x", since_wall=quiesced)},
+        }
+        await b.node.save(lambda state: found[how])
+        b.clock.offset_s = 500.0
+        assert b.node.report().data_until == quiesced
+        await b.node.change_mode(Mode.STANDBY, cause="operator", by="uid 0", reason="")
+        assert b.node.state.data.until == quiesced
+
+
+async def test_a_state_without_a_lineage_begins_it_with_the_mode(standby):
+    """A Primary by its role, or by a release that kept none; a Standby knows of nothing."""
+    async with standby(role=Role.PRIMARY) as b:
+        assert b.node.report().data_reign == pytest.approx(b.node.state.since_wall)
+    async with standby() as b:
+        assert b.node.state.mode is Mode.PRIMARY  # the saved mode wins

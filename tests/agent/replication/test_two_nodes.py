@@ -158,6 +158,10 @@ def test_a_pair_is_synced_scheduled_and_asked_before_it_is_stopped(tmp_path):
         assert "without a zone is not taken" in pair.verb(*save, "--start", "13:00", code=2)
         often = (*save, "--start", "13:00Z", "--run-every", "59m", "--yes")
         assert "60 minutes or more" in pair.verb(*often, code=6)
+        past = time.strftime("%H:%MZ", time.gmtime())
+        wide = pair.verb(*save, "--start", past, "--run-every", "1h", code=6)
+        assert "there is no terminal to confirm on" in wide
+        assert f"--start {past} --run-every 1h --node app-b --yes" in wide
         shown = pair.verb(*save, "--start", "13:00Z", "--run-every", "1d", "--yes")
         assert "StartTime 13:00Z, Run Every 1d" in shown
         assert "waits   HA is disabled" in shown
