@@ -698,40 +698,6 @@ def offline_block(results: Iterable[Json], look: Look) -> list[str]:
     return lines
 
 
-def agent_block(answer: Json, look: Look) -> list[str]:
-    """Return what an agent says of its node, its pages and the checks behind them."""
-    lines = [
-        f"{plain(answer.get('node'))}: says {plain(answer.get('mode'))},"
-        f" is {plain(answer.get('state'))}; {plain(answer.get('role'))} by configuration",
-        f"  since {look.time(answer.get('since'))} ({plain(answer.get('cause'))},"
-        f" by {plain(answer.get('by'))}): {plain(answer.get('reason'))}",
-    ]
-    for name, found in _mapping(answer.get("pages")).items():
-        page = _mapping(found)
-        ok = page.get("code") == 200
-        mark = look.paint("[ok]" if ok else "[no]", "good" if ok else "bad")
-        lines.append(f"  {mark} {plain(name)}: {plain(page.get('code'))} {plain(page.get('text'))}")
-        lines += [f"       {plain(reason)}" for reason in _strings(page.get("reasons"))]
-    rows = [_check_row(c, look) for c in _dicts(answer.get("checks"))]
-    return [*lines, *(["", *table(_CHECK_HEAD, rows, look.width)] if rows else [])]
-
-
-_CHECK_HEAD = ("CHECK", "PASSING", "AGE", "PAGES", "DETAIL")
-
-
-def _check_row(check: Json, look: Look) -> tuple[str, ...]:
-    passing, age = check.get("passing"), check.get("age_s")
-    word = "stale" if check.get("stale") else plain(passing, none="not yet")
-    level = "good" if word == "yes" else "bad"
-    return (
-        plain(check.get("name")),
-        look.paint(word, level),
-        f"{age:.1f}s" if isinstance(age, int | float) else "-",
-        ", ".join(map(plain, _strings(check.get("pages")))),
-        plain(check.get("detail")),
-    )
-
-
 def warning_lines(answer: Json) -> list[str]:
     """Return one line for each warning of an answer."""
     return [f"warning: {plain(text)}" for text in _strings(answer.get("warnings"))]
