@@ -10,9 +10,8 @@ from typing import Any
 from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.agent.node import Node, Part
-from lb_probe.app import agent_sync, agent_watch
+from lb_probe.app import agent_watch
 from lb_probe.app.loop import on_signals, run
-from lb_probe.app.notify import agent_outbox
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Config,
@@ -43,8 +42,12 @@ def run_agent(path: Path, node: str) -> int:
         log = Fanout(Log().emit, Systemd().emit)
         on_signals(stop, log)
         clock, setup = SystemClock(), _setup(config, node)
-        outbox = partial(agent_outbox, config, setup.state, node, clock, log)
-        await agent_daemon.run(replace(setup, open_outbox=outbox), clock, stop, log)
+        if config.notify is not None:
+            from lb_probe.app.notify import agent_outbox  # aiohttp: 200 ms that others do not pay
+
+            outbox = partial(agent_outbox, config, setup.state, node, clock, log)
+            setup = replace(setup, open_outbox=outbox)
+        await agent_daemon.run(setup, clock, stop, log)
         return 0
 
     return run(serve())
@@ -138,7 +141,11 @@ def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callabl
         from lb_probe.app import agent_peers  # cryptography: 100 ms that others do not pay
 
         makers += agent_peers.parts(config, group, node)
-    return makers + agent_sync.parts(group, node)
+    if node.agent.sync is not None:
+        from lb_probe.app import agent_sync
+
+        makers += agent_sync.parts(group, node)
+    return makers
 
 
 # ------------------------------------------------------------------ checks

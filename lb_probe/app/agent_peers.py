@@ -10,7 +10,7 @@ from lb_probe.agent.node import Node, Part
 from lb_probe.agent.parity.part import Parity, ParitySettings
 from lb_probe.agent.trust.part import Trust, TrustSettings
 from lb_probe.agent.trust.verbs import TrustVerbs
-from lb_probe.app.parts import targets_of
+from lb_probe.app.targets import targets_of
 from lb_probe.clock import SystemClock
 from lb_probe.config import Config, ConfigError, GroupConfig, NodeConfig, load
 from lb_probe.config import trust as keys

@@ -9,7 +9,7 @@ from lb_probe.agent.node import Node, Part
 from lb_probe.agent.peer_pages import PeerPages
 from lb_probe.agent.promotion import Commands, Promotion
 from lb_probe.agent.returning import Returning
-from lb_probe.app.parts import targets_of
+from lb_probe.app.targets import targets_of
 from lb_probe.clock import SystemClock
 from lb_probe.config import Config, GroupConfig, NodeConfig
 from lb_probe.config.agent import AgentConfig

@@ -78,7 +78,8 @@ def act(
     node: str | None, command: str, reason: str, override: tuple[str, ...], **more: object
 ) -> None:
     """Send an act, and show its warnings and how the node is then."""
-    request = {"command": command, "reason": reason, "override": list(override), **more}
+    said = {key: value for key, value in {"override": list(override), **more}.items() if value}
+    request: Json = {"command": command, "reason": reason, **said}
     answer = ask(node_of(node), request, client.AGENT_ACT_TIMEOUT_S)
     say(render.warning_lines(answer), err=True)
     say(agent_view.agent_block(answer, own_look()))

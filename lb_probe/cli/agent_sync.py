@@ -220,8 +220,8 @@ def _asked(
         said: What was asked for, as options.
     """
     gates = [gate for gate in render.gates_of(plan) if gate.get("passed") is not True]
-    shut = [str(gate.get("id")) for gate in gates]
-    if shut != ["gap"] or "gap" in override:
+    shut = [str(gate.get("id")) for gate in gates if gate.get("id") not in override]
+    if shut != ["gap"]:
         return []
     if yes:
         return ["gap"]

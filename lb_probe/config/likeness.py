@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel
+
 from lb_probe.config.model import Config, GroupConfig
 
 
@@ -15,11 +17,13 @@ def digest(config: Config, group: GroupConfig) -> str:
     folder that the file is in.
     """
     folder = config.path.parent.absolute()
-    plain = _plain(group.model_dump(), folder)
+    plain = _plain(group, folder)
     return hashlib.sha256(json.dumps(plain, sort_keys=True).encode()).hexdigest()
 
 
 def _plain(value: Any, folder: Path) -> Any:
+    if isinstance(value, BaseModel):
+        return {name: _plain(inner, folder) for name, inner in value}
     if isinstance(value, dict):
         return {str(key): _plain(inner, folder) for key, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -85,6 +85,8 @@ class Wire:
     """
 
     def __init__(self, sock: socket.socket, context: Context, *, is_server: bool) -> None:
+        # Handshake and question are two small pieces: Nagle's algorithm would hold the second back.
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._sock = sock
         self._context = context
         self._in = ssl.MemoryBIO()

@@ -189,6 +189,21 @@ async def test_a_broken_file_of_pins_costs_trust_and_no_page(pair, eventually):
         assert (await two.a.trust.links["b"].report()).node == "b"
 
 
+async def test_an_address_that_is_taken_costs_trust_and_no_page(pair, eventually):
+    async with pair() as two:
+        await two.end("b")
+
+        async def hang_up(reader, writer):
+            pass
+
+        async with listening(hang_up, port=two.b.port):
+            two.start("b")
+            await eventually(lambda: bool(two.b.sink.named("agent.trust-failed")))
+            shown = await two.b.ask("status")
+            assert shown["pages"]["hastatus"]["code"] == 200
+            assert "free the address or change `trust.listen`" in shown["trust"]["fault"]
+
+
 async def test_questions_that_nobody_asks_are_answered_without_harm(pair):
     """A pinned peer that sends nonsense gets a sentence or an end, and the door stays open."""
     async with pair() as two:
