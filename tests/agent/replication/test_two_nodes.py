@@ -162,6 +162,8 @@ def first_sync(pair, stack):
     assert "copy: data of app-a" in said
     assert (pair.folder / "app-b.data").read_text() == "first"
     pair.verb("safe-to-stop", "--node", "app-a")
+    seen = pair.verb("status", "--node", "app-a")
+    assert "pair: app-b (127.0.0.1): standby\n  last synced     2" in seen
 
 
 def on_record(pair):
