@@ -191,11 +191,10 @@ class Pair:
 
 
 def until(is_so, what, patience_s=40.0):
-    print(f"{time.monotonic():.1f} {what}")
     end = time.monotonic() + patience_s
     while not is_so():
         assert time.monotonic() < end, f"waited in vain until {what}"
-        time.sleep(0.02)
+        time.sleep(0.1)
 
 
 @pytest.fixture
