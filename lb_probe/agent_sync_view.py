@@ -182,6 +182,23 @@ def status_lines(answer: Json, look: Look) -> list[str]:
     return lines
 
 
+def pair_lines(answer: Json, look: Look) -> list[str]:
+    """Return what the status of an agent says of its partner (R98)."""
+    found = answer.get("pair")
+    if not isinstance(found, dict):
+        return []
+    where = f" ({plain(found.get('address'))})" if found.get("address") else ""
+    lines = ["", f"pair: {plain(found.get('name'))}{where}: {plain(found.get('state'))}"]
+    if found.get("last_synced"):
+        when, age = look.time(found.get("last_synced")), span(found.get("age_s"))
+        lines.append(f"  last synced     {when}, {age} ago")
+    if found.get("syncing"):
+        lines.append(look.paint("  a sync writes to it now: do not stop either node", "warn"))
+    if found.get("fault"):
+        lines.append(look.paint(f"  not reached     {plain(found.get('fault'))}", "bad"))
+    return lines
+
+
 def _now(sync: Json, look: Look) -> str:
     run = sync.get("running")
     if isinstance(run, dict):
