@@ -331,6 +331,7 @@ class Prober:
         for group in self._config.groups:
             pace = Pace(group.probe.interval_s, group.probe.recheck_s, group.probe.fall)
             targets += [(target, pace) for target in targets_of(group)]
+        self._engine.keep_only(target for target, _ in targets)
 
         def report(group: str, seen: Observation) -> None:
             self._progress.at = seen.ended_at

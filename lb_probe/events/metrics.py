@@ -29,6 +29,7 @@ from lb_probe.core.failover import CONDITIONS
 from lb_probe.core.model import BRAKES, Event, Failed, Mode, Observation, Page
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.view import AdapterStatus, View, mode_word, serving_word
+from lb_probe.events.tally import Tallies
 
 T = TypeVar("T")
 FAST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -189,20 +190,20 @@ class Metrics:
         self._notices_waiting = _Family(
             "gauge", "notifications_waiting", "Messages that a channel has yet to take", "channel"
         )
-        durations = Histogram(
+        durations = Tallies(
             "lb_probe_probe_duration_seconds",
             "Time from start to verdict of a probe",
-            ["page"],
-            buckets=FAST_BUCKETS,
-            registry=registry,
+            FAST_BUCKETS,
+            "page",
+            [page.value for page in Page],
         )
-        self._durations = {page.value: durations.labels(page.value) for page in Page}
-        self._delays = Histogram(
-            "lb_probe_probe_start_delay_seconds",
-            "How late probes start",
-            buckets=FAST_BUCKETS,
-            registry=registry,
+        delays = Tallies(
+            "lb_probe_probe_start_delay_seconds", "How late probes start", FAST_BUCKETS
         )
+        registry.register(durations)
+        registry.register(delays)
+        self._durations = {page: durations.at(page.value) for page in Page}
+        self.started_late = delays.at().observe  # takes the seconds by which a probe started late
         self._stalls = Counter(
             "lb_probe_loop_stalls",
             "Times the loop was away so long that evidence was missed",
@@ -214,11 +215,12 @@ class Metrics:
             buckets=FAST_BUCKETS,
             registry=registry,
         )
-        self._latest = Gauge(
+        self._latest_at = 0.0
+        Gauge(
             "lb_probe_prober_last_probe_timestamp_seconds",
             "When a probe ended last",
             registry=registry,
-        )
+        ).set_function(lambda: self._latest_at)
         self._audit_lines = Gauge(
             "lb_probe_audit_records", "Lines of the audit log", registry=registry
         )
@@ -300,10 +302,6 @@ class Metrics:
         self._audit_lines.set(lines)
         self._audit_head.clear()
         self._audit_head.labels(digest).set(1.0)
-
-    def started_late(self, seconds: float) -> None:
-        """Note how late a probe started."""
-        self._delays.observe(seconds)
 
     def render(self, snapshot: Snapshot) -> bytes:
         """Return the exposition text; slow and with rests, so call it in a thread, one at a time.
@@ -388,11 +386,11 @@ class Metrics:
     def _probe_done(self, event: Event) -> None:
         seen = event.fields["observation"]
         assert isinstance(seen, Observation)
-        page = seen.page.value
-        result = seen.outcome.phase.value if isinstance(seen.outcome, Failed) else "ok"
-        self._probes.at(event.group, seen.node, page, result).value += 1.0
+        page, outcome = seen.page, seen.outcome
+        result = outcome.phase.value if isinstance(outcome, Failed) else "ok"
+        self._probes.at(event.group, seen.node, page.value, result).value += 1.0
         self._durations[page].observe(seen.ended_at - seen.started_at)
-        self._latest.set(self._wall())
+        self._latest_at = self._wall()
         if seen.certificate_until is not None:
             self._certificates.at(event.group, seen.node).value = seen.certificate_until
 
