@@ -12,14 +12,15 @@ In a test:
             yield emulator
 
     async def test_something(bigip):
-        bigip.urls                          # ["https://127.0.0.1:40001", "https://127.0.0.1:40002"]
-        bigip.ca_file                       # a PEM file with the CA that signed the certificates
-        bigip.user, bigip.password       # "lb-probe", "probe-secret" (a resource-admin); also known
-                                         # are admin/secret, and manager, operator and guest with
+        bigip.urls                       # ["https://127.0.0.1:40001", "https://127.0.0.1:40002"]
+        bigip.ca_file                    # a PEM file with the CA that signed the certificates
+        bigip.user, bigip.password       # "lb-probe", "probe-secret", a resource-admin; there are
+                                         # admin/secret, and manager, operator and guest with
                                          # manager-secret and so on: `roles.py` has what they may
         a, b = bigip.unit(0), bigip.unit(1)
         a.fail_over()                                              # b is active now
         b.call_s = 0.5                                             # each call to b takes this long
+        a.save_s = 2.0                                             # and saving this one
         a.faults.next(faults.cut_after(), method="PATCH", path="/transaction/")
         bigip.faults.next(faults.spurious_401(), times=2)          # on whichever unit is asked
         bigip.world.set("192.0.2.10:443", False)                   # its monitors fail from now on
@@ -29,14 +30,18 @@ In a test:
         a.member("/Common/epmm", "/Common/192.0.2.10:443")["state"]   # what GET would show
         a.saves, b.pair.sync_status()                              # 1, "In Sync"
         a.reboot()                                                 # what was not saved is lost
-        a.restart_mcpd(); a.condition = Condition.RESTJAVAD_DOWN   # phases; see `unit.Condition`
+        a.stats.connections["/Common/192.0.2.10:443"] = 5          # still open, whatever its state
+        bigip.drop_connections()                                   # what clients keep is stale now
+        a.restart_mcpd(); a.condition = Condition.RESTJAVAD_DOWN   # phases: `wire.Condition`
         [(seen.method, seen.raw_path, seen.status) for seen in a.log]
 
 `Emulator.pair(tls=False)` speaks plain HTTP, which no third-party client does; `call_s=0.01` makes
-each call take 10 ms; `monitor_s` is how long a monitor says `checking`; `Emulator.single()` is one
-box; `bigip.shared` has what the units share (delays of a sync, the link between them). Blocking
-clients run in a thread beside the test's loop, `await asyncio.to_thread(...)`, or the emulator
-does: `with emulator_in_thread() as bigip:`. For clients that are no Python:
+each call take 10 ms; `monitor_s` is how long a monitor says `checking`; `is_still=True` stops the
+device's clock, so that a test says when a monitor has looked or a sync has arrived, however slow
+the machine is; `Emulator.single()` is one box; `bigip.shared` has what the units share (delays of a
+sync, the link between them). Blocking clients run in a thread beside the test's loop, `await
+asyncio.to_thread(...)`, or the emulator does: `with emulator_in_thread() as bigip:`. For clients
+that are no Python:
 
     PYTHONPATH=tests python -m emulator --port 8443 --port 8444
 
@@ -45,14 +50,23 @@ and `gtm.py`. What a device refuses is refused here: a value of `state` or `sess
 device may write, an unknown property, a monitor or virtual server that is not there, a name whose
 `%` is not encoded.
 
-Known, from recordings of devices: the shapes of all answers; tokens, their lifetime and limit;
-states as they are read back; transactions; the texts of most errors.
-Guessed: the texts of refusals of an unknown property, of both flags at once, of a lapsed
-transaction and of a token's timeout out of bounds; that `user-up` after `user-down` begins with
-`checking`; that enabling a member that already is enabled releases manual resume (the other guess:
-`unit.health.is_latch_strict = True`); that the peer does not save what a sync brought
-(`shared.is_saved_by_sync`); which writes an operator's role covers; how long a restart of mcpd
-takes.
+Known, from recordings of devices, F5's code and its functional tests: the shapes of all answers;
+tokens, their lifetime and limit; states as they are read back; transactions; failover, save and
+load; the texts of most errors. From other people's reports: the phases of restarts, what `ready`
+says, that forced offline stops the monitor, that members and monitors are not mixed with states in
+a transaction, syncs that do nothing.
+
+Guessed, and to be chosen where there is a name:
+
+* texts: an unknown or read-only property, both flags at once, a lapsed transaction, a token's
+  timeout out of bounds, a monitor that is not there, states mixed with members
+* enabling a member that already is enabled releases manual resume; the other guess:
+  `unit.health.is_latch_strict = True`
+* the peer does not save what a sync brought; `shared.is_saved_by_sync = True`
+* mixed transactions fail on every version; `unit.transactions.is_mixing_refused = False`
+* a manager may save and not sync; an operator may neither: `roles.MAY`
+* an encoded slash is not found; users without the role of an administrator need a token
+* how long anything takes: `monitor_s`, `shared.sync_s`, `restart_mcpd(...)`, `call_s`
 """
 
 import asyncio
@@ -91,6 +105,7 @@ class Emulator:
         ports: The ports to listen on; 0: any free one.
         call_s: Each call takes at least this long.
         monitor_s: A monitor says `checking` for this long.
+        is_still: The device's clock stands still but for `clock.advance`.
     """
 
     user = "lb-probe"
@@ -103,9 +118,10 @@ class Emulator:
         ports: tuple[int, ...] = (),
         call_s: float = 0.0,
         monitor_s: float = 0.05,
+        is_still: bool = False,
         version: str = VERSION,
     ) -> None:
-        self.clock = DeviceClock()
+        self.clock = DeviceClock(is_still=is_still)
         self.world = World(self.clock.now, monitor_s)
         self.faults = Faults()
         self._shared = Pair(self.clock)
@@ -165,6 +181,11 @@ class Emulator:
         await self._stack.aclose()
         if mistakes := [each for listener in self._listeners for each in listener.mistakes]:
             raise ExceptionGroup("the emulator made mistakes", mistakes)
+
+    def drop_connections(self) -> None:
+        """Close all connections that clients keep for later, without a word."""
+        for listener in self._listeners:
+            listener.drop()
 
     # ------------------------------------------------------------ configure, on all units alike
     def configure(self, method: str, path: str, body: Any = None) -> None:

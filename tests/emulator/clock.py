@@ -5,9 +5,15 @@ from datetime import datetime, timedelta, timezone
 
 
 class DeviceClock:
-    """Seconds that a test may move on, so that nothing has to be waited for."""
+    """Seconds that a test may move on, so that nothing has to be waited for.
 
-    def __init__(self) -> None:
+    Args:
+        is_still: Only `advance` moves it: what has not fallen due does not do so by itself, however
+            slow the machine is.
+    """
+
+    def __init__(self, *, is_still: bool = False) -> None:
+        self._stood_at = time.time() if is_still else None
         self._ahead_s = 0.0
 
     def advance(self, seconds: float) -> None:
@@ -16,7 +22,7 @@ class DeviceClock:
 
     def now(self) -> float:
         """Return seconds since the epoch, as the device believes."""
-        return time.time() + self._ahead_s
+        return (self._stood_at or time.time()) + self._ahead_s
 
     def micros(self) -> int:
         return int(self.now() * 1_000_000)

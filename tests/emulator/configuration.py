@@ -5,7 +5,6 @@ committed. Nothing here knows of HTTP, of the other unit, or of what monitors fo
 means for those is written into `events`, and the unit carries it out when the write has taken.
 """
 
-import copy
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,7 +40,8 @@ class Configuration:
 
     def copy(self) -> "Configuration":
         other = Configuration()
-        other.objects = copy.deepcopy(self.objects)
+        # No deeper: a write puts new values in the place of the old ones, and never into them.
+        other.objects = dict(self.objects)
         other.generations = dict(self.generations)
         other.generation = self.generation
         return other
@@ -57,6 +57,13 @@ class Configuration:
         if place not in self.objects:
             raise kind_of(place).missing(place)
         return self.objects[place]
+
+    def demand(self, place: Place, *, whole: bool) -> None:
+        """Refuse what is about an object that is not there, or about a collection of one."""
+        if whole:
+            self._demand_parent((*place, ""))
+        else:
+            self.get(place)
 
     def _demand_parent(self, place: Place) -> None:
         parent = place[:-2]

@@ -181,6 +181,8 @@ class FlaggedKind(Kind):
     def rendered(self, values: Mapping[str, Any]) -> dict[str, Any]:
         out = super().rendered(values)
         is_enabled = out.pop("enabled")
+        if str(out.get("monitor", "")).startswith("/"):
+            out["monitor"] += " "  # the device's, and nobody else's
         return out | {"enabled" if is_enabled else "disabled": True}
 
     def check(self, config: "Configuration", place: Place) -> None:

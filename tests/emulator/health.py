@@ -30,21 +30,26 @@ class World:
     def __init__(self, now: Callable[[], float], monitor_s: float) -> None:
         self.monitor_s = monitor_s
         self._now = now
-        self._services: dict[str, tuple[bool, float]] = {}
+        self._services: dict[str, tuple[str, float]] = {}
         self._settlers: list[Callable[[], None]] = []
 
     def on_change(self, settle: Callable[[], None]) -> None:
         self._settlers.append(settle)
 
-    def set(self, service: str, is_up: bool) -> None:
-        """Say whether `ADDRESS:PORT`, or `SERVER:VS` of a DNS pool, answers its monitors."""
+    def set(self, service: str, answers: bool | str) -> None:
+        """Say how `ADDRESS:PORT`, or `SERVER:VS` of a DNS pool, answers its monitors.
+
+        Args:
+            answers: Whether it does; or `drained`: with the string of `recvDisable`.
+        """
         for settle in self._settlers:
             settle()
-        self._services[service] = (is_up, self._now())
+        word = answers if isinstance(answers, str) else "up" if answers else "down"
+        self._services[service] = (word, self._now())
 
-    def get(self, service: str) -> tuple[bool, float]:
-        """Return whether it answers, and since when; one that nobody spoke of always did."""
-        return self._services.get(service, (True, 0.0))
+    def get(self, service: str) -> tuple[str, float]:
+        """Return how it answers, and since when; one that nobody spoke of always was up."""
+        return self._services.get(service, ("up", 0.0))
 
 
 @dataclass
@@ -52,7 +57,7 @@ class Verdict:
     """What one unit knows of one member.
 
     Attributes:
-        word: `checking`, `up` or `down`.
+        word: `checking`, `up`, `down` or `drained`.
         since: When this began, in seconds of the device.
         is_latched: It failed under manual resume, and nobody has enabled it since.
     """
@@ -115,8 +120,7 @@ class Health:
         values = self.config.objects[place]
         if not self.is_monitored(place) or values.get("state") == "user-down":
             return verdict
-        is_up, since = self._world.get(service_of(self.config, place))
-        found = "up" if is_up else "down"
+        found, since = self._world.get(service_of(self.config, place))
         due = max(verdict.since, since) + self._world.monitor_s
         if found != verdict.word and self._now() >= due:
             verdict.word, verdict.since = found, due
@@ -129,7 +133,13 @@ class Health:
         if not self.is_monitored(place):
             return "unchecked"
         verdict = self._settle(place)
-        return "down" if verdict.is_latched else verdict.word
+        if verdict.is_latched:
+            return "down"
+        return "up" if verdict.word == "drained" else verdict.word
+
+    def is_drained(self, place: Place) -> bool:
+        """Tell whether a monitor, by its `recvDisable`, lets no new client in."""
+        return self.is_monitored(place) and self._settle(place).word == "drained"
 
     def is_latched(self, place: Place) -> bool:
         return self._settle(place).is_latched

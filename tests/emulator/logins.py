@@ -91,6 +91,7 @@ class Logins:
         refusals: How many logins were refused.
         lock_after: So many wrong passwords in a row lock a user out; 0: never, as a fresh device.
         locked: Who is locked out. The right password gets the same words as a wrong one.
+        is_leaky: A refused login is answered with the password in it, as old versions do.
     """
 
     def __init__(self, clock: DeviceClock) -> None:
@@ -111,6 +112,7 @@ class Logins:
         self.refusals = 0
         self.lock_after = 0
         self.locked: set[str] = set()
+        self.is_leaky = False
         self._failed: dict[str, int] = {}
 
     # ------------------------------------------------------------ requests
@@ -123,7 +125,7 @@ class Logins:
             raise rest_refused(401, "Authentication failed.", errorStack=[])
         user = self._authenticated(str(name), given.get("password"))
         if user is None:
-            raise rest_refused(401, "Authentication failed.", originalRequestBody=_echo(given))
+            raise rest_refused(401, "Authentication failed.", originalRequestBody=self._echo(given))
         if user.is_expired:
             raise rest_refused(401, EXPIRED)
         token = self._new(user)
@@ -138,6 +140,13 @@ class Logins:
             "generation": 0,
             "lastUpdateMicros": 0,
         }
+
+    def _echo(self, given: Mapping[str, Any]) -> str:
+        shown = {"username": given.get("username")}
+        if self.is_leaky:
+            shown["password"] = given.get("password")
+        shown |= {"loginProviderName": "tmos", "generation": 0, "lastUpdateMicros": 0}
+        return json.dumps(shown, separators=(",", ":"))
 
     def _authenticated(self, name: str, password: Any) -> User | None:
         user = self.users.get(name)
@@ -242,11 +251,6 @@ def bad_basic() -> Refusal:
         "understand how to supply the credentials required."
     )
     return html(401, "401 Unauthorized", text)
-
-
-def _echo(given: Mapping[str, Any]) -> str:
-    shown = {"username": given.get("username"), "loginProviderName": "tmos"}
-    return json.dumps(shown | {"generation": 0, "lastUpdateMicros": 0}, separators=(",", ":"))
 
 
 def _timeout(body: Any) -> int:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from emulator.errors import refused
 from emulator.folders import demand_folder, has_folder
 from emulator.monitors import MONITOR_KINDS, demand_monitors, monitor_rule
-from emulator.names import Place, full_path, is_address, split_member
+from emulator.names import FullPath, Place, full_path, is_address, split_member
 from emulator.schema import (
     READ_ONLY,
     TEXT,
@@ -147,6 +147,16 @@ def _as_member(member: Any) -> Mapping[str, Any]:
 
 class MemberKind(Kind):
     """A member of a pool. Its node is made with it where it is missing."""
+
+    def path_of(self, segment: str) -> FullPath:
+        """Read a name; a service in it is shown as its number: `10.0.0.1:https` is `:443`."""
+        path = full_path(segment)
+        try:
+            node, port = split_member(path.name)
+        except ValueError:
+            return path
+        mark = path.name[len(node)]
+        return FullPath(path.partition, path.sub_path, f"{node}{mark}{port}")
 
     def default_partition(self, parent: Place) -> str:
         return full_path(parent[-2]).partition

@@ -51,6 +51,7 @@ class Pair:
         dns_sync_s: How long until a change of DNS is on the peer.
         is_saved_by_sync: The peer saves what it was given. Unknown of the device; the harder way
             is the default.
+        is_auto_sync: The group syncs by itself; nobody has to ask for it.
         loses_syncs: So many syncs are answered with 200 and do nothing.
         is_linked: The units reach each other.
     """
@@ -60,6 +61,7 @@ class Pair:
     sync_s: float = 0.05
     dns_sync_s: float = 0.05
     is_saved_by_sync: bool = False
+    is_auto_sync: bool = False
     loses_syncs: int = 0
     is_linked: bool = True
     units: list["Unit"] = field(default_factory=list)
@@ -97,6 +99,8 @@ class Pair:
             self._copying.append(_Copying(unit, self.clock.now() + self.dns_sync_s, is_dns=True))
         if any(place[0] != "gtm" for place in places):
             self._pending = True
+            if self.is_auto_sync:
+                self._copying.append(_Copying(unit, self.clock.now() + self.sync_s, is_dns=False))
 
     # ------------------------------------------------------------ requests
     def command(self, unit: "Unit", body: Any) -> Json:
@@ -115,6 +119,22 @@ class Pair:
             source = unit if direction == "to" else self.peers(unit)[0]
             self._copying.append(_Copying(source, self.clock.now() + self.sync_s, is_dns=False))
         return {"kind": "tm:cm:runstate", **body}
+
+    def force(self, unit: "Unit", body: Any) -> Json:
+        """Answer POST /mgmt/tm/sys/failover: a unit gives way, goes offline, or comes back."""
+        given = body if isinstance(body, dict) else {}
+        words = {
+            key for key in ("standby", "offline", "online") if given.get(key, False) is not False
+        }
+        words |= set(str(given.get("utilCmdArgs", "")).split()[:1])
+        if given.get("command") != "run" or len(words) != 1:
+            raise refused(400, "one or more properties must be specified")
+        unit.is_forced_offline = words == {"offline"}
+        if words != {"online"}:
+            unit.fail_over()
+        elif not any(other.is_active for other in self.units):
+            unit.is_active = True
+        return {"kind": "tm:sys:failover:runstate", **given}
 
     def sync_status(self) -> str:
         if len(self.units) < 2:
@@ -216,7 +236,7 @@ class Pair:
                 "generation": 1,
                 "selfLink": link_of(place, unit.version),
                 "asmSync": "disabled",
-                "autoSync": "disabled",
+                "autoSync": "enabled" if self.is_auto_sync else "disabled",
                 "fullLoadOnSync": "false",
                 "incrementalConfigSyncSizeMax": 1024,
                 "networkFailover": "enabled",
@@ -240,6 +260,16 @@ def merged(old: Configuration, new: Configuration, *, is_dns: bool) -> Configura
     out.generation += 1
     out.generations = {p: old.generations.get(p, out.generation) for p in out.objects}
     return out
+
+
+def failover_line(unit: "Unit") -> Json:
+    """Answer GET /mgmt/tm/sys/failover: one line, as tmsh prints it."""
+    word = unit.failover_state.lower().replace(" ", "_")
+    return {
+        "kind": "tm:sys:failover:failoverstats",
+        "selfLink": link_of(("sys", "failover"), unit.version),
+        "apiRawValues": {"apiAnonymous": f"Failover {word} for 0d 01:00:00\n"},
+    }
 
 
 def stats_of(place: Place, version: str, entries: Json) -> Json:

@@ -64,7 +64,7 @@ class Prober:
     def _note(self, service: str, is_up: bool, monitor: dict[str, Any]) -> None:
         self._failures[service] = 0 if is_up else self._failures.get(service, 0) + 1
         enough = math.ceil(monitor["timeout"] / monitor["interval"])
-        is_new = self._emulator.world.get(service)[0] != is_up
+        is_new = self._emulator.world.get(service)[0] != ("up" if is_up else "down")
         if is_new and (is_up or self._failures[service] >= enough):
             self._emulator.world.set(service, is_up)
 

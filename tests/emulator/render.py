@@ -6,7 +6,7 @@ from typing import Any
 from emulator.configuration import Configuration, collection_kind, kind_of
 from emulator.health import Health, is_member
 from emulator.ltm import NODE, POOL, node_place
-from emulator.names import Place, link_of
+from emulator.names import Place, link_of, numbers
 
 Json = dict[str, Any]
 
@@ -31,6 +31,8 @@ class Renderer:
         out["generation"] = config.generations[place]
         out["selfLink"] = link_of(place, self.version)
         out |= kind.rendered(values) | _runtime(config, health, place)
+        if numbers(self.version) < (13,) and str(out.get("monitor", "")).startswith("/"):
+            out["monitor"] = f"{out['monitor'].strip()} "
         for name in kind.subcollections:
             reference: Json = {
                 "link": link_of((*place, name), self.version),
@@ -68,18 +70,20 @@ def _camel(name: str) -> str:
 
 def _runtime(config: Configuration, health: Health, place: Place) -> Json:
     if place[:2] == POOL and is_member(place):
-        return ltm_states(config.objects[place], health.word(place))
+        return ltm_states(
+            config.objects[place], health.word(place), is_drained=health.is_drained(place)
+        )
     if place[:2] == NODE:
         return ltm_states(config.objects[place], "unchecked")
     return {}
 
 
-def ltm_states(values: Mapping[str, Any], word: str) -> Json:
+def ltm_states(values: Mapping[str, Any], word: str, *, is_drained: bool = False) -> Json:
     """Return session and state as GET says them: never as they were written."""
     is_down = values["state"] == "user-down"
     session = values["session"]
     if session == "user-enabled" and word != "unchecked":
-        session = "monitor-enabled"
+        session = "monitor-disabled" if is_drained else "monitor-enabled"
     return {"session": session, "state": "user-down" if is_down else word}
 
 

@@ -55,7 +55,7 @@ def closed(user: User, method: str, path: str) -> Refusal:
 def _act(method: str, path: str, body: Any) -> str:
     if path.endswith("/util/bash"):
         return "bash"
-    if path.endswith("/tm/cm"):
+    if path.endswith(("/tm/cm", "/sys/failover")):
         return "sync"
     if "/sys/config" in path:
         return "save"

@@ -50,9 +50,13 @@ class Listener:
             self._gone.set()
             await runner.cleanup()
             # A farewell of TLS would wait for clients that are gone without one.
-            for transport in self._transports:
-                transport.abort()
+            self.drop()
             await asyncio.sleep(0)
+
+    def drop(self) -> None:
+        """Close every connection that was used and waits for more, as a restart of httpd does."""
+        for transport in list(self._transports):
+            transport.abort()
 
     async def _handle(self, request: web.BaseRequest) -> web.StreamResponse:
         if request.transport is not None:
@@ -74,7 +78,9 @@ class Listener:
         self._unit.log.append(
             Seen(asked.method, raw_path, status, _seen(body), fault.name if fault else "")
         )
-        if fault is not None and not await self._waited(fault.reply_s):
+        is_save = asked.method == "POST" and raw_path.rstrip("/").endswith("/sys/config")
+        reply_s = (fault.reply_s if fault else 0) + (self._unit.save_s if is_save else 0)
+        if not await self._waited(reply_s):
             return self._cut(request)
         if fault is not None and fault.cut:
             return self._cut(request)

@@ -1,7 +1,6 @@
 """What little of tmsh clients run through /mgmt/tm/util/bash: show, list, modify, save, sync.
 
-A refusal of tmsh's is text in `commandResult` and status 200, as bash gives it; only what is no
-`-c "tmsh ..."` at all is refused by icrd.
+A refusal is text in `commandResult` and status 200, as tmsh or bash print it.
 """
 
 import re
@@ -15,26 +14,33 @@ if TYPE_CHECKING:
     from emulator.unit import Unit
 
 Json = dict[str, Any]
+SAVED = "Saving running configuration...\n  /config/bigip.conf\n  /config/bigip_base.conf\n"
 SERVICES = {443: "https", 80: "http"}
 
 
-def command_of(line: Any) -> str:
-    """Return the command of tmsh's in `utilCmdArgs`.
+def command_of(line: str) -> str | None:
+    """Return the command of tmsh's in `utilCmdArgs`; None: it runs something else.
 
     Raises:
-        Refusal: It runs something else.
+        Refusal: Its quotes are not balanced: icrd looks at that much.
     """
     try:
-        words = shlex.split(str(line))
-        if len(words) == 2 and words[0] == "-c":
-            inner = shlex.split(words[1])
-            if inner[:2] == ["tmsh", "-c"]:
-                return inner[2]
-            if inner[:1] == ["tmsh"]:
-                return " ".join(word for word in inner[1:] if word != "-q")
-    except (ValueError, IndexError):
-        pass
-    raise refused(400, f'invalid property value "utilCmdArgs":"{line}"')
+        words = shlex.split(line)
+        inner = shlex.split(words[1]) if len(words) > 1 and words[0] == "-c" else []
+    except ValueError:
+        raise refused(400, f"{line}: quotes are not balanced") from None
+    if inner[:2] == ["tmsh", "-c"] and len(inner) == 3:
+        return inner[2]
+    if inner[:1] == ["tmsh"]:
+        return " ".join(word for word in inner[1:] if word != "-q")
+    return None
+
+
+def not_tmsh(line: str) -> str:
+    """Return what bash, or what stands before it, says of anything else."""
+    if not line.startswith("-c "):
+        return '/bin/bash: Required format is "-c <bash command and arguments>"\n'
+    return f"/bin/bash: {line.split()[1]}: command not found\n"
 
 
 class Shell:
@@ -55,7 +61,9 @@ class Shell:
         """Answer /mgmt/tm/util/bash."""
         if method != "POST" or not isinstance(body, dict) or body.get("command") != "run":
             raise refused(400, "one or more properties must be specified")
-        output = self.run(command_of(body.get("utilCmdArgs")))
+        line = str(body.get("utilCmdArgs", ""))
+        command = command_of(line)
+        output = not_tmsh(line) if command is None else self.run(command)
         out: Json = {"kind": "tm:util:bash:runstate", **body}
         # Without output there is no such key.
         return out | ({"commandResult": output} if output else {})
@@ -77,7 +85,7 @@ class Shell:
 
     def _save(self) -> str:
         self._unit.save()
-        return ""
+        return SAVED
 
     def _version(self) -> str:
         return (

@@ -49,8 +49,7 @@ class Statistics:
     def answer(self, config: Configuration, health: Health, place: Place, *, whole: bool) -> Json:
         """Return the statistics of an object, or of a whole collection."""
         places = list(config.children(place)) if whole else [place]
-        if not whole:
-            config.get(place)
+        config.demand(place, whole=whole)
         stem = kind_of((*place, "x") if whole else place).stem
         return {
             "kind": f"{stem}{'collectionstats' if whole else 'stats'}",
@@ -104,7 +103,7 @@ class Statistics:
             "serverside.curConns": count(open_now),
             "sessionStatus": text(_session_status(config, place)),
             "status.availabilityState": text(availability),
-            "status.enabledState": text(_enabled_state(config, place)),
+            "status.enabledState": text(_enabled_state(config, health, place)),
             "status.statusReason": text(reason),
             "totRequests": count(0),
         }
@@ -218,8 +217,8 @@ def _session_status(config: Configuration, place: Place) -> str:
     return "addr-disabled" if _is_node_off(config, place) else "enabled"
 
 
-def _enabled_state(config: Configuration, place: Place) -> str:
-    if config.objects[place]["session"] == "user-disabled":
+def _enabled_state(config: Configuration, health: Health, place: Place) -> str:
+    if config.objects[place]["session"] == "user-disabled" or health.is_drained(place):
         return "disabled"
     return "disabled-by-parent" if _is_node_off(config, place) else "enabled"
 
@@ -258,4 +257,4 @@ def dns_availability(config: Configuration, health: Health, place: Place) -> tup
 def is_usable(config: Configuration, health: Health, place: Place) -> bool:
     """Tell whether a member may be given new connections."""
     availability, _ = member_availability(config, health, place)
-    return availability != "offline" and _enabled_state(config, place) == "enabled"
+    return availability != "offline" and _enabled_state(config, health, place) == "enabled"

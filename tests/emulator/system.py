@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 from emulator.errors import not_found, not_registered, refused
 from emulator.names import Place, link_of, numbers
-from emulator.pair import stats_of
+from emulator.pair import failover_line, stats_of
 from emulator.shell import Shell
 
 if TYPE_CHECKING:
@@ -35,6 +35,10 @@ class System:
                 return self._task(method, tuple(number), body)
             case ("util", "bash"):
                 return self._shell.answer(method, body)
+            case ("sys", "failover"):
+                pair = self._unit.pair
+                is_read = method == "GET"
+                return failover_line(self._unit) if is_read else pair.force(self._unit, body)
             case ("cm",) if method == "POST":
                 return self._unit.pair.command(self._unit, body)
             case ("sys" | "cm", *_) if method == "GET":
@@ -141,10 +145,11 @@ class System:
 
     # ------------------------------------------------------------ save
     def _config(self, method: str, body: Any) -> Json:
-        if method != "POST" or not isinstance(body, dict) or body.get("command") != "save":
+        command = body.get("command") if isinstance(body, dict) else None
+        if method != "POST" or command not in ("save", "load"):
             raise refused(400, "one or more properties must be specified")
-        self._unit.save()
-        return {"kind": "tm:sys:config:savestate", **body}
+        self._unit.save() if command == "save" else self._unit.load()
+        return {"kind": f"tm:sys:config:{command}state", **body}
 
     def _task(self, method: str, number: Place, body: Any) -> Json:
         if method == "POST" and not number:
@@ -200,6 +205,7 @@ class System:
                 ),
                 "autoFailbackEnabled": "false",
                 "haLoadFactor": 1,
+                "mac": "none",
                 "isFloating": "true",
                 "unitId": 1,
             }

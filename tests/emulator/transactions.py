@@ -81,6 +81,8 @@ class Transactions:
     Attributes:
         timeout_s: After this long without a commit one is dropped.
         commit_s: How long a commit with `asyncExecution` works in the background.
+        is_mixing_refused: A commit that makes members, or changes monitors, beside changes of state
+            in the same pool fails, as it does on some versions.
     """
 
     def __init__(self, clock: DeviceClock, version: str, apply: Apply) -> None:
@@ -91,6 +93,7 @@ class Transactions:
         self._last = 0
         self.timeout_s = 120.0
         self.commit_s = 0.05
+        self.is_mixing_refused = True
 
     def start(self, body: Any) -> Json:
         given = body if isinstance(body, Mapping) else {}
@@ -165,6 +168,8 @@ class Transactions:
     def _carry_out(self, transaction: Transaction, config: Configuration, take: Take) -> None:
         trial = config.copy()
         try:
+            if self.is_mixing_refused:
+                demand_unmixed(transaction.commands)
             for command in sorted(transaction.commands, key=lambda each: each.order):
                 self._apply(trial, command)
         except Refusal as refusal:
@@ -209,3 +214,23 @@ class Transactions:
                     command.order = int(body["evalOrder"])
                 return command.item(number, self._version)
         raise refused(404, f"Object not found - {rest[0]}", 1)
+
+
+def demand_unmixed(commands: list[Command]) -> None:
+    """Refuse new members, or other monitors, beside changes of state in one pool.
+
+    Raises:
+        Refusal: Both are there. Its number is a guess, its words are from reports.
+    """
+    changed: set[str] = set()
+    made: set[str] = set()
+    for command in commands:
+        if command.place[:2] != ("ltm", "pool") or len(command.place) < 3:
+            continue
+        body = command.body if isinstance(command.body, Mapping) else {}
+        if "members" in command.place and body.keys() & {"session", "state"}:
+            (made if command.method == "POST" else changed).add(command.place[2])
+        elif command.method == "POST" or body.keys() & {"monitor", "members"}:
+            made.add(command.place[2])
+    if changed & made:
+        raise refused(400, "01070712:3: Invalid monitor rule instance identifier.", 3)

@@ -37,6 +37,7 @@ class Unit:
         log: Every request that was answered, and how.
         faults: What goes wrong on this unit alone.
         call_s: Each call takes at least this long.
+        save_s: Saving takes this long, and the answer to it comes only then.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class Unit:
         self.log: list[Seen] = []
         self.saves = 0
         self.call_s = 0.0
+        self.save_s = 0.0
         self._renderer = Renderer(version)
         self._later: list[tuple[float, Condition]] = []
 
@@ -72,11 +74,13 @@ class Unit:
     @property
     def failover_state(self) -> str:
         if self.is_forced_offline:
-            return "FORCED OFFLINE"
+            return "FORCED OFFLINE"  # no recording has this one: `failoverState` is forced-offline
         return "ACTIVE" if self.is_active else "STANDBY"
 
     def fail_over(self) -> None:
-        """Give the traffic group to the other unit."""
+        """Give the traffic group to the other unit, where there is one."""
+        if self.is_forced_offline:
+            self.is_active = False
         for peer in self.pair.peers(self):
             if peer.is_there and not peer.is_forced_offline:
                 self.is_active, peer.is_active = False, True
@@ -122,6 +126,10 @@ class Unit:
         trial = self.running.copy()
         write(trial, method, place, is_collection, body)
         self._take(trial)
+
+    def load(self) -> None:
+        """Run what was saved, without a reboot."""
+        self.adopt(self.saved.copy())
 
     def save(self) -> None:
         self.saved = self.running.copy()
@@ -261,8 +269,7 @@ class Unit:
         deep = options.get("expandSubcollections") == ["true"]
         if not is_collection:
             return selected(self._renderer.one(config, self.health, place, deep=deep), options)
-        if len(place) > 2 and config.objects:
-            config.get((*place[:-1],)) if _has_parent(place) else None
+        config.demand(place, whole=True)
         out = self._renderer.collection(config, self.health, place, deep=deep)
         if "items" in out:
             kept = [i for i in out["items"] if in_partition(i, options)]
@@ -277,10 +284,3 @@ class Unit:
 def _answer_of(answer: Refusal | None) -> Refusal:
     assert answer is not None
     return answer
-
-
-def _has_parent(collection: Place) -> bool:
-    try:
-        return not placed(collection[:-1])[1]
-    except Refusal:
-        return False

@@ -11,7 +11,7 @@ from rest_client import Rest, configured
 @pytest.fixture
 async def bigip() -> AsyncIterator[Emulator]:
     """A pair without TLS, for the plain client."""
-    async with configured(Emulator.pair(tls=False)) as emulator:
+    async with configured(Emulator.pair(tls=False, is_still=True)) as emulator:
         yield emulator
 
 
@@ -34,6 +34,6 @@ def rest(units: tuple[Rest, Rest]) -> Rest:
 @pytest.fixture
 async def tls_bigip(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Emulator]:
     """A pair for clients nobody here wrote: they insist on TLS, and verify it."""
-    async with configured(Emulator.pair()) as emulator:
+    async with configured(Emulator.pair(is_still=True)) as emulator:
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(emulator.ca_file))
         yield emulator

@@ -134,7 +134,7 @@ async def test_defaults_of_a_pool(rest: Rest) -> None:
         "fallbackMode": "return-to-dns",
         "verifyMemberAvailability": "enabled",
         "maxAnswersReturned": 1,
-        "monitor": "/Common/tcp",
+        "monitor": "/Common/tcp ",  # with a blank
         "enabled": True,
     }
     assert {key: pool[key] for key in wanted} == wanted

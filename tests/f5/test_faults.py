@@ -180,3 +180,19 @@ async def test_a_slow_unit_is_slow_for_each_call(bigip: Emulator, rest: Rest) ->
     began = loop.time()
     await rest.ask("GET", POOL)
     assert loop.time() - began >= 0.05
+    bigip.unit(0).call_s, bigip.unit(0).save_s = 0, 0.05
+    began = loop.time()
+    await rest.ask("POST", "sys/config", {"command": "save"})
+    assert loop.time() - began >= 0.05
+
+
+async def test_connections_that_were_kept_are_stale(bigip: Emulator) -> None:
+    """A client that keeps them finds out with its next request."""
+    host, _, port = bigip.urls[0].removeprefix("http://").partition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(b"GET /mgmt/tm/sys HTTP/1.1\r\nHost: x\r\n\r\n")
+    assert (await reader.readuntil(b"\r\n")).startswith(b"HTTP/1.1 401 ")
+    bigip.drop_connections()
+    with pytest.raises((ConnectionError, asyncio.IncompleteReadError)):
+        await reader.readexactly(100_000)
+    writer.close()

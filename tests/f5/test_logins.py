@@ -151,3 +151,14 @@ async def test_old_versions_let_nobody_but_administrators_in() -> None:
         await rest.login("admin")
         assert (await rest.ask("GET", "ltm/pool")).status == 200
         assert (await rest.ask("GET", "sys/ready")).status == 404
+
+
+@pytest.mark.parametrize("is_leaky", [False, True])
+async def test_a_refused_login_may_come_back_with_the_password(
+    bigip: Emulator, rest: Rest, is_leaky: bool
+) -> None:
+    """Facts 1: why nobody may log such an answer."""
+    bigip.unit(0).logins.is_leaky = is_leaky
+    answer = await rest.login("lb-probe", "hunter2")
+    assert ("hunter2" in answer.body["originalRequestBody"]) is is_leaky
+    assert "hunter2" not in str(bigip.unit(0).log)

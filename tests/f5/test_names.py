@@ -63,6 +63,12 @@ async def test_a_name_that_is_encoded_wrongly_is_not_found(
     assert answer.status == status
 
 
+async def test_a_service_is_shown_as_its_number(rest: Rest) -> None:
+    made = await rest.ask("POST", f"{POOL}/members", {"name": "192.0.2.12:https"})
+    assert made.body["fullPath"] == "/Common/192.0.2.12:443"
+    assert (await rest.get(f"{POOL}/members/~Common~192.0.2.12:https"))["name"] == "192.0.2.12:443"
+
+
 async def test_what_a_name_lacks(rest: Rest) -> None:
     """A member without a port, a partition that is not there, an address that is none."""
     for name, words in {

@@ -181,3 +181,38 @@ async def test_what_monitors_found_is_each_units_own(
     await b.login()
     bigip.clock.advance(1)
     assert await b.states(OLD) == ("up", "monitor-enabled")
+
+
+async def test_a_unit_is_told_to_give_way_and_comes_back(
+    bigip: Emulator, units: tuple[Rest, Rest]
+) -> None:
+    """The command of tmsh's `run sys failover`, as F5's own tests use it."""
+    a, b = units
+    for body, states in [
+        ({"standby": True}, ["STANDBY", "ACTIVE"]),
+        ({"utilCmdArgs": "offline"}, ["FORCED OFFLINE", "ACTIVE"]),
+        ({"online": True}, ["STANDBY", "ACTIVE"]),
+    ]:
+        answer = await a.ask("POST", "sys/failover", {"command": "run"} | body)
+        assert answer.status == 200
+        assert [await says(u, "cm/failover-status") for u in units] == states
+    await b.ask("POST", "sys/failover", {"command": "run", "standby": True})
+    assert [unit.is_active for unit in bigip.units] == [True, False]
+    raw = (await a.get("sys/failover"))["apiRawValues"]["apiAnonymous"]
+    assert raw.startswith("Failover active")
+
+
+async def test_a_group_may_sync_by_itself(bigip: Emulator, units: tuple[Rest, Rest]) -> None:
+    a, b = units
+    bigip.shared.is_auto_sync = True
+    assert (await a.get("cm/device-group/dg1"))["autoSync"] == "enabled"
+    await a.patch(OLD, OFFLINE)
+    bigip.clock.advance(1)
+    assert await b.states(OLD) == ("user-down", "user-disabled")
+    assert await says(a, "cm/sync-status") == "In Sync"
+
+
+async def test_loading_brings_back_what_was_saved(rest: Rest) -> None:
+    await rest.patch(OLD, OFFLINE)
+    assert (await rest.ask("POST", "sys/config", {"command": "load"})).status == 200
+    assert (await rest.states(OLD))[1] == "monitor-enabled"

@@ -202,3 +202,20 @@ async def test_monitors_that_are_in_use_stay(rest: Rest) -> None:
     assert "monitor" not in await rest.get(POOL)
     assert await rest.states(OLD) == ("unchecked", "user-enabled")
     assert (await rest.ask("DELETE", HTTPS)).status == 200
+
+
+async def test_a_monitor_may_drain_a_member(bigip: Emulator, rest: Rest) -> None:
+    """Facts 2: `recvDisable` makes a session of `monitor-disabled`; no new client goes there."""
+    bigip.world.set("192.0.2.10:443", "drained")
+    bigip.clock.advance(1)
+    assert await rest.states(OLD) == ("up", "monitor-disabled")
+    assert eligible(bigip.unit(0), "/Common/epmm") == []
+    assert (await rest.status(OLD))["status.enabledState"] == "disabled"
+
+
+async def test_connections_outlive_forced_offline(bigip: Emulator, rest: Rest) -> None:
+    bigip.unit(0).stats.connections["/Common/192.0.2.10:443"] = 5
+    await rest.patch(OLD, OFFLINE)
+    entries = (await rest.get(f"{OLD}/stats"))["entries"]
+    (entry,) = entries.values()
+    assert entry["nestedStats"]["entries"]["serverside.curConns"]["value"] == 5

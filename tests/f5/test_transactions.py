@@ -142,3 +142,22 @@ async def test_two_transactions_at_once_both_hold(rest: Rest) -> None:
     assert (await commit(rest, first)).status == 200
     assert (await commit(rest, second)).status == 200
     assert (await both(rest))[0] == ("checking", "monitor-enabled")
+
+
+@pytest.mark.parametrize(
+    "other",
+    [("POST", f"{POOL}/members", {"name": "192.0.2.12:443"}), ("PATCH", POOL, {"monitor": "http"})],
+    ids=["a-member", "a-monitor"],
+)
+@pytest.mark.parametrize("is_refused", [True, False])
+async def test_states_are_not_mixed_with_members_or_monitors(
+    bigip: Emulator, rest: Rest, other: tuple[str, str, Any], is_refused: bool
+) -> None:
+    """Facts 4: it fails on some versions, so a flip is alone in its transaction."""
+    bigip.unit(0).transactions.is_mixing_refused = is_refused
+    number = await start(rest)
+    await queue_flip(rest, number)
+    await rest.ask(*other, number)
+    answer = await commit(rest, number)
+    assert answer.status == (400 if is_refused else 200)
+    assert (await both(rest) == OLD_IS_ACTIVE) is is_refused
