@@ -363,6 +363,19 @@ async def test_a_step_that_fails_is_shown_and_repaired_and_the_move_stands(
     assert all(unit.saves for unit in pair.emulator.units)
 
 
+async def test_an_account_that_may_only_toggle_moves_and_says_what_it_may_not(
+    pair: f5.Bench,
+) -> None:
+    pair.password_file.write_text("operator-secret")
+    edge = pair.ltm(username="operator")
+    await edge.publish(B)
+    with pytest.raises(PublishError, match=r"the save failed: .* operator may not do this"):
+        await edge.settle_now()
+    seen = await edge.read_back()
+    assert seen.node == B
+    assert "operator may not do this" in seen.unsettled
+
+
 async def test_a_sync_that_fails_silently_is_noticed_and_repeated(pair: f5.Bench) -> None:
     pair.emulator.shared.loses_syncs = 1
     pair.emulator.shared._pending = False
