@@ -333,6 +333,16 @@ async def test_a_certificate_that_is_not_right_is_told_before_the_password_is_se
         assert emulator.unit(0).log == []
 
 
+async def test_a_certificate_for_another_name_is_taken_where_that_is_said(tmp_path: Path) -> None:
+    async with (
+        Emulator.single(tls="other-name") as emulator,
+        f5.Bench(emulator, tmp_path) as bench,
+    ):
+        name = "bigip.example.net"
+        tls = make_ssl_context(emulator.ca_file, name)
+        assert await bench.unit(0, tls=tls, server_name=name).get(*STATUS)
+
+
 async def test_a_pinned_certificate_is_the_only_one_that_is_taken(bench: f5.Bench) -> None:
     for pin, is_taken in ((await _fingerprint(bench), True), ("0" * 64, False)):
         settings = TlsSettings(server_name="127.0.0.1", fingerprint=pin, insecure=True)

@@ -16,7 +16,7 @@ from lb_probe.adapters.f5_ltm import members, monitors
 from lb_probe.adapters.f5_ltm.members import Counted, PoolState
 from lb_probe.adapters.icontrol import Icontrol, Json, Missing, Unit, Units
 from lb_probe.adapters.icontrol.adapter import POLL_S, Change, Doubtful
-from lb_probe.adapters.icontrol.answers import entries, member_of, version_of
+from lb_probe.adapters.icontrol.answers import entries, items_of, member_of, version_of
 from lb_probe.adapters.icontrol.beside import Question
 from lb_probe.adapters.icontrol.follow_up import Step
 from lb_probe.core.model import Seen
@@ -256,11 +256,9 @@ class F5Ltm(Icontrol):
     async def _fetched(self, unit: Unit) -> PoolState:
         path = ("tm", "ltm", "pool", self._pool)
         pool = await unit.get(*path, expandSubcollections="true")
-        reference = pool.get("membersReference")
-        items = reference.get("items") if isinstance(reference, dict) else None
-        if items is None:  # none, or a version that does not expand
-            items = (await unit.get(*path, "members")).get("items") or []
-        found = [item for item in items if isinstance(item, dict)]
+        found = items_of(pool.get("membersReference"))
+        if not found:  # none, or a version that does not expand
+            found = items_of(await unit.get(*path, "members"))
         return PoolState.of(pool, found, version_of(pool))
 
     def _lacks(self, unit: Unit, state: PoolState, absent: Sequence[str]) -> str:
