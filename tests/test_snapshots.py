@@ -25,6 +25,7 @@ from lb_probe import app
 from lb_probe.admin.api import Api
 from lb_probe.admin.door import Door
 from lb_probe.admin.tokens import Tokens
+from lb_probe.app.notify import Tried
 from lb_probe.cli import cli
 from lb_probe.core.active_active import Pool
 from lb_probe.core.model import Failed, Observation, Page, Passed, Phase
@@ -62,7 +63,23 @@ READING = {
     "token-revoke": "token revoke dana",
     "audit-show": "audit show --file audit.jsonl",
     "audit-verify": "audit verify --file audit.jsonl",
+    "notify-test": "notify test",
+    "notify-waiting": "notify waiting",
 }
+TRIED = [
+    Tried("ops", "mail", ok=True, detail=""),
+    Tried("chat", "slack", ok=False, detail="chat: it answered 404: 'no_service'; wanted 2xx"),
+]
+WAITING = [
+    {
+        "channel": "chat",
+        "class": "failed-over",
+        "group": "epmm",
+        "at": "2026-01-01T00:16:51.200Z",
+        "title": "epmm: failed over from a to b by itself",
+        "key": "key",
+    }
+]
 BEFORE = {  # what has to be undone before the next format
     "token-create": "token revoke dana",
     "token-revoke": "token create dana --role viewer",
@@ -87,6 +104,8 @@ async def told(tmp_path, monkeypatch):
     monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
     monkeypatch.setattr(secrets, "token_urlsafe", lambda size: f"{next(numbers):043x}")
     monkeypatch.setattr(app, "probe_once", App().probe_once)
+    monkeypatch.setattr(app, "notify_test", lambda path, channel: TRIED)
+    monkeypatch.setattr(app, "notify_waiting", lambda path: WAITING)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "probes.yaml").write_text(FILE)
     (tmp_path / "ops.token").write_text(TOKENS["adm"])
