@@ -8,7 +8,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterable
 
-from lb_probe.config import dns_rules
+from lb_probe.config import dns_rules, f5_rules, notify_rules
 from lb_probe.config.address import Address, Url
 from lb_probe.config.source import Source, Spot, nearest, shown
 from lb_probe.config.values import parse_haproxy_socket, parse_path
@@ -26,9 +26,11 @@ def judge(source: Source, as_: str) -> None:
     adapters = [a for group in groups for a in group.items("adapters")]
     _unique([place for a in adapters for place in _places(a)], "a backend or key", key=_moves)
     dns_rules.judge(adapters, _nodes(groups))
+    f5_rules.judge(adapters)
     _unique(_agents(groups), "a node name")  # `agent --node NAME` names no group
     _judge_listeners(root, _nodes(groups))
     _judge_api(root.at("api"))
+    notify_rules.judge(root.at("notify"), groups)
     if as_.startswith("agent:"):
         _judge_agent(root, as_.removeprefix("agent:"))
     elif as_ in {"prober", "check"}:
@@ -213,7 +215,9 @@ def _judge_candidate(place: Spot, secondaries: list[Spot]) -> list[Spot]:
 
 
 def _judge_servers(servers: Spot, names: list[str | None], needed: list[str]) -> None:
-    if servers.source.at(servers.where[:-1]).at("type").text != "dns":  # by their own rules
+    kind = servers.source.at(servers.where[:-1]).at("type").text
+    is_by_site = kind == "f5-gtm" and len({spot.text for spot in servers.items()}) > 1
+    if kind != "dns" and not is_by_site:  # by their own rules; nodes of one site share a server
         _unique(servers.items(), "a server")
     said = {str(spot.where[-1]): spot for spot in servers.items()}
     for name, spot in said.items():
@@ -305,6 +309,10 @@ def _judge_agent(root: Spot, name: str) -> None:
 
 
 def _judge_files(root: Spot) -> None:
+    notify_rules.judge_installed(root.at("notify"))
+    notify_rules.judge_files(
+        root.at("notify"), lambda f, is_secret: _judge_file(f, is_secret=is_secret)
+    )
     for operator in root.items("api", "operators"):
         _judge_file(operator.at("token_file"), is_secret=True)
     tls = root.at("api", "tls")
@@ -316,6 +324,7 @@ def _judge_files(root: Spot) -> None:
     for group in root.items("groups"):
         for adapter in group.items("adapters"):
             _judge_tls(adapter.at("tls"))
+            _judge_file(adapter.at("password_file"), is_secret=True)
             _judge_file(adapter.at("tsig", "key_file"), is_secret=True)
             dns_rules.judge_key(adapter.at("tsig", "key_file"))
 

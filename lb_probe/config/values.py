@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from lb_probe.config.address import Address, Url, parse_host
+from lb_probe.core.notice import CLASSES
 
 NAME = r"[A-Za-z0-9_.:-]{1,128}"
 _DURATION = r"[0-9]{1,9}(?:\.[0-9]{1,3})?(?:ms|s|m|h|d)"
@@ -142,6 +143,46 @@ def _program(value: Any) -> Any:
     return value
 
 
+# ------------------------------------------------------------------ notifications
+_ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,255}"
+
+
+def _address(text: str) -> str:
+    local, _, host = text.rpartition("@")
+    is_plain = re.fullmatch(_ADDRESS, text) and not re.search(r"^\.|\.\.|\.$", local)
+    if not is_plain or _host_or_none(host) is None:
+        raise ValueError("an e-mail address in plain ASCII, e.g. ops@example.com")
+    return text
+
+
+def _addresses(value: object) -> tuple[str, ...]:
+    texts = value if isinstance(value, tuple) else (value,)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError("an e-mail address or a list of them, e.g. [ops@example.com]")
+    found = tuple(_address(str(text)) for text in texts)
+    if len(set(found)) < len(found):
+        raise ValueError("each address once")
+    return found
+
+
+_TOLD = tuple(name for name in CLASSES if name != "test")
+
+
+def _classes(value: object) -> tuple[str, ...]:
+    texts = value if isinstance(value, tuple) else ()
+    if not texts or not set(texts) <= set(_TOLD) or len(set(texts)) < len(texts):
+        raise ValueError(f"a list of these, each once: {', '.join(_TOLD)}")
+    return tuple(str(text) for text in texts)
+
+
+def _remind(text: str) -> float | None:
+    if text == "none":
+        return None
+    if not re.fullmatch(_DURATION, text) or not 60 <= _seconds(text) <= _seconds("30d"):
+        raise ValueError('1m to 30d, e.g. "12h", or none')
+    return _seconds(text)
+
+
 # ------------------------------------------------------------------ DNS
 def parse_dns_server(text: str) -> Address:
     """Return the place of a name server: an IP address, port 53 unless it says another."""
@@ -209,6 +250,35 @@ def parse_tsig_key(text: str) -> str:
     if not raw:
         raise ValueError("the secret in base64, or the key as tsig-keygen or keymgr -t prints it")
     return secret
+
+
+# ------------------------------------------------------------------ F5
+_F5_PART = r"[A-Za-z0-9_.%-]{1,128}"
+
+
+def parse_f5_host(text: str) -> Url:
+    """Return the place of a unit's management interface: https, with a port where it is not 443."""
+    try:
+        url = Url.parse(text)
+    except ValueError:
+        url = None
+    if url is None or url.scheme != "https" or url.target not in ("", "/"):
+        raise ValueError('https:// and the management address of a unit, e.g. "https://10.0.0.5"')
+    return Url(url.scheme, url.host, url.port)
+
+
+def _ltm_member(text: str) -> str:
+    folder, _, name = text.rpartition("/")
+    # A port follows a colon, of an IPv6 address a dot.
+    host, _, port = name.rpartition(":" if name.count(":") == 1 else ".")
+    is_path = re.fullmatch(rf"(?:/{_F5_PART})+", folder) is not None
+    if not (is_path and ":" in name and re.fullmatch(r"[A-Za-z0-9_.:%-]{1,128}", host)
+            and re.fullmatch("[0-9]{1,5}", port)):  # fmt: skip
+        raise ValueError(
+            "the full path of a pool member, e.g. /Common/192.0.2.10:443, or for IPv6"
+            " /Common/2001:db8::10.443"
+        )
+    return text
 
 
 # ------------------------------------------------------------------ paths
@@ -292,4 +362,35 @@ RecordValues = Annotated[
         _record_values,
         json_schema_input_type=str | Annotated[list[str], Field(min_length=1)],
     ),
+]
+MailAddress = Annotated[str, _text(_address)]
+MailAddresses = Annotated[
+    tuple[str, ...],
+    PlainValidator(
+        _addresses, json_schema_input_type=str | Annotated[list[str], Field(min_length=1)]
+    ),
+]
+EventClasses = Annotated[
+    tuple[str, ...],
+    PlainValidator(
+        _classes,
+        json_schema_input_type=Annotated[list[Literal[_TOLD]], Field(min_length=1)],  # type: ignore[valid-type]
+    ),
+]
+Remind = Annotated[float | None, _text(_remind, _matched(f"none|{_DURATION}"))]
+F5Host = Annotated[Url, _text(parse_f5_host, _matched("https://[^/?#@]+/?"))]
+F5Pool = Annotated[
+    str, _like(rf"(?:/{_F5_PART}){{2,}}", "its full path with partition, e.g. /Common/epmm")
+]
+LtmMember = Annotated[str, _text(_ltm_member, _matched("(?:/[^/]+)+/[^/]+[:.][0-9]{1,5}"))]
+GtmMember = Annotated[
+    str,
+    _like(
+        r"/Common/[A-Za-z0-9_.-]{1,128}:[A-Za-z0-9_./%-]{1,255}",
+        "the full path of a pool member, e.g. /Common/SERVER:VIRTUAL_SERVER",
+    ),
+]
+F5User = Annotated[str, _like(r"[!-~]{1,128}", "the name of an account on the device")]
+DeviceGroup = Annotated[
+    str, _like(r"(?:/Common/)?[A-Za-z0-9_.-]{1,128}", "the name of a sync-failover device group")
 ]

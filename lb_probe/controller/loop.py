@@ -230,6 +230,7 @@ class Controller:
             confirmed=runtime.saved.confirmed.get(publisher.name, -1),
             changed=runtime.changed.set,
             signature=self._signature,
+            elsewhere=runtime.setup.elsewhere.get(publisher.name, frozenset()),
         )
 
     async def run(self) -> None:
@@ -624,8 +625,13 @@ class Controller:
         """Return the literal commands that would bring traffic to `node`."""
         if node is None:
             return []
-        publishers = [r.publisher for r in self._find(name).reconcilers]
-        return [f"{p.name}: {line}" for p in publishers for line in p.commands(node)]
+        runtime, lines = self._find(name), []
+        for publisher in (reconciler.publisher for reconciler in runtime.reconcilers):
+            is_elsewhere = node in runtime.setup.elsewhere.get(publisher.name, ())
+            nothing = f"# nothing here: another tier brings traffic to {node}"
+            said = [nothing] if is_elsewhere else publisher.commands(node)
+            lines += [f"{publisher.name}: {line}" for line in said]
+        return lines
 
     async def act(self, name: str, ask: Ask) -> View:
         """Carry out an operator's command; waits a little for the load balancers to follow.

@@ -5,7 +5,7 @@ Probe -> `Observation` -> `core.evidence` -> `Situation` -> `core.failover` -> `
 says `wall`; wall times are for people only (UTC, seconds since 1970).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
@@ -347,6 +347,10 @@ class Seen:
         uptime_s: Seconds this run has lasted; None where it does not tell.
         in_flight: For each node the requests and connections under way; others are left out.
         leaving: One sentence for each process that leaves after a reload and still has sessions.
+        also: Other nodes that what it does is right for as well: behind the same server, or
+            brought their traffic by another tier.
+        unsettled: What should follow a move and failed, as a save; empty where nothing did. The
+            traffic is as `node` says all the same.
     """
 
     node: str | None
@@ -360,11 +364,39 @@ class Seen:
     uptime_s: float | None = None
     in_flight: Mapping[str, int] = field(default_factory=dict)
     leaving: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    unsettled: str = ""
+
+    def told_for(self, node: str | None) -> "Seen":
+        """Return the same reading, calling what it does by `node` where it is right for that too.
+
+        >>> Seen("a", ("a", "b"), also=("b",)).told_for("b").node
+        'b'
+        """
+        if node is None or node not in self.also:
+            return self
+        others = [other for other in (self.node, *self.also) if other not in (node, None)]
+        return replace(self, node=node, also=tuple(dict.fromkeys(map(str, others))))
 
     @property
     def word(self) -> str:
         """What it sends traffic to, in a word or two."""
         return self.node or (" and ".join(self.chosen) if self.chosen else "neither")
+
+
+def agreed(seen: Sequence[Seen]) -> str | None:
+    """Return the one node that all of these carry; None where they name none or differ.
+
+    >>> agreed([Seen("main-a", also=("main-b",)), Seen("main-b", also=("dr",))])
+    'main-b'
+    >>> agreed([Seen("main-a"), Seen("dr")])
+    """
+    if not seen or any(one.node is None for one in seen):
+        return None
+    if len({one.node for one in seen}) == 1:
+        return seen[0].node
+    common = frozenset.intersection(*(frozenset([one.node, *one.also]) for one in seen))
+    return next(iter(common)) if len(common) == 1 else None
 
 
 # ------------------------------------------------------------------ what came of it

@@ -53,7 +53,19 @@ GROUP_GAUGES = (
     ("publish_usable", ("adapter",), "0 where its own check holds the assigned node down"),
     ("publish_foreign_writer", ("adapter",), "1 where it yielded to somebody else"),
     ("publish_last_success_timestamp_seconds", ("adapter",), "Last good publication"),
+    ("publish_unsettled", ("adapter",), "1 where what must follow a move failed"),
 )
+
+# The label `result` of each event that tells what became of a message, or of a sign of life.
+NOTIFY_RESULTS = {
+    "notify.delivered": "delivered",
+    "notify.pinged": "delivered",
+    "notify.failed": "failed",
+    "notify.failing": "failed",
+    "notify.rejected": "rejected",
+    "notify.dropped": "dropped",
+    "notify.expired": "expired",
+}
 
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
@@ -67,6 +79,9 @@ class Snapshot:
     is_config_good: bool
 
 
+_Adapter = tuple[str, bool, float, bool, bool, bool]
+
+
 class _Shown(NamedTuple):
     """What the lines of one group say; while it is the same, so are they.
 
@@ -77,7 +92,8 @@ class _Shown(NamedTuple):
         serving: ok, fail or unknown, for each node.
         modes: What hastatus says, for each node; nothing where it is not asked.
         hold_due: UTC seconds since 1970, or 0.
-        adapters: Name, in sync, last good publication (UTC seconds, or 0), usable, yielded.
+        adapters: Name, in sync, last good publication (UTC seconds, or 0), usable, yielded, and
+            whether what must follow a move failed.
     """
 
     name: str
@@ -93,7 +109,7 @@ class _Shown(NamedTuple):
     changed_at: float
     serving: tuple[str, ...]
     modes: tuple[str, ...]
-    adapters: tuple[tuple[str, bool, float, bool, bool], ...]
+    adapters: tuple[_Adapter, ...]
 
 
 class _Series:
@@ -164,6 +180,15 @@ class Metrics:
             "Publications to a load balancer",
             *("group", "adapter", "result"),
         )
+        self._notifications = _Family(
+            "counter",
+            "notifications_total",
+            "Messages by what became of them; failed counts tries that are repeated",
+            *("channel", "result"),
+        )
+        self._notices_waiting = _Family(
+            "gauge", "notifications_waiting", "Messages that a channel has yet to take", "channel"
+        )
         durations = Histogram(
             "lb_probe_probe_duration_seconds",
             "Time from start to verdict of a probe",
@@ -230,6 +255,8 @@ class Metrics:
             "group.failover": self._failed_over,
             "group.resume": self._resumed,
             "prober.stalled": self._stalled,
+            "notify.waiting": self._waiting,
+            **dict.fromkeys(NOTIFY_RESULTS, self._notified),
         }
 
     def know(self, group: str, nodes: Iterable[str], adapters: Iterable[str]) -> None:
@@ -250,6 +277,17 @@ class Metrics:
         self._kept.pop(group, None)
         for key in [key for key in self._last_success if key[0] == group]:
             del self._last_success[key]
+
+    def know_channels(self, names: Iterable[str]) -> None:
+        """Start every counter of these channels at 0, and forget all others."""
+        known = frozenset(names)
+        for name in {values[0] for values in self._notifications.series} - known:
+            self._notifications.forget(name)
+            self._notices_waiting.forget(name)
+        for name in known:
+            for result in sorted(set(NOTIFY_RESULTS.values())):
+                self._notifications.at(name, result)
+            self._notices_waiting.at(name)
 
     def emit(self, event: Event) -> None:
         """Count one event."""
@@ -275,7 +313,8 @@ class Metrics:
         self._store.set(float(snapshot.is_store_writable))
         self._config.set(float(snapshot.is_config_good))
         blocks = [self._group(view) for few in _rested(snapshot.views, SLICE) for view in few]
-        texts = [family.render().encode() for family in self._families()]
+        families = (*self._families(), self._notifications, self._notices_waiting)
+        texts = [family.render().encode() for family in families]
         for place, (name, _, text) in enumerate(GROUP_GAUGES):
             lines = "".join([block[place] for block in blocks])
             texts.append((_head("gauge", name, text) + lines).encode())
@@ -330,9 +369,7 @@ class Metrics:
             self._adapters(view.name, view.adapters),
         )
 
-    def _adapters(
-        self, name: str, adapters: Sequence[AdapterStatus]
-    ) -> tuple[tuple[str, bool, float, bool, bool], ...]:
+    def _adapters(self, name: str, adapters: Sequence[AdapterStatus]) -> tuple[_Adapter, ...]:
         return tuple(
             [
                 (
@@ -341,6 +378,7 @@ class Metrics:
                     self._last_success.get((name, one.name), 0.0),
                     one.seen is None or one.seen.usable is not False,
                     one.yielded,
+                    one.seen is not None and bool(one.seen.unsettled),
                 )
                 for one in adapters
             ]
@@ -379,6 +417,18 @@ class Metrics:
     def _stalled(self, event: Event) -> None:
         self._stalls.inc()
 
+    def _notified(self, event: Event) -> None:
+        channel, many = str(event.fields["channel"]), event.fields.get("notices")
+        result = NOTIFY_RESULTS[event.name]
+        count = float(many) if isinstance(many, int) and result != "failed" else 1.0
+        self._notifications.at(channel, result).value += count
+        self._waiting(event)
+
+    def _waiting(self, event: Event) -> None:
+        waiting = event.fields.get("waiting")
+        if isinstance(waiting, int):
+            self._notices_waiting.at(str(event.fields["channel"])).value = float(waiting)
+
 
 def _group_lines(shown: _Shown) -> tuple[str, ...]:
     """Return the lines of one group, for each of `GROUP_GAUGES`."""
@@ -402,9 +452,10 @@ def _group_lines(shown: _Shown) -> tuple[str, ...]:
             for word in words
         ],
         [((name,), float(in_sync)) for name, in_sync, *_ in shown.adapters],
-        [((name,), float(usable)) for name, _, _, usable, _ in shown.adapters],
-        [((name,), float(yielded)) for name, *_, yielded in shown.adapters],
+        [((name,), float(usable)) for name, _, _, usable, *_ in shown.adapters],
+        [((name,), float(yielded)) for name, *_, yielded, _ in shown.adapters],
         [((name,), last) for name, _, last, *_ in shown.adapters],
+        [((name,), float(unsettled)) for name, *_, unsettled in shown.adapters],
     ]
     found = []
     for (name, labels, _), values in zip(GROUP_GAUGES, lines, strict=True):

@@ -151,6 +151,11 @@ class Service:
         values = found.values(self.kinds)
         return tuple(node for node, own in self.values.items() if own & values)
 
+    def alike(self, node: str | None) -> tuple[str, ...]:
+        """Return the other nodes that the record cannot be told apart for: of the same site."""
+        own = self.values.get(node or "")
+        return tuple(name for name, each in self.values.items() if each == own and name != node)
+
     def obstacle(self, found: Found) -> str:
         """Say why an update would be ignored without a word; empty where it would not."""
         others = _FAMILIES if self._alias else (CNAME,)
