@@ -37,6 +37,7 @@ GOLDEN = Path(__file__).parent / "golden" / "cli"
 FILE = """version: 1
 store: sqlite:state.db
 api: {listen: "127.0.0.1:8600"}
+notify: {channels: [{type: command, name: pager, argv: ["true"]}]}
 groups:
   - name: epmm
     act: true
@@ -60,9 +61,21 @@ READING = {
     "token-create": "token create dana --role viewer --group epmm --expires 90d",
     "token-list": "token list",
     "token-revoke": "token revoke dana",
+    "notify-test": "notify test",
+    "notify-waiting": "notify waiting",
     "audit-show": "audit show --file audit.jsonl",
     "audit-verify": "audit verify --file audit.jsonl",
 }
+WAITING = [
+    {
+        "at": "2026-01-01T00:16:46.000Z",
+        "channel": "pager",
+        "class": "failed-over",
+        "group": "epmm",
+        "key": "epmm/2/failed-over",
+        "title": "epmm: traffic was moved to b",
+    }
+]
 BEFORE = {  # what has to be undone before the next format
     "token-create": "token revoke dana",
     "token-revoke": "token create dana --role viewer",
@@ -87,6 +100,7 @@ async def told(tmp_path, monkeypatch):
     monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
     monkeypatch.setattr(secrets, "token_urlsafe", lambda size: f"{next(numbers):043x}")
     monkeypatch.setattr(app, "probe_once", App().probe_once)
+    monkeypatch.setattr(app, "notify_waiting", lambda file: WAITING)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "probes.yaml").write_text(FILE)
     (tmp_path / "ops.token").write_text(TOKENS["adm"])
