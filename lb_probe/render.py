@@ -418,7 +418,7 @@ def token_table(tokens: Sequence[Json], look: Look) -> list[str]:
     return table(head, rows, look.width)
 
 
-def channel_table(channels: Sequence[Json]) -> list[str]:
+def channel_table(channels: Sequence[Json], look: Look) -> list[str]:
     """Return one row for each channel that was tried."""
     rows = [
         (
@@ -429,7 +429,7 @@ def channel_table(channels: Sequence[Json]) -> list[str]:
         )
         for channel in channels
     ]
-    return table(("CHANNEL", "TYPE", "RESULT", "WHY"), rows)
+    return table(("CHANNEL", "TYPE", "RESULT", "WHY"), rows, look.width)
 
 
 def waiting_table(waiting: Sequence[Json], look: Look) -> list[str]:
@@ -445,7 +445,7 @@ def waiting_table(waiting: Sequence[Json], look: Look) -> list[str]:
         )
         for one in waiting
     ]
-    return table(("AT", "CHANNEL", "CLASS", "WHAT"), rows)
+    return table(("AT", "CHANNEL", "CLASS", "WHAT"), rows, look.width)
 
 
 _AUDIT_COLUMNS = {"seq", "at", "action", "actor", "role", "remote", "path", "prev", "hash"}

@@ -38,6 +38,7 @@ GOLDEN = Path(__file__).parent / "golden" / "cli"
 FILE = """version: 1
 store: sqlite:state.db
 api: {listen: "127.0.0.1:8600"}
+notify: {channels: [{type: command, name: pager, argv: ["true"]}]}
 groups:
   - name: epmm
     act: true
