@@ -11,7 +11,7 @@ import f5_bench as f5
 import pytest
 from emulator import Condition, Emulator, faults
 
-from lb_probe.adapters.icontrol import Busy, Denied, Missing, unit
+from lb_probe.adapters.icontrol import Busy, Denied, Missing, unit, wire
 from lb_probe.adapters.icontrol.answers import judge
 from lb_probe.ports import PublishError, Unreachable
 from lb_probe.prober.http_probe import TlsSettings, make_ssl_context
@@ -301,7 +301,7 @@ async def test_a_lake_of_an_answer_is_refused(
 ) -> None:
     made = bench.unit(0)
     await made.get(*STATUS)
-    monkeypatch.setattr(unit, "LARGEST_ANSWER", 100)
+    monkeypatch.setattr(wire, "LARGEST_ANSWER", 100)
     with pytest.raises(PublishError, match="more than 100 bytes"):
         await made.get(*STATUS)
 
