@@ -133,6 +133,8 @@ class Reconciler:
         self._watch = drift.Watch()
         self._force = False
         self._wrote_at = -math.inf
+        # Asked once: to compare an object with a Protocol takes as long as a publication.
+        self._signed = publisher if signature and isinstance(publisher, Signed) else None
         self._signature = signature
         self._elsewhere = elsewhere
         self._unsettled = ""
@@ -285,8 +287,8 @@ class Reconciler:
             await self._close(wanted.fence)
             if self._wanted is not wanted:
                 return await self._read()  # an operator thought better of it
-        if isinstance(self.publisher, Signed) and self._signature:
-            self.publisher.owner = f"{self._signature}.g{wanted.generation}"
+        if self._signed is not None:
+            self._signed.owner = f"{self._signature}.g{wanted.generation}"
         self._wrote_at = self._clock.monotonic()
         try:
             await self.publisher.publish(wanted.node)

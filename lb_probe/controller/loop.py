@@ -56,6 +56,7 @@ from lb_probe.recorder import Recorder
 from lb_probe.recorder import state as recorded
 
 TICK_S = 0.25
+MAKING_S = 1.0  # a group whose move is being made is looked at by time alone no more often
 FIRST_LOOK_S = 3.0
 SETTLE_S = 3.0
 WITNESS_S = 0.5  # while the Primary fails, a load balancer that may contradict is asked so often
@@ -367,6 +368,8 @@ class Controller:
             self._note_condition(runtime, before, decision)
         if decision.action is Action.FAIL_OVER:
             self._soon(runtime, self._fail_over)
+            if runtime.is_moving:  # it decides once more by itself, at its own moment
+                runtime.look.until = now + MAKING_S
         elif decision.action is Action.REPROBE or ev.is_doubtful(
             runtime.evidence, runtime.group, now
         ):
