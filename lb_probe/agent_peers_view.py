@@ -6,7 +6,8 @@ Pure, as `render` is: answers of the control socket in, lines out.
 from collections.abc import Mapping, Sequence
 
 from lb_probe.client import Json
-from lb_probe.render import Look, plain, table
+from lb_probe.columns import table
+from lb_probe.render import Look, plain
 
 _LEVELS = {"ok": "good", "warning": "warn", "error": "bad", "failed": "bad"}
 # What a person wants to see of a port, in this order; the rest is in `-o json`.
@@ -66,7 +67,7 @@ def trust_block(answer: Json, look: Look) -> list[str]:
         )
         for p in _dicts(answer.get("pins"))
     ]
-    lines += ["", *table(("PEER", "FINGERPRINT", "SINCE", "BY"), rows)] if rows else []
+    lines += ["", *table(("PEER", "FINGERPRINT", "SINCE", "BY"), rows, look.width)] if rows else []
     missing = answer.get("missing")
     lines += [
         look.paint(

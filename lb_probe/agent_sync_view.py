@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 
 from lb_probe.client import Json
-from lb_probe.render import Look, gate_lines, plain, table
+from lb_probe.columns import table
+from lb_probe.render import Look, gate_lines, plain
 
 _HEAD = ("ID", "STARTED", "TRIGGER", "RESULT", "TOOK", "BYTES", "CHANGED", "DETAIL")
 _STEP_HEAD = ("STEP", "RESULT", "TOOK", "DETAIL")
@@ -28,7 +29,7 @@ def history_table(runs: Sequence[Json], look: Look) -> list[str]:
     """Return one row for each run, newest first as they come."""
     if not runs:
         return ["no syncs are on record"]
-    return table(_HEAD, [_row(run, look) for run in runs])
+    return table(_HEAD, [_row(run, look) for run in runs], look.width)
 
 
 def _row(run: Json, look: Look) -> tuple[str, ...]:
@@ -72,7 +73,7 @@ def run_block(run: Json, look: Look) -> list[str]:
     lines += [f"  overridden {plain(text)}" for text in _list(run.get("overridden"))]
     steps = [step for step in _list(run.get("steps")) if isinstance(step, dict)]
     if steps:
-        lines += ["", *table(_STEP_HEAD, [_step(step, look) for step in steps])]
+        lines += ["", *table(_STEP_HEAD, [_step(step, look) for step in steps], look.width)]
     output = _list(run.get("output"))
     if output:
         lines += ["", "its last lines:", *(f"  {plain(line, none='')}" for line in output)]
@@ -178,6 +179,23 @@ def status_lines(answer: Json, look: Look) -> list[str]:
     if isinstance(alarms, dict):
         told = (f"  !! {plain(name)}: {plain(text)}" for name, text in alarms.items())
         lines += [look.paint(line, "bad") for line in told]
+    return lines
+
+
+def pair_lines(answer: Json, look: Look) -> list[str]:
+    """Return what the status of an agent says of its partner (R98)."""
+    found = answer.get("pair")
+    if not isinstance(found, dict):
+        return []
+    where = f" ({plain(found.get('address'))})" if found.get("address") else ""
+    lines = ["", f"pair: {plain(found.get('name'))}{where}: {plain(found.get('state'))}"]
+    if found.get("last_synced"):
+        when, age = look.time(found.get("last_synced")), span(found.get("age_s"))
+        lines.append(f"  last synced     {when}, {age} ago")
+    if found.get("syncing"):
+        lines.append(look.paint("  a sync writes to it now: do not stop either node", "warn"))
+    if found.get("fault"):
+        lines.append(look.paint(f"  not reached     {plain(found.get('fault'))}", "bad"))
     return lines
 
 

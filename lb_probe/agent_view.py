@@ -6,7 +6,8 @@ Pure, as `render` is: answers of the control socket in, lines out.
 from collections.abc import Mapping
 
 from lb_probe.client import Json
-from lb_probe.render import Look, plain, table
+from lb_probe.columns import table
+from lb_probe.render import Look, plain
 
 
 def agent_block(answer: Json, look: Look) -> list[str]:
@@ -26,7 +27,7 @@ def agent_block(answer: Json, look: Look) -> list[str]:
     lines += _pair_lines(_mapping(answer.get("pair")), look)
     lines += _heartbeat_lines(_mapping(answer.get("heartbeat")), look)
     rows = [_check_row(c, look) for c in _dicts(answer.get("checks"))]
-    return [*lines, *(["", *table(_CHECK_HEAD, rows)] if rows else [])]
+    return [*lines, *(["", *table(_CHECK_HEAD, rows, look.width)] if rows else [])]
 
 
 def heartbeat_line(entry: Json, look: Look) -> str:

@@ -159,6 +159,27 @@ class Paced(Protocol):
 
 
 @runtime_checkable
+class Settling(Protocol):
+    """A load balancer where a move is in force at once, and something must follow it: a save."""
+
+    def settle(self, *, may_write: bool) -> None:
+        """Let what follows a move go on, or stop it; returns at once.
+
+        What fails is told in `Seen.unsettled` and tried again; the move stands all the same.
+
+        Args:
+            may_write: The last reading agreed with what is wanted, and writing is allowed.
+        """
+
+    async def settle_now(self) -> None:
+        """Do all that follows a move now.
+
+        Raises:
+            PublishError: Names what failed; traffic is as asked all the same.
+        """
+
+
+@runtime_checkable
 class Signed(Protocol):
     """A load balancer that keeps a word beside the assignment.
 

@@ -14,7 +14,7 @@ import asyncio
 import math
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from lb_probe.core import drift
 from lb_probe.core.model import Event, Seen
@@ -26,6 +26,7 @@ from lb_probe.ports import (
     Paced,
     Publisher,
     PublishError,
+    Settling,
     Signed,
     Unreachable,
     Watched,
@@ -57,11 +58,15 @@ class Fence:
         """Return the seconds it may stay closed; 0 when it is open."""
         return 0.0 if self._open.is_set() else max(0.0, self._until - now)
 
-    async def arrive(self, name: str, clock: Clock) -> None:
-        """Say that this adapter is closed and drained, and wait for the others."""
+    def pass_by(self, name: str) -> None:
+        """Say that this adapter need not move and is waited for by nobody."""
         self._missing.discard(name)
         if not self._missing:
             self._open.set()
+
+    async def arrive(self, name: str, clock: Clock) -> None:
+        """Say that this adapter is closed and drained, and wait for the others."""
+        self.pass_by(name)
         await clock.wait(self._open, self.left_s(clock.monotonic()))
 
 
@@ -92,6 +97,7 @@ class Reconciler:
         confirmed: The generation the store says was last seen carried out.
         changed: Called after each turn that changed what `view` shows.
         signature: Who we are, left with each publication where there is room for it (X21).
+        elsewhere: Nodes whose traffic another tier brings (R43); for them nothing is moved here.
 
     Attributes:
         seen: The last reading; None where there is none that can be believed.
@@ -110,6 +116,7 @@ class Reconciler:
         confirmed: int,
         changed: Callable[[], None],
         signature: str = "",
+        elsewhere: frozenset[str] = frozenset(),
     ) -> None:
         self.publisher = publisher
         self.seen: Seen | None = None
@@ -126,7 +133,11 @@ class Reconciler:
         self._watch = drift.Watch()
         self._force = False
         self._wrote_at = -math.inf
+        # Asked once: to compare an object with a Protocol takes as long as a publication.
+        self._signed = publisher if signature and isinstance(publisher, Signed) else None
         self._signature = signature
+        self._elsewhere = elsewhere
+        self._unsettled = ""
         self._instance = ""
         self._wake = asyncio.Event()
 
@@ -166,7 +177,7 @@ class Reconciler:
         self.seen_at = self._clock.monotonic()
         try:
             async with asyncio.timeout(deadline_s):
-                self.seen = await self.publisher.read_back()
+                self.seen = await self._read()
         except (PublishError, TimeoutError) as error:
             self.detail = str(error) or f"no answer in {deadline_s:g}s"
             return None
@@ -207,18 +218,32 @@ class Reconciler:
     async def _pause(self, seconds: float) -> None:
         await self._clock.wait(self._wake, seconds)
 
+    async def _read(self) -> Seen:
+        """Read, and call what is right for several nodes by the one that is wanted."""
+        seen, node = await self.publisher.read_back(), self._wanted.node
+        if seen.node is not None:
+            seen = replace(seen, also=(*seen.also, *sorted(self._elsewhere)))
+        if node not in self._elsewhere:
+            return seen.told_for(node)
+        here = f"{node} is behind another tier; here traffic stays with {seen.word}"
+        detail = "; ".join(text for text in (here, seen.detail) if text)
+        told = replace(seen.told_for(node), node=node, usable=None, detail=detail)
+        return replace(told, chosen=(str(node),))
+
     async def _turn(self) -> None:
         """Read, compare, write where it must, read again."""
         self._wake.clear()
         self.seen_at = self._clock.monotonic()
         try:
-            seen = await self.publisher.read_back()
+            seen = await self._read()
         except PublishError as error:
             self._failed(error, seen=None)
             raise
         try:
             if self._must_write(seen):
                 seen = await self._write()
+            elif (fence := self._wanted.fence) is not None and seen.node == self._wanted.node:
+                fence.pass_by(self.publisher.name)
         except PublishError as error:
             self._failed(error, seen)
             raise
@@ -227,6 +252,9 @@ class Reconciler:
     def _must_write(self, seen: Seen) -> bool:
         wanted = self._wanted
         if wanted.node is None or not wanted.may_write or self._watch.yielded:
+            return False
+        if wanted.node in self._elsewhere:
+            self._force = False
             return False
         if self._force:
             if seen.node == wanted.node:  # a hand that comes now is a new one
@@ -258,9 +286,9 @@ class Reconciler:
         if wanted.fence is not None:
             await self._close(wanted.fence)
             if self._wanted is not wanted:
-                return await self.publisher.read_back()  # an operator thought better of it
-        if isinstance(self.publisher, Signed) and self._signature:
-            self.publisher.owner = f"{self._signature}.g{wanted.generation}"
+                return await self._read()  # an operator thought better of it
+        if self._signed is not None:
+            self._signed.owner = f"{self._signature}.g{wanted.generation}"
         self._wrote_at = self._clock.monotonic()
         try:
             await self.publisher.publish(wanted.node)
@@ -271,7 +299,7 @@ class Reconciler:
             self._force = False
             raise
         self._emit("publish.sent", adapter=self.publisher.name, node=wanted.node)
-        seen = await self.publisher.read_back()  # on a fresh connection: what is in force, not said
+        seen = await self._read()  # on a fresh connection: what is in force, not said
         if seen.node != wanted.node:
             raise PublishError(f"asked for {wanted.node}, reads back {seen.word}; {seen.detail}")
         self._force = False
@@ -310,13 +338,25 @@ class Reconciler:
         self._instance = seen.instance
         self.seen, self.detail = seen, seen.detail
         wanted = self._wanted
-        if wanted.node is not None and seen.node == wanted.node:
+        is_right = wanted.node is not None and seen.node == wanted.node
+        self._let_settle(seen, may_write=is_right and wanted.may_write)
+        if is_right:
             self._watch = drift.in_sync(self._watch, seen.instance)
             if self.confirmed < wanted.generation:
                 await self._confirmed(wanted)
                 changed = True
         if changed:
             self._changed()
+
+    def _let_settle(self, seen: Seen, *, may_write: bool) -> None:
+        """Let what follows a move go on; tell what of it fails, once for each wording."""
+        if isinstance(self.publisher, Settling):
+            self.publisher.settle(may_write=may_write)
+        before, self._unsettled = self._unsettled, seen.unsettled
+        if seen.unsettled and seen.unsettled != before:
+            self._emit("publish.unsettled", adapter=self.publisher.name, detail=seen.unsettled)
+        elif before and not seen.unsettled:
+            self._emit("publish.settled", adapter=self.publisher.name)
 
     async def _confirmed(self, wanted: Wanted) -> None:
         seconds = self._clock.monotonic() - wanted.decided_at if wanted.decided_at else None

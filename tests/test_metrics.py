@@ -51,6 +51,7 @@ FAMILIES = {
     "publish_usable": {"group", "adapter"},
     "publish_foreign_writer": {"group", "adapter"},
     "publish_last_success_timestamp_seconds": {"group", "adapter"},
+    "publish_unsettled": {"group", "adapter"},
     "failover_publish_seconds": set(),
     "prober_last_probe_timestamp_seconds": set(),
     "notifications_total": {"channel", "result"},

@@ -4,6 +4,7 @@ Two agents, a real HAProxy, a prober, a web server and an SMTP server, all on lo
 """
 
 import json
+import re
 import signal
 import socket
 import subprocess
@@ -12,6 +13,7 @@ import threading
 import time
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 
 import pytest
 from aiosmtpd.controller import Controller
@@ -25,7 +27,8 @@ from lb_probe.app import ListenError, notify
 from lb_probe.cli import cli
 from lb_probe.clock import SystemClock
 from lb_probe.config import load
-from lb_probe.core.notice import Notice
+from lb_probe.config.notify import CHANNELS
+from lb_probe.core.notice import CLASSES, Notice
 
 A, B = "node-a", "node-b"
 
@@ -159,6 +162,14 @@ def test_channels_that_hang_delay_no_decision_and_no_end(stand, hook, deaf, tmp_
     waiting = CliRunner().invoke(cli, ["notify", "waiting", "-c", str(demo.config), "-o", "json"])
     kept = json.loads(waiting.stdout)["waiting"]
     assert {one["channel"] for one in kept} == {"slow", "mail", "siren"}
+
+    def only_hook(content):
+        del content["notify"]["channels"][:3]
+
+    assert pair.change(only_hook)["event"] == "config.reloaded"
+    until(lambda: not pair.metric('notifications_waiting{channel="slow"}'), "it is forgotten")
+    demo.act("ack")
+    until(lambda: hook.told("acknowledged"), "the channel that stayed goes on")
     prober = demo.children["prober"]
     began = time.monotonic()
     prober.terminate()
@@ -333,3 +344,31 @@ def test_a_mail_channel_without_its_package_is_refused_with_what_to_install(tmp_
     with pytest.raises(Exception, match=r"pip install 'lb-probe\[mail\]'"):
         load(file, as_="prober")
     assert load(file, as_="client")
+
+
+# ------------------------------------------------------------------ the page
+PAGE = Path(__file__).parents[1] / "docs" / "notifications.md"
+
+
+def test_the_page_lists_every_class_as_it_is():
+    rows = re.findall(
+        r"^\| `([a-z-]+)` \| (\w+) \| (\w+) \| (.+) \|$", PAGE.read_text(), re.MULTILINE
+    )
+    assert rows == [(c.name, c.severity.value, c.by, c.about) for c in CLASSES.values()]
+
+
+def test_every_example_of_the_page_is_accepted_as_it_stands(tmp_path):
+    found = re.findall(r"^```yaml\n(.*?)^```$", PAGE.read_text(), re.MULTILINE | re.DOTALL)
+    for name in ("smtp.pass", "pagerduty.key", "slack.url", "teams.url", "ping.url", "hook.secret"):
+        (tmp_path / name).write_text("whsec_" + "c2VjcmV0" * 6)
+        (tmp_path / name).chmod(0o600)
+    (tmp_path / "hook.token").write_text("t0ken")
+    (tmp_path / "hook.token").chmod(0o600)
+    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    types = set()
+    for text in found:
+        file = file_of(tmp_path, text.removeprefix("notify:\n"))
+        config = load(file, as_="prober")
+        types |= {channel.type for channel in config.notify.channels}
+        assert notify.routes_of(config, SystemClock()).keys() == set(config.notify.channels)
+    assert types == set(CHANNELS)

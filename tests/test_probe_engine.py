@@ -221,7 +221,7 @@ async def test_what_is_over_is_not_remembered():
             asked = target(port)
             for _ in range(200):
                 await ask(engine, asked)
-            assert len(engine._deadlines) <= 70
+            assert sum(map(len, engine._deadlines.values())) <= 1
             assert engine._links == {}
             engine.keep_only([])
             assert engine._ways == {}
@@ -583,5 +583,5 @@ async def test_an_inspection_of_a_node_that_is_down_says_how_far_it_came():
     async with serving(huge_body) as port:
         report = await inspect(target(port), clock=time.monotonic, names=names)
     assert report.observation.outcome.phase is Phase.TOO_LARGE
-    assert len(report.raw) == 96 * 1024
+    assert 64 * 1024 < len(report.raw) <= 96 * 1024
     names.close()

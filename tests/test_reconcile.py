@@ -102,10 +102,30 @@ class Gateway(Balancer):
         self.told = changed
 
 
+class Saver(Balancer):
+    """One whose moves are to be saved."""
+
+    def __init__(self, clock, name="edge"):
+        super().__init__(clock, name)
+        self.may = []
+        self.unsettled = ""
+
+    async def read_back(self):
+        return replace(await super().read_back(), unsettled=self.unsettled)
+
+    def settle(self, *, may_write):
+        self.may.append(may_write)
+
+    async def settle_now(self):
+        """Never asked here."""
+
+
 class Case:
     """A reconciler over one scripted load balancer, with what it told and confirmed."""
 
-    def __init__(self, clock, confirmed=1, name="edge", kind=Balancer, signature=""):
+    def __init__(
+        self, clock, confirmed=1, name="edge", kind=Balancer, signature="", elsewhere=frozenset()
+    ):
         self.clock = clock
         self.lb = kind(clock, name)
         self.events = []
@@ -121,6 +141,7 @@ class Case:
             confirmed=confirmed,
             changed=self._changed,
             signature=signature,
+            elsewhere=elsewhere,
         )
         self.task = None
 
@@ -590,6 +611,72 @@ async def test_one_that_forgets_to_tell_is_repaired_all_the_same(make, clock):
     case.lb.node = "b"
     await clock.advance(WATCHED_POLL_S + 1)
     assert case.lb.node == "a"
+
+
+# ------------------------------------------------------------------ what follows a move
+async def test_only_what_agrees_and_may_be_written_is_settled(make, clock):
+    """A save would make permanent what a hand did, or what nobody may write."""
+    case = await make(kind=Saver)
+    assert case.lb.may[-1] is True
+    case.lb.is_deaf, case.lb.node, case.lb.may = True, "b", []
+    await clock.advance(1)
+    assert case.lb.may == []
+    case.want("b", 2, may_write=False)
+    await clock.advance(1)
+    assert set(case.lb.may) == {False}
+    case.want("b", 3)
+    await clock.advance(1)
+    assert case.lb.may[-1] is True
+    case.lb.is_deaf = False
+    while not case.view.yielded:
+        case.lb.node = "a"
+        await clock.advance(1)
+    case.lb.may = []
+    await clock.advance(1)
+    assert set(case.lb.may) == {False}
+
+
+async def test_what_is_not_settled_is_told_once_for_each_wording_and_no_failure(make, clock):
+    case = await make(kind=Saver)
+    for text in ("the save failed", "the save failed", "config-sync failed", ""):
+        case.lb.unsettled = text
+        await clock.advance(1)
+    told = [e for e in case.events if e.name in ("publish.unsettled", "publish.settled")]
+    assert [e.fields.get("detail") for e in told] == [
+        "the save failed",
+        "config-sync failed",
+        None,
+    ]
+    assert case.reconciler.is_in_sync
+    assert "publish.failed" not in case.names()
+
+
+# ------------------------------------------------------------------ tiers
+async def test_a_node_of_another_tier_is_nothing_to_do_here(make, clock):
+    """R43: whatever this tier does, it is right while the traffic goes elsewhere."""
+    case = await make(kind=Gateway, elsewhere=frozenset({"dr"}))
+    case.want("dr", 2)
+    await clock.advance(1)
+    assert (case.lb.written, case.lb.node, case.reconciler.confirmed) == ([], "a", 2)
+    assert case.reconciler.is_in_sync
+    assert case.view.detail == "dr is behind another tier; here traffic stays with a"
+    case.reconciler.take_back()
+    case.lb.node = None
+    await clock.advance(1)
+    assert (case.lb.written, case.reconciler.is_in_sync) == ([], True)
+    case.want("b", 3)
+    await clock.advance(1)
+    assert case.lb.written == ["b"]
+
+
+async def test_a_fence_does_not_wait_for_one_that_need_not_move(make, clock):
+    case = await make(kind=Gateway)
+    fence = Fence(["edge", "other"], clock.now + 60)
+    case.reconciler.want(Wanted("a", 2, may_write=True, fence=fence))
+    await clock.advance(1)
+    assert fence.left_s(clock.now) > 0
+    await fence.arrive("other", clock)
+    assert case.lb.written == []
 
 
 # ------------------------------------------------------------------ answers that get lost

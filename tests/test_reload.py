@@ -8,6 +8,7 @@ import signal
 import socket
 import time
 import urllib.request
+from pathlib import Path
 
 import pytest
 import yaml
@@ -55,6 +56,9 @@ class Reloaded:
     def names(self):
         return [group["name"] for group in self.demo.client.groups()]
 
+    def descriptors(self):
+        return len([*Path(f"/proc/{self.demo.children['prober'].pid}/fd").iterdir()])
+
     def metric(self, line):
         url = f"http://127.0.0.1:{self.demo.ports['9600']}/metrics"
         with urllib.request.urlopen(url, timeout=5) as answer:
@@ -75,12 +79,14 @@ def second(content):
     """A group of equals beside the pair, on the nodes' own agents; it moves nothing."""
     group = content["groups"][0]
     nodes = [{"name": node["name"], "url": node["url"]} for node in group["nodes"]]
-    return {"name": "gw", "policy": "active-active", "act": False, "nodes": nodes}
+    kept = {"connection": "reuse"}
+    return {"name": "gw", "policy": "active-active", "act": False, "probe": kept, "nodes": nodes}
 
 
 # ------------------------------------------------------------------ a good file
 def test_a_group_that_did_not_change_feels_nothing(pair):
     before = pair.demo.group()
+    open_before = min(pair.descriptors() for _ in range(100))
     told = pair.change(lambda content: content["groups"].append(second(content)))
     assert told["event"] == "config.reloaded"
     assert (told["added"], told["changed"], told["unchanged"]) == (["gw"], [], 1)
@@ -95,6 +101,7 @@ def test_a_group_that_did_not_change_feels_nothing(pair):
     assert told["removed"] == ["gw"]
     assert pair.names() == ["demo"]
     assert not pair.metric('group="gw"')
+    until(lambda: pair.descriptors() <= open_before, "its kept connections are closed", 5.0)
 
 
 def test_a_failover_goes_on_across_a_reload_of_another_group(pair):

@@ -18,7 +18,7 @@ from lb_probe.core.matters import CONDITIONS as TOLD_CONDITIONS
 from lb_probe.core.notice import CLASSES, lines_of
 from lb_probe.core.pool_view import _REASONS as POOL_CONDITIONS
 from lb_probe.events.teller import Teller
-from lb_probe.ports import StoreError
+from lb_probe.ports import Record, StoreError
 
 FOLDER = Path(__file__).parent / "golden" / "told"
 GOLDENS = sorted(FOLDER.glob("*.txt"))
@@ -185,7 +185,7 @@ def test_every_heading_that_a_message_names_is_in_the_runbook():
     named = {row.runbook for row in CLASSES.values()}
     named |= {row.runbook for row in TOLD_CONDITIONS.values()}
     named |= {"foreign-writer", "load-balancer-holds-the-node-down", "store-not-writable"}
-    named |= {"prober-isolated", "reload-failed"}
+    named |= {"prober-isolated", "reload-failed", "move-not-settled"}
     assert named - {""} <= anchors
 
 
@@ -233,5 +233,21 @@ async def test_a_history_that_cannot_be_read_is_read_later():
         story.teller._journal.is_broken = False
         await story.play("wait 2")
         assert [n for n in story.paper.notices if n.event_class == "failed-over"]
+    finally:
+        await story.world.kill_prober()
+
+
+async def test_a_record_that_cannot_be_read_is_told_as_it_is_and_silences_nothing():
+    story = ToldStory()
+    try:
+        await story.play("start\nwait 3")
+        odd = Record("epmm", "failover", story.world.clock.wall() - 60.0, 2, None)
+        story.world.store.records.append(odd)
+        await story.play("node a dies\nwait 20")
+        titles = [n.title for n in story.paper.notices if n.event_class == "failed-over"]
+        assert titles == [
+            "epmm: failover is on record, and cannot be put in words",
+            "epmm: failed over from a to b by itself",
+        ]
     finally:
         await story.world.kill_prober()

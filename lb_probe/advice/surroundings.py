@@ -18,7 +18,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lb_probe.adapters.haproxy import RuntimeApi
-from lb_probe.config.model import Config, GroupConfig, HaproxyAdapter
+from lb_probe.config.model import Adapter, Config, GroupConfig, HaproxyAdapter
 from lb_probe.core.model import Failed, Mode, Page, Phase
 from lb_probe.ports import PublishError
 from lb_probe.prober.http_probe import Report, Target, TlsSettings, make_ssl_context
@@ -30,6 +30,7 @@ ENOUGH_S = 10.0
 SOCKET_S = 2.0
 
 Inspect = Callable[[Target], Awaitable[Report]]
+Examine = Callable[[Adapter], Awaitable[list[str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,20 +75,20 @@ def user() -> User:
 
 
 async def look_around(
-    config: Config, targets: Callable[[GroupConfig], Iterable[Target]], inspect: Inspect
+    config: Config,
+    targets: Callable[[GroupConfig], Iterable[Target]],
+    inspect: Inspect,
+    examine: Examine | None = None,
 ) -> list[str]:
     """Return a sentence for everything that would not work, and what to do about it.
 
     Args:
         targets: The pages of a group.
         inspect: Probes one page once; nothing a peer does raises.
+        examine: Asks one load balancer that can say itself what would not work; nothing is asked
+            where it is None.
     """
-    who, found = user(), []
-    for group in config.groups:
-        for adapter in group.adapters:
-            if isinstance(adapter, HaproxyAdapter):
-                about = [*_map_folder(adapter, who), *await _socket(adapter, who)]
-                found += [f"group {group.name}: {adapter.name}: {text}" for text in about]
+    found = await _adapters(config, examine)
     gate, told = asyncio.Semaphore(AT_A_TIME), dict[str, list[str]]()
 
     async def ask(group: GroupConfig) -> None:
@@ -102,6 +103,29 @@ async def look_around(
     if late := len(config.groups) - len(told):
         found.append(f"{late} groups were not asked within {ENOUGH_S:.0f}s")
     return found
+
+
+async def _adapters(config: Config, examine: Examine | None) -> list[str]:
+    who, told = user(), dict[tuple[str, str], list[str]]()
+
+    async def ask(group: GroupConfig, adapter: Adapter) -> None:
+        if isinstance(adapter, HaproxyAdapter):
+            about = [*_map_folder(adapter, who), *await _socket(adapter, who)]
+        else:
+            about = await examine(adapter) if examine else []
+        told[group.name, adapter.name] = about
+
+    every = [(group, adapter) for group in config.groups for adapter in group.adapters]
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(ENOUGH_S), asyncio.TaskGroup() as tasks:
+            for group, adapter in every:
+                tasks.create_task(ask(group, adapter))
+    late = [f"not looked at within {ENOUGH_S:.0f}s"]
+    return [
+        f"group {group.name}: {adapter.name}: {text}"
+        for group, adapter in every
+        for text in told.get((group.name, adapter.name), late)
+    ]
 
 
 # ------------------------------------------------------------------ HAProxy on this machine

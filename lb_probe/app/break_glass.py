@@ -24,6 +24,7 @@ from lb_probe.ports import (
     Publisher,
     PublishError,
     Refused,
+    Settling,
     StoreError,
 )
 from lb_probe.store import sqlite
@@ -53,10 +54,20 @@ def publish_offline(path: Path, group: str, node: str, reason: str) -> list[dict
             " its servers with the load balancer's own tools; the prober takes over what it finds"
         )
     _refuse_beside_prober(config, group, node, reason)
-    publishers = [p for p in Balancers().of(found) if not isinstance(p, AgentCheck)]
+    balancers = Balancers()
+    publishers = [p for p in balancers.of(found) if not isinstance(p, AgentCheck)]
 
     async def all_of_them() -> list[dict[str, Any]]:
-        return list(await asyncio.gather(*(_publish_once(p, node) for p in publishers)))
+        try:
+            return list(await asyncio.gather(*(told(p) for p in publishers)))
+        finally:
+            await balancers.close()
+
+    async def told(publisher: Publisher) -> dict[str, Any]:
+        if node in found.elsewhere.get(publisher.name, ()):
+            detail = f"nothing to do here: another tier brings traffic to {node}"
+            return {"name": publisher.name, "commands": [], "ok": True, "detail": detail}
+        return await _publish_once(publisher, node)
 
     results = run(all_of_them())
     try:
@@ -91,10 +102,15 @@ async def _publish_once(publisher: Publisher, node: str) -> dict[str, Any]:
     result: dict[str, Any] = {"name": publisher.name, "commands": publisher.commands(node)}
     try:
         await publisher.publish(node)
-        seen = await publisher.read_back()
+        seen = (await publisher.read_back()).told_for(node)
     except PublishError as error:
         return {**result, "ok": False, "detail": str(error)}
     detail = seen.detail if seen.node == node else f"reads back {seen.node}; {seen.detail}"
+    if seen.node == node and isinstance(publisher, Settling):
+        try:
+            await publisher.settle_now()
+        except PublishError as error:
+            detail = f"traffic is as asked, but {error}"
     return {**result, "ok": seen.node == node, "detail": detail}
 
 

@@ -1,25 +1,34 @@
 """From the file to the parts: what probes.yaml says, as targets, load balancers and operators."""
 
+import asyncio
 import re
 import socket
 from pathlib import Path
 
 from lb_probe.adapters.agent_check import AgentCheck
 from lb_probe.adapters.command import Command
+from lb_probe.adapters.f5_gtm import F5Gtm
+from lb_probe.adapters.f5_ltm import F5Ltm
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
+from lb_probe.adapters.icontrol import Unit, Units
 from lb_probe.admin.auth import Operator, Rank
 from lb_probe.app.targets import targets_of as targets_of
 from lb_probe.app.targets import tls_of
+from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Address,
     Config,
     GroupConfig,
+    Url,
 )
 from lb_probe.config.model import (
     Adapter,
     AgentCheckAdapter,
     CommandAdapter,
     DnsAdapter,
+    F5Adapter,
+    F5GtmAdapter,
+    F5LtmAdapter,
     HaproxyAdapter,
 )
 from lb_probe.config.values import parse_tsig_key
@@ -52,9 +61,12 @@ class Balancers:
     Attributes:
         devices: Each is to be run, so that it tells its adapters what changed.
         asked: Listeners that HAProxy asks, by group; each is to be started.
+        units: BIG-IP units, each with one login for all that use it; each is to be closed.
     """
 
     def __init__(self) -> None:
+        self.units: dict[object, Unit] = {}
+        self._f5s: dict[tuple[tuple[Unit, ...], str], Units] = {}
         self.devices: dict[object, Device] = {}
         self.asked: dict[str, list[AgentCheck]] = {}
 
@@ -70,6 +82,8 @@ class Balancers:
         if isinstance(adapter, AgentCheckAdapter):
             site = (adapter.listen.host, adapter.listen.port)
             return AgentCheck(adapter.name, site, adapter.nodes)
+        if isinstance(adapter, F5Adapter):
+            return self._f5(adapter)
         return _dns(adapter) if isinstance(adapter, DnsAdapter) else _command(group, adapter)
 
     def _haproxy(self, adapter: HaproxyAdapter) -> Publisher:
@@ -92,6 +106,44 @@ class Balancers:
             adapter.nodes,
             shutdown_sessions_after_s=adapter.shutdown_sessions_s,
         )
+
+    def _f5(self, adapter: F5Adapter) -> F5Ltm | F5Gtm:
+        group = "" if isinstance(adapter, F5GtmAdapter) else adapter.device_group or ""
+        units = tuple(self._unit(adapter, host) for host in adapter.hosts)
+        if (units, group) not in self._f5s:  # pools share a save, a sync and who is active
+            self._f5s[units, group] = Units(units, group)
+        device, pace = self._f5s[units, group], adapter.poll_s
+        if isinstance(adapter, F5LtmAdapter):
+            return F5Ltm(adapter.name, device, adapter.pool, adapter.nodes, poll_s=pace)
+        kind = adapter.pool_type
+        return F5Gtm(adapter.name, device, adapter.pool, adapter.nodes, kind=kind, poll_s=pace)
+
+    def _unit(self, adapter: F5Adapter, host: Url) -> Unit:
+        tls = adapter.tls
+        key = (host, adapter.username, adapter.password_file, tls, adapter.timeout_s)
+        if key not in self.units:
+            name = (tls.server_name if tls else None) or host.host
+            self.units[key] = Unit(
+                str(host),
+                adapter.username,
+                adapter.password_file,
+                now=SystemClock().monotonic,
+                tls=make_ssl_context(tls_of(tls, name)),
+                server_name=name,
+                timeout_s=adapter.timeout_s,
+            )
+        return self.units[key]
+
+    async def examined(self, adapter: Adapter) -> list[str]:
+        """Return what would not work at one load balancer, where it can tell; changes nothing."""
+        if not isinstance(adapter, F5Adapter):
+            return []
+        return await self._f5(adapter).examine()
+
+    async def close(self) -> None:
+        """End what runs beside, give tokens back; a unit that does not answer is not waited for."""
+        await asyncio.gather(*(device.close() for device in self._f5s.values()))
+        await asyncio.gather(*(unit.close() for unit in self.units.values()))
 
     def _device(self, adapter: HaproxyAdapter) -> Device:
         tls = adapter.tls
@@ -158,6 +210,7 @@ def setup_of(group: GroupConfig, balancers: Balancers) -> Setup:
         group.times,
         group.witnesses,
         group.drain_deadline_s,
+        group.elsewhere,
     )
 
 

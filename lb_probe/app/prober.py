@@ -149,6 +149,7 @@ class Prober:
         self._groups = self._controlled(store)
         self._schedule = self._scheduled()
         stack.push_async_callback(self._close_asked)
+        stack.push_async_callback(self._balancers.close)
         for asked in chain.from_iterable(self._balancers.asked.values()):
             await start_asked(asked)
         self._messages = Messages(self._clock, events, self._notified, self._metrics, self._trouble)
@@ -330,6 +331,7 @@ class Prober:
         for group in self._config.groups:
             pace = Pace(group.probe.interval_s, group.probe.recheck_s, group.probe.fall)
             targets += [(target, pace) for target in targets_of(group)]
+        self._engine.keep_only(target for target, _ in targets)
 
         def report(group: str, seen: Observation) -> None:
             self._progress.at = seen.ended_at

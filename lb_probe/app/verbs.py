@@ -18,14 +18,16 @@ from lb_probe.advice.haproxy_doctor import examine
 from lb_probe.advice.surroundings import look_around
 from lb_probe.app.loop import run
 from lb_probe.app.notify import unheard
-from lb_probe.app.parts import audit_beside, group_of, place_of, targets_of
+from lb_probe.app.parts import Balancers, audit_beside, group_of, place_of, targets_of
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Config,
     load,
 )
 from lb_probe.config.model import (
+    F5Adapter,
     HaproxyAdapter,
+    Tls,
 )
 from lb_probe.config.values import parse_haproxy_socket
 from lb_probe.core.timing import lints
@@ -116,6 +118,13 @@ def check(path: Path, as_: str, *, looks_around: bool = False) -> list[str]:
         for node in group.nodes
         if node.tls is not None and node.tls.insecure
     ]
+    warnings += [
+        f"group {group.name}: {adapter.name}: `insecure: true` sends the password to whoever"
+        " answers: use ca_file, or fingerprint beside it"
+        for group in config.groups
+        for adapter in group.adapters
+        if isinstance(adapter, F5Adapter) and _is_gullible(adapter.tls)
+    ]
     for group in config.groups:
         found = () if group.is_pool else lints(group.times)  # they are about a failover's times
         warnings += [f"group {group.name}: {lint.text}" for lint in found]
@@ -125,14 +134,20 @@ def check(path: Path, as_: str, *, looks_around: bool = False) -> list[str]:
     return warnings
 
 
+def _is_gullible(tls: Tls | None) -> bool:
+    return tls is not None and tls.insecure and tls.fingerprint is None
+
+
 async def _around(config: Config) -> list[str]:
     clock = SystemClock().monotonic
     names = Names(clock)
+    balancers = Balancers()
     try:
         ask = partial(http_probe.inspect, clock=clock, names=names)
-        return await look_around(config, targets_of, ask)
+        return await look_around(config, targets_of, ask, balancers.examined)
     finally:
         names.close()
+        await balancers.close()
 
 
 def haproxy_config(path: Path, group: str) -> str:

@@ -108,7 +108,10 @@ def agent_status(node: str | None, form: str) -> None:
     answer = ask(node_of(node), {"command": "status"})
     look = own_look()
     peers = agent_peers_view.status_lines(answer, look)
-    syncs = agent_sync_view.status_lines(answer, look)
+    syncs = [
+        *agent_sync_view.pair_lines(answer, look),
+        *agent_sync_view.status_lines(answer, look),
+    ]
     show(form, answer, lambda: [*agent_view.agent_block(answer, look), *peers, *syncs])
 
 

@@ -22,7 +22,7 @@ def judge(adapters: list[Spot], nodes: list[Spot]) -> None:
         if servers.value == ():
             servers.fault("an empty list", "at least one authoritative server, the primary first")
         _judge_values(adapter, values)
-        _unique([one for value in values for one in _ones(value)], "an address", _value)
+        _unique([one for value in _sites(values) for one in _ones(value)], "an address", _value)
     _unique([s for a in ours for s in a.items("servers")], "a record or server", _moves)
     moved = {name: a for a in reversed(ours) if (name := a.at("record").parsed(parse_dns_name))}
     for node in nodes:
@@ -71,6 +71,12 @@ def _judge_values(adapter: Spot, values: list[Spot]) -> None:
             value.fault(found, "IP addresses, or cname: true")
         elif kinds != (first := first or kinds):
             value.fault(found, f"{' and '.join(sorted(first))}, as the nodes before it have")
+
+
+def _sites(values: list[Spot]) -> list[Spot]:
+    """Return one of those that are the same: nodes of one site share it, where there is another."""
+    first = {frozenset(map(_value, _ones(value))): value for value in reversed(values)}
+    return list(first.values())[::-1] if len(first) > 1 else values
 
 
 def _ones(value: Spot) -> list[Spot]:

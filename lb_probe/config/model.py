@@ -144,7 +144,7 @@ class NodeConfig(_Frozen):
     agent: AgentConfig | None = _key("only where lb-probe serves the pages", None)
 
 
-_TYPE = "haproxy, agent-check, dns or command"
+_TYPE = "haproxy, agent-check, dns, f5-ltm, f5-gtm or command"
 
 
 def _local(data: dict[str, Any]) -> Path | None:
@@ -258,8 +258,52 @@ class CommandAdapter(_Frozen):
         return (f"command {self.name}",)
 
 
+class _F5(_Frozen):
+    name: v.Name = _key("a name that is the only one in its group")
+    hosts: tuple[v.F5Host, ...] = _key(
+        'a list with every unit, e.g. ["https://10.0.0.5", "https://10.0.0.6"]'
+    )
+    tls: Tls | None = _key("how the units prove themselves", None)
+    username: v.F5User = _key("an account on the units, for lb-probe alone")
+    password_file: v.FilePath = _key("a file that holds its password, not readable by others")
+    pool: v.F5Pool = _key("the pool's full path, e.g. /Common/epmm")
+    timeout_s: v.Duration = _key("each request; a save and a sync may take longer", "5s")
+    poll_s: v.Duration = _key("between two readings while all is well", "800ms")
+
+
+class F5LtmAdapter(_F5):
+    """A pool of BIG-IP LTM: one member enabled, all others forced offline."""
+
+    type: Literal["f5-ltm"] = _key(_TYPE)
+    nodes: dict[str, v.LtmMember] = _key("a mapping of our node names to members of the pool")
+    device_group: v.DeviceGroup | None = _key(
+        "the group that a move is synced to; none where the units sync by themselves", None
+    )
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What it moves."""
+        return (f"f5-ltm {self.pool} at {self.hosts[0].address}",)
+
+
+class F5GtmAdapter(_F5):
+    """A pool of BIG-IP DNS (GTM): one member enabled, all others disabled."""
+
+    type: Literal["f5-gtm"] = _key(_TYPE)
+    pool_type: Literal["a", "aaaa"] = _key("kind of the pool", "a")
+    nodes: dict[str, v.GtmMember] = _key(
+        "a mapping of our node names to members of the pool; nodes of one site may share one"
+    )
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """What it moves."""
+        return (f"f5-gtm {self.pool_type} {self.pool} at {self.hosts[0].address}",)
+
+
+F5Adapter = F5LtmAdapter | F5GtmAdapter
 Adapter = Annotated[
-    HaproxyAdapter | AgentCheckAdapter | DnsAdapter | CommandAdapter,
+    HaproxyAdapter | AgentCheckAdapter | DnsAdapter | F5LtmAdapter | F5GtmAdapter | CommandAdapter,
     Field(discriminator="type"),
 ]
 # The models of a list whose items say their type, by the list's key.
@@ -269,10 +313,17 @@ TYPES: dict[str, dict[str, type[BaseModel]]] = {
         "haproxy": HaproxyAdapter,
         "agent-check": AgentCheckAdapter,
         "dns": DnsAdapter,
+        "f5-ltm": F5LtmAdapter,
+        "f5-gtm": F5GtmAdapter,
         "command": CommandAdapter,
     },
     "channels": CHANNELS,
 }
+
+
+def _is_global(adapter: Adapter, names: frozenset[str]) -> bool:
+    servers = list(adapter.nodes.values())
+    return names <= adapter.nodes.keys() and len(set(servers)) < len(servers)
 
 
 class GroupConfig(_Frozen):
@@ -383,6 +434,19 @@ class GroupConfig(_Frozen):
             panic_percent=self.panic_threshold,
             adapters=tuple(adapter.name for adapter in self.adapters),
         )
+
+    @property
+    def elsewhere(self) -> dict[str, frozenset[str]]:
+        """For each adapter of a local tier, the nodes that only a global one brings traffic to.
+
+        A global tier is an adapter that knows every node and has one server for several of them:
+        a site. Without one, a node that an adapter does not know is its fault, not another's.
+        """
+        names = frozenset(node.name for node in self.nodes)
+        if not any(_is_global(adapter, names) for adapter in self.adapters):
+            return {}
+        lacking = {adapter.name: names - adapter.nodes.keys() for adapter in self.adapters}
+        return {name: nodes for name, nodes in lacking.items() if nodes}
 
     @property
     def is_pool(self) -> bool:

@@ -8,7 +8,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterable
 
-from lb_probe.config import agent_rules, dns_rules, notify_rules
+from lb_probe.config import agent_rules, dns_rules, f5_rules, notify_rules
 from lb_probe.config.address import Address, Url
 from lb_probe.config.source import Source, Spot, nearest, shown
 from lb_probe.config.values import parse_haproxy_socket, parse_path
@@ -26,6 +26,7 @@ def judge(source: Source, as_: str) -> None:
     adapters = [a for group in groups for a in group.items("adapters")]
     _unique([place for a in adapters for place in _places(a)], "a backend or key", key=_moves)
     dns_rules.judge(adapters, _nodes(groups))
+    f5_rules.judge(adapters)
     _unique(_agents(groups), "a node name")  # `agent --node NAME` names no group
     _judge_listeners(root, _nodes(groups))
     _judge_api(root.at("api"))
@@ -216,7 +217,9 @@ def _judge_candidate(place: Spot, secondaries: list[Spot]) -> list[Spot]:
 
 
 def _judge_servers(servers: Spot, names: list[str | None], needed: list[str]) -> None:
-    if servers.source.at(servers.where[:-1]).at("type").text != "dns":  # by their own rules
+    kind = servers.source.at(servers.where[:-1]).at("type").text
+    is_by_site = kind == "f5-gtm" and len({spot.text for spot in servers.items()}) > 1
+    if kind != "dns" and not is_by_site:  # by their own rules; nodes of one site share a server
         _unique(servers.items(), "a server")
     said = {str(spot.where[-1]): spot for spot in servers.items()}
     for name, spot in said.items():
@@ -337,6 +340,7 @@ def _judge_files(root: Spot) -> None:
     for group in root.items("groups"):
         for adapter in group.items("adapters"):
             _judge_tls(adapter.at("tls"))
+            _judge_file(adapter.at("password_file"), is_secret=True)
             _judge_file(adapter.at("tsig", "key_file"), is_secret=True)
             dns_rules.judge_key(adapter.at("tsig", "key_file"))
 

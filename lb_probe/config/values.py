@@ -275,6 +275,35 @@ def parse_tsig_key(text: str) -> str:
     return secret
 
 
+# ------------------------------------------------------------------ F5
+_F5_PART = r"[A-Za-z0-9_.%-]{1,128}"
+
+
+def parse_f5_host(text: str) -> Url:
+    """Return the place of a unit's management interface: https, with a port where it is not 443."""
+    try:
+        url = Url.parse(text)
+    except ValueError:
+        url = None
+    if url is None or url.scheme != "https" or url.target not in ("", "/"):
+        raise ValueError('https:// and the management address of a unit, e.g. "https://10.0.0.5"')
+    return Url(url.scheme, url.host, url.port)
+
+
+def _ltm_member(text: str) -> str:
+    folder, _, name = text.rpartition("/")
+    # A port follows a colon, of an IPv6 address a dot.
+    host, _, port = name.rpartition(":" if name.count(":") == 1 else ".")
+    is_path = re.fullmatch(rf"(?:/{_F5_PART})+", folder) is not None
+    if not (is_path and ":" in name and re.fullmatch(r"[A-Za-z0-9_.:%-]{1,128}", host)
+            and re.fullmatch("[0-9]{1,5}", port)):  # fmt: skip
+        raise ValueError(
+            "the full path of a pool member, e.g. /Common/192.0.2.10:443, or for IPv6"
+            " /Common/2001:db8::10.443"
+        )
+    return text
+
+
 # ------------------------------------------------------------------ paths
 def parse_path(text: str, folder: Path) -> Path:
     """Return a path; a relative one starts at the file's folder."""
@@ -381,3 +410,19 @@ EventClasses = Annotated[
     ),
 ]
 Remind = Annotated[float | None, _text(_remind, _matched(f"none|{_DURATION}"))]
+F5Host = Annotated[Url, _text(parse_f5_host, _matched("https://[^/?#@]+/?"))]
+F5Pool = Annotated[
+    str, _like(rf"(?:/{_F5_PART}){{2,}}", "its full path with partition, e.g. /Common/epmm")
+]
+LtmMember = Annotated[str, _text(_ltm_member, _matched("(?:/[^/]+)+/[^/]+[:.][0-9]{1,5}"))]
+GtmMember = Annotated[
+    str,
+    _like(
+        r"/Common/[A-Za-z0-9_.-]{1,128}:[A-Za-z0-9_./%-]{1,255}",
+        "the full path of a pool member, e.g. /Common/SERVER:VIRTUAL_SERVER",
+    ),
+]
+F5User = Annotated[str, _like(r"[!-~]{1,128}", "the name of an account on the device")]
+DeviceGroup = Annotated[
+    str, _like(r"(?:/Common/)?[A-Za-z0-9_.-]{1,128}", "the name of a sync-failover device group")
+]

@@ -36,6 +36,7 @@ class Setup:
         timing: Its times, for explanations.
         witnesses: Load balancers that check the Primary themselves, and how far they may object.
         drain_s: Seconds a switchover waits, all load balancers closed, for what is under way.
+        elsewhere: For each adapter of a tier the nodes that another tier brings traffic to (R43).
     """
 
     group: Group
@@ -45,6 +46,7 @@ class Setup:
     timing: Timing | None = None
     witnesses: tuple[Witness, ...] = ()
     drain_s: float = 0.0
+    elsewhere: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -56,6 +56,7 @@ from lb_probe.recorder import Recorder
 from lb_probe.recorder import state as recorded
 
 TICK_S = 0.25
+MAKING_S = 1.0  # a group whose move is being made is looked at by time alone no more often
 FIRST_LOOK_S = 3.0
 SETTLE_S = 3.0
 WITNESS_S = 0.5  # while the Primary fails, a load balancer that may contradict is asked so often
@@ -231,6 +232,7 @@ class Controller:
             confirmed=runtime.saved.confirmed.get(publisher.name, -1),
             changed=runtime.changed.set,
             signature=self._signature,
+            elsewhere=runtime.setup.elsewhere.get(publisher.name, frozenset()),
         )
 
     async def run(self) -> None:
@@ -366,6 +368,8 @@ class Controller:
             self._note_condition(runtime, before, decision)
         if decision.action is Action.FAIL_OVER:
             self._soon(runtime, self._fail_over)
+            if runtime.is_moving:  # it decides once more by itself, at its own moment
+                runtime.look.until = now + MAKING_S
         elif decision.action is Action.REPROBE or ev.is_doubtful(
             runtime.evidence, runtime.group, now
         ):
@@ -632,8 +636,13 @@ class Controller:
         """Return the literal commands that would bring traffic to `node`."""
         if node is None:
             return []
-        publishers = [r.publisher for r in self._find(name).reconcilers]
-        return [f"{p.name}: {line}" for p in publishers for line in p.commands(node)]
+        runtime, lines = self._find(name), []
+        for publisher in (reconciler.publisher for reconciler in runtime.reconcilers):
+            is_elsewhere = node in runtime.setup.elsewhere.get(publisher.name, ())
+            nothing = f"# nothing here: another tier brings traffic to {node}"
+            said = [nothing] if is_elsewhere else publisher.commands(node)
+            lines += [f"{publisher.name}: {line}" for line in said]
+        return lines
 
     async def act(self, name: str, ask: Ask) -> View:
         """Carry out an operator's command; waits a little for the load balancers to follow.

@@ -29,11 +29,11 @@ from typing import Any
 from lb_probe.core import evidence as ev
 from lb_probe.core.evidence import Evidence
 from lb_probe.core.failover import words
-from lb_probe.core.model import NETWORK_PHASES, Automation, Failed, Group, Observation, Page
+from lb_probe.core.model import NETWORK_PHASES, Automation, Failed, Group, Observation, Page, Word
 
 
 # ------------------------------------------------------------------ columns of the table
-class Verdict(Enum):
+class Verdict(Word):
     """What the evidence says of one node's status page."""
 
     OK = "ok"
@@ -41,21 +41,21 @@ class Verdict(Enum):
     UNKNOWN = "unknown"
 
 
-class Place(Enum):
+class Place(Word):
     """Whether a node gets traffic by our own word."""
 
     IN = "in"
     OUT = "out"
 
 
-class Room(Enum):
+class Room(Word):
     """Whether one node more may go out."""
 
     ENOUGH = "enough"
     AT_FLOOR = "at-floor"
 
 
-class Action(Enum):
+class Action(Word):
     """What a row asks the loop to do."""
 
     NONE = "none"

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from shlex import quote
 
-from lb_probe.core.model import Change, Gate, Group, Hold, Role, Saved
+from lb_probe.core.model import Change, Gate, Group, Hold, Role, Saved, agreed
 from lb_probe.core.resume import GATES, World, judge, paste
 
 VERBS = tuple(GATES)
@@ -161,8 +161,8 @@ def _ack(request: Request, world: World) -> Saved:
 
 
 def _accept(request: Request, world: World) -> Saved:
-    nodes = [a.seen.node for a in world.adapters if a.seen is not None]
-    node = nodes[0] if nodes else world.saved.assigned
+    said = [a.seen for a in world.adapters if a.seen is not None]
+    node = agreed(said) or world.saved.assigned
     latched = world.saved.latched or node != world.group.primary
     return replace(world.saved, assigned=node, latched=latched, acked=None)
 

@@ -104,7 +104,7 @@ def fold(
         after = _passed(before, observation, group.rise)
     else:
         after = _failed(before, observation, group.fall, evidence.floor)
-    evidence = replace(evidence, pages={**evidence.pages, key: after})
+    evidence = Evidence(evidence.floor, {**evidence.pages, key: after}, evidence.moved_at)
     if key == (watched, Page.HASTATUS) and after.passes == 1:
         # Only from the moment the answer was in hand: a probe can outlast a cut of our own link.
         return raise_floor(evidence, observation.ended_at)
@@ -113,12 +113,8 @@ def fold(
 
 def _passed(before: PageEvidence, observation: Observation, rise: int) -> PageEvidence:
     passes = before.passes + 1
-    return PageEvidence(
-        last=observation,
-        answered=observation,
-        passes=passes,
-        good=before.good or passes >= rise,
-    )
+    good = before.good or passes >= rise
+    return PageEvidence(last=observation, answered=observation, passes=passes, good=good)
 
 
 def _failed(

@@ -5,27 +5,33 @@ Probe -> `Observation` -> `core.evidence` -> `Situation` -> `core.failover` -> `
 says `wall`; wall times are for people only (UTC, seconds since 1970).
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import Enum
 
 
+class Word(Enum):
+    """An Enum whose members are found fast: they are one of a kind, and keys of every table."""
+
+    __hash__ = object.__hash__
+
+
 # ------------------------------------------------------------------ nodes and their pages
-class Role(Enum):
+class Role(Word):
     """What a node is by configuration; a failover never changes it (R3)."""
 
     PRIMARY = "primary"
     SECONDARY = "secondary"
 
 
-class Page(Enum):
+class Page(Word):
     """The two pages a node serves (guide lines 216 and 218)."""
 
     STATUS = "status"
     HASTATUS = "hastatus"
 
 
-class Mode(Enum):
+class Mode(Word):
     """What a node's hastatus page says of itself; any other word is UNKNOWN (R50, X22)."""
 
     STANDBY = "standby"
@@ -33,7 +39,7 @@ class Mode(Enum):
     UNKNOWN = "unknown"
 
 
-class Phase(Enum):
+class Phase(Word):
     """Where a probe failed; the label `result` of `lb_probe_probes_total`."""
 
     NAME = "name"
@@ -114,7 +120,7 @@ class Observation:
 
 
 # ------------------------------------------------------------------ columns of the table
-class Traffic(Enum):
+class Traffic(Word):
     """Who has the traffic by our own saved word; see `core.failover`."""
 
     PRIMARY = "primary"
@@ -122,7 +128,7 @@ class Traffic(Enum):
     UNASSIGNED = "unassigned"
 
 
-class Primary(Enum):
+class Primary(Word):
     """What the evidence says of the Primary's status page."""
 
     OK = "ok"
@@ -130,14 +136,14 @@ class Primary(Enum):
     UNKNOWN = "unknown"
 
 
-class Says(Enum):
+class Says(Word):
     """Whether the Primary's own hastatus page, fresh, says Standby."""
 
     STANDBY = "standby"
     OTHER = "other"
 
 
-class Secondary(Enum):
+class Secondary(Word):
     """What the evidence says of the hastatus page of the node that matters."""
 
     STANDBY = "standby"
@@ -147,7 +153,7 @@ class Secondary(Enum):
     UNKNOWN_MODE = "unknown-mode"
 
 
-class Serving(Enum):
+class Serving(Word):
     """Whether the node with the traffic serves, after a move."""
 
     YES = "yes"
@@ -156,7 +162,7 @@ class Serving(Enum):
     UNKNOWN = "unknown"
 
 
-class Automation(Enum):
+class Automation(Word):
     """Whether the rule may act by itself."""
 
     ARMED = "armed"
@@ -164,7 +170,7 @@ class Automation(Enum):
     ISOLATED = "isolated"
 
 
-class Action(Enum):
+class Action(Word):
     """What a row asks the controller to do."""
 
     NONE = "none"
@@ -207,6 +213,9 @@ class Group:
         max_age_s: Oldest reading, in seconds, that may support a decision.
         serving_deadline_s: Seconds a node may take to serve after traffic came to it.
         require: Gates of `resume` beyond those that always apply.
+        primary: Name of the configured Primary.
+        candidate: Name of the one secondary that automation may choose.
+        names: Names of all nodes, in the order of the file.
     """
 
     name: str
@@ -219,6 +228,16 @@ class Group:
     max_age_s: float = 3.0
     serving_deadline_s: float = 60.0
     require: tuple[str, ...] = ("primary-serving", "single-primary", "synced")
+    # Asked for with every probe, so found once.
+    primary: str = field(init=False, repr=False, compare=False)
+    candidate: str = field(init=False, repr=False, compare=False)
+    names: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        primary = next((n.name for n in self.nodes if n.role is Role.PRIMARY), "")
+        object.__setattr__(self, "primary", primary)
+        object.__setattr__(self, "candidate", next((n.name for n in self.nodes if n.candidate), ""))
+        object.__setattr__(self, "names", tuple(n.name for n in self.nodes))
 
     def with_roles(self, roles: Mapping[str, Role] | None) -> "Group":
         """Return the group as it is after `swap-roles` saved `roles`; None changes nothing."""
@@ -232,21 +251,6 @@ class Group:
             n.name for n in self.nodes if n.role is Role.PRIMARY
         ]
         return replace(self, nodes=tuple(replace(n, candidate=n.name == kept[0]) for n in named))
-
-    @property
-    def primary(self) -> str:
-        """Name of the configured Primary."""
-        return next(n.name for n in self.nodes if n.role is Role.PRIMARY)
-
-    @property
-    def candidate(self) -> str:
-        """Name of the one secondary that automation may choose."""
-        return next(n.name for n in self.nodes if n.candidate)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """Names of all nodes, in the order of the file."""
-        return tuple(n.name for n in self.nodes)
 
 
 # ------------------------------------------------------------------ what is saved
@@ -347,6 +351,10 @@ class Seen:
         uptime_s: Seconds this run has lasted; None where it does not tell.
         in_flight: For each node the requests and connections under way; others are left out.
         leaving: One sentence for each process that leaves after a reload and still has sessions.
+        also: Other nodes that what it does is right for as well: behind the same server, or
+            brought their traffic by another tier.
+        unsettled: What should follow a move and failed, as a save; empty where nothing did. The
+            traffic is as `node` says all the same.
     """
 
     node: str | None
@@ -360,11 +368,39 @@ class Seen:
     uptime_s: float | None = None
     in_flight: Mapping[str, int] = field(default_factory=dict)
     leaving: tuple[str, ...] = ()
+    also: tuple[str, ...] = ()
+    unsettled: str = ""
+
+    def told_for(self, node: str | None) -> "Seen":
+        """Return the same reading, calling what it does by `node` where it is right for that too.
+
+        >>> Seen("a", ("a", "b"), also=("b",)).told_for("b").node
+        'b'
+        """
+        if node is None or node not in self.also:
+            return self
+        others = [other for other in (self.node, *self.also) if other not in (node, None)]
+        return replace(self, node=node, also=tuple(dict.fromkeys(map(str, others))))
 
     @property
     def word(self) -> str:
         """What it sends traffic to, in a word or two."""
         return self.node or (" and ".join(self.chosen) if self.chosen else "neither")
+
+
+def agreed(seen: Sequence[Seen]) -> str | None:
+    """Return the one node that all of these carry; None where they name none or differ.
+
+    >>> agreed([Seen("main-a", also=("main-b",)), Seen("main-b", also=("dr",))])
+    'main-b'
+    >>> agreed([Seen("main-a"), Seen("dr")])
+    """
+    if not seen or any(one.node is None for one in seen):
+        return None
+    if len({one.node for one in seen}) == 1:
+        return seen[0].node
+    common = frozenset.intersection(*(frozenset([one.node, *one.also]) for one in seen))
+    return next(iter(common)) if len(common) == 1 else None
 
 
 # ------------------------------------------------------------------ what came of it

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from lb_probe.core import evidence as ev
 from lb_probe.core.evidence import Evidence
-from lb_probe.core.model import Gate, Group, Mode, Page, Saved, Seen, Serving
+from lb_probe.core.model import Gate, Group, Mode, Page, Saved, Seen, Serving, agreed
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,8 +212,8 @@ def _assigned(world: World) -> Gate:
 
 
 def _seen_agree(world: World) -> Gate:
-    nodes = {a.seen.node if a.seen else None for a in world.adapters}
-    passed = len(nodes) == 1 and None not in nodes
+    said = [a.seen for a in world.adapters if a.seen is not None]
+    passed = len(said) == len(world.adapters) and agreed(said) is not None
     found = ", ".join(
         f"{a.name}: {(a.seen.node or 'no one node') if a.seen else 'cannot be read'}"
         for a in world.adapters

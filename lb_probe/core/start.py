@@ -10,7 +10,7 @@ Source: DESIGN section 1, "Start"; X1, X18.
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from lb_probe.core.model import Group, Saved, Seen
+from lb_probe.core.model import Group, Saved, Seen, agreed
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +49,7 @@ def begin(group: Group, saved: Saved | None, seen: Mapping[str, Seen | None]) ->
     if behind:
         reason = f"generation {saved.generation} is not confirmed by {', '.join(behind)}"
         return Beginning("finish", saved.assigned, saved.latched, f"{reason}; finishing it")
-    elsewhere = _agreed([s for s in seen.values() if s is not None])
+    elsewhere = agreed([s for s in seen.values() if s is not None])
     if saved.assigned == group.primary and elsewhere not in (None, group.primary):
         reason = f"every readable load balancer sends traffic to {elsewhere}, not to us"
         return Beginning("adopt", elsewhere, True, f"{reason}: adopted and latched")
@@ -63,7 +63,7 @@ def _nothing_saved(group: Group, seen: Mapping[str, Seen | None]) -> Beginning:
     if unreadable:
         return _unassigned(f"cannot read {', '.join(unreadable)}")
     said_by = {name: s for name, s in seen.items() if s is not None}
-    node = _agreed(list(said_by.values()))
+    node = agreed(list(said_by.values()))
     if node is None:
         said = ", ".join(f"{name}: {s.word}" for name, s in said_by.items())
         return _unassigned(f"the load balancers name no one node ({said})")
@@ -73,12 +73,6 @@ def _nothing_saved(group: Group, seen: Mapping[str, Seen | None]) -> Beginning:
 
 def _unassigned(why: str) -> Beginning:
     return Beginning("unassigned", None, False, f"nobody is known to have it: {why}")
-
-
-def _agreed(seen: list[Seen]) -> str | None:
-    """Return the one node all of these name; None where they name none or differ."""
-    nodes = {s.node for s in seen}
-    return nodes.pop() if len(nodes) == 1 else None
 
 
 def topology_faults(

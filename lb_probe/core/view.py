@@ -171,6 +171,8 @@ def warnings(view: View) -> list[str]:
                 f"{adapter.name}: {adapter.seen.node} is assigned and gets no traffic there;"
                 f" {adapter.detail}"
             )
+        if adapter.seen.unsettled:
+            lines.append(f"{adapter.name}: traffic is as asked, but {adapter.seen.unsettled}")
         lines += [f"{adapter.name}: {sentence}" for sentence in adapter.seen.leaving]
     return lines
 

@@ -24,6 +24,7 @@ LEVELS = {
     "group.failover": "warning",
     "group.condition": "info",
     "publish.failed": "error",
+    "publish.unsettled": "error",
     "publish.drift": "warning",
     "publish.foreign-writer": "error",
     "hold.overdue": "warning",

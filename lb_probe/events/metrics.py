@@ -29,6 +29,7 @@ from lb_probe.core.failover import CONDITIONS
 from lb_probe.core.model import BRAKES, Event, Failed, Mode, Observation, Page
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.view import AdapterStatus, View, mode_word, serving_word
+from lb_probe.events.tally import Tallies
 
 T = TypeVar("T")
 FAST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
@@ -53,6 +54,7 @@ GROUP_GAUGES = (
     ("publish_usable", ("adapter",), "0 where its own check holds the assigned node down"),
     ("publish_foreign_writer", ("adapter",), "1 where it yielded to somebody else"),
     ("publish_last_success_timestamp_seconds", ("adapter",), "Last good publication"),
+    ("publish_unsettled", ("adapter",), "1 where what must follow a move failed"),
 )
 
 # The label `result` of each event that tells what became of a message, or of a sign of life.
@@ -78,6 +80,9 @@ class Snapshot:
     is_config_good: bool
 
 
+_Adapter = tuple[str, bool, float, bool, bool, bool]
+
+
 class _Shown(NamedTuple):
     """What the lines of one group say; while it is the same, so are they.
 
@@ -88,7 +93,8 @@ class _Shown(NamedTuple):
         serving: ok, fail or unknown, for each node.
         modes: What hastatus says, for each node; nothing where it is not asked.
         hold_due: UTC seconds since 1970, or 0.
-        adapters: Name, in sync, last good publication (UTC seconds, or 0), usable, yielded.
+        adapters: Name, in sync, last good publication (UTC seconds, or 0), usable, yielded, and
+            whether what must follow a move failed.
     """
 
     name: str
@@ -104,7 +110,7 @@ class _Shown(NamedTuple):
     changed_at: float
     serving: tuple[str, ...]
     modes: tuple[str, ...]
-    adapters: tuple[tuple[str, bool, float, bool, bool], ...]
+    adapters: tuple[_Adapter, ...]
 
 
 class _Series:
@@ -154,9 +160,9 @@ class Metrics:
         self._wall = now_wall
         self._registry = registry = CollectorRegistry()
         self._failovers = _Family(
-            "counter", "group_failovers_total", "Automatic failovers", "group"
+            "counter", "group_failovers_total", "Failovers, automatic and by hand", "group"
         )
-        self._resumes = _Family("counter", "group_resumes_total", "Manual resumes", "group")
+        self._resumes = _Family("counter", "group_resumes_total", "Resumes", "group")
         self._probes = _Family(
             "counter",
             "probes_total",
@@ -184,20 +190,20 @@ class Metrics:
         self._notices_waiting = _Family(
             "gauge", "notifications_waiting", "Messages that a channel has yet to take", "channel"
         )
-        durations = Histogram(
+        durations = Tallies(
             "lb_probe_probe_duration_seconds",
             "Time from start to verdict of a probe",
-            ["page"],
-            buckets=FAST_BUCKETS,
-            registry=registry,
+            FAST_BUCKETS,
+            "page",
+            [page.value for page in Page],
         )
-        self._durations = {page.value: durations.labels(page.value) for page in Page}
-        self._delays = Histogram(
-            "lb_probe_probe_start_delay_seconds",
-            "How late probes start",
-            buckets=FAST_BUCKETS,
-            registry=registry,
+        delays = Tallies(
+            "lb_probe_probe_start_delay_seconds", "How late probes start", FAST_BUCKETS
         )
+        registry.register(durations)
+        registry.register(delays)
+        self._durations = {page: durations.at(page.value) for page in Page}
+        self.started_late = delays.at().observe  # takes the seconds by which a probe started late
         self._stalls = Counter(
             "lb_probe_loop_stalls",
             "Times the loop was away so long that evidence was missed",
@@ -209,11 +215,12 @@ class Metrics:
             buckets=FAST_BUCKETS,
             registry=registry,
         )
-        self._latest = Gauge(
+        self._latest_at = 0.0
+        Gauge(
             "lb_probe_prober_last_probe_timestamp_seconds",
             "When a probe ended last",
             registry=registry,
-        )
+        ).set_function(lambda: self._latest_at)
         self._audit_lines = Gauge(
             "lb_probe_audit_records", "Lines of the audit log", registry=registry
         )
@@ -296,10 +303,6 @@ class Metrics:
         self._audit_head.clear()
         self._audit_head.labels(digest).set(1.0)
 
-    def started_late(self, seconds: float) -> None:
-        """Note how late a probe started."""
-        self._delays.observe(seconds)
-
     def render(self, snapshot: Snapshot) -> bytes:
         """Return the exposition text; slow and with rests, so call it in a thread, one at a time.
 
@@ -364,9 +367,7 @@ class Metrics:
             self._adapters(view.name, view.adapters),
         )
 
-    def _adapters(
-        self, name: str, adapters: Sequence[AdapterStatus]
-    ) -> tuple[tuple[str, bool, float, bool, bool], ...]:
+    def _adapters(self, name: str, adapters: Sequence[AdapterStatus]) -> tuple[_Adapter, ...]:
         return tuple(
             [
                 (
@@ -375,6 +376,7 @@ class Metrics:
                     self._last_success.get((name, one.name), 0.0),
                     one.seen is None or one.seen.usable is not False,
                     one.yielded,
+                    one.seen is not None and bool(one.seen.unsettled),
                 )
                 for one in adapters
             ]
@@ -384,11 +386,11 @@ class Metrics:
     def _probe_done(self, event: Event) -> None:
         seen = event.fields["observation"]
         assert isinstance(seen, Observation)
-        page = seen.page.value
-        result = seen.outcome.phase.value if isinstance(seen.outcome, Failed) else "ok"
-        self._probes.at(event.group, seen.node, page, result).value += 1.0
+        page, outcome = seen.page, seen.outcome
+        result = outcome.phase.value if isinstance(outcome, Failed) else "ok"
+        self._probes.at(event.group, seen.node, page.value, result).value += 1.0
         self._durations[page].observe(seen.ended_at - seen.started_at)
-        self._latest.set(self._wall())
+        self._latest_at = self._wall()
         if seen.certificate_until is not None:
             self._certificates.at(event.group, seen.node).value = seen.certificate_until
 
@@ -448,9 +450,10 @@ def _group_lines(shown: _Shown) -> tuple[str, ...]:
             for word in words
         ],
         [((name,), float(in_sync)) for name, in_sync, *_ in shown.adapters],
-        [((name,), float(usable)) for name, _, _, usable, _ in shown.adapters],
-        [((name,), float(yielded)) for name, *_, yielded in shown.adapters],
+        [((name,), float(usable)) for name, _, _, usable, *_ in shown.adapters],
+        [((name,), float(yielded)) for name, *_, yielded, _ in shown.adapters],
         [((name,), last) for name, _, last, *_ in shown.adapters],
+        [((name,), float(unsettled)) for name, *_, unsettled in shown.adapters],
     ]
     found = []
     for (name, labels, _), values in zip(GROUP_GAUGES, lines, strict=True):

@@ -304,15 +304,18 @@ class Outbox:
 
     # -------------------------------------------------------------- out
     async def run(self) -> None:
-        """Bring what waits to the channels until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            self._tasks = tasks
-            for line in self._lines.values():
-                self._running[line.name] = tasks.create_task(self._deliver(line))
-            while True:
-                await self._clock.sleep(REWRITE_S)
-                if self._file.fault:
-                    await self._write()
+        """Bring what waits to the channels until cancelled; may be called again after that."""
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                self._tasks = tasks
+                for line in self._lines.values():
+                    self._running[line.name] = tasks.create_task(self._deliver(line))
+                while True:
+                    await self._clock.sleep(REWRITE_S)
+                    if self._file.fault:
+                        await self._write()
+        finally:
+            self._tasks, self._running = None, {}
 
     async def reroute(self, routes: Sequence[Route]) -> None:
         """Use these channels from now on; what waits for one of the same name waits for the new."""

@@ -39,6 +39,7 @@ DISK_S = 2.0
 SHORT_BREAK_S = 300.0  # a restart in order, and no news
 CHANNEL_S = 300.0
 KINDS = frozenset({*CHANGES, "started"})
+MOVES = frozenset({"failover", "switchover", "resume", "adopt", "offline", "accept"})
 _TOLD = TypeAdapter(Told)
 _UNSETTLED = frozenset({"failing-over", "confirming"})
 
@@ -228,7 +229,10 @@ class Teller:
             for record in records:
                 if self._is_unsettled(record):
                     return
-                self._take(record)
+                try:
+                    self._take(record)
+                except Exception as error:  # one that nobody can read must not silence the rest
+                    self._notices.append(self._unreadable(record, error))
                 self._advance(record.number)
             self._cursor, is_more = seen, len(records) == BATCH
 
@@ -255,6 +259,17 @@ class Teller:
         told = self._told.get(record.group, Told())
         told, notices = matters.told_of(told, entry, self._moment(record.group), words)
         self._learn(record.group, told, notices)
+
+    def _unreadable(self, record: Record, error: Exception) -> Notice:
+        return Notice(
+            key=f"{self._teller}/{record.number}/unreadable",
+            event_class="failed-over" if record.kind in MOVES else "prober",
+            title=f"{record.group}: {record.kind} is on record, and cannot be put in words",
+            at_wall=self._clock.wall(),
+            group=record.group,
+            why=f"record {record.number}: {type(error).__name__}: {error}",
+            do=f"lb-probe explain {record.group}; lb-probe history {record.group}",
+        )
 
     def _notice_break(self, record: Record) -> None:
         """Say that nobody watched for a while, where that is news."""

@@ -177,12 +177,13 @@ async def request(
         NotDelivered: No answer came.
     """
     try:
-        Url.parse(url)  # of a file, perhaps
+        is_encrypted = Url.parse(url).scheme == "https"  # of a file, perhaps
     except ValueError as error:
         raise NotDelivered(f"its url cannot be used; wanted {error}", is_busy=True) from None
     timeout = aiohttp.ClientTimeout(total=way.timeout_s)
+    context = await way.trust.context() if is_encrypted else True
     connector = aiohttp.TCPConnector(
-        resolver=_Resolver(), ssl=await way.trust.context(), force_close=True, use_dns_cache=False
+        resolver=_Resolver(), ssl=context, force_close=True, use_dns_cache=False
     )
     try:
         async with (

@@ -8,10 +8,9 @@ is dialled again, inside the same attempt and deadline, and the observation says
 import contextlib
 import errno
 import select
-import socket
 import ssl
 from collections.abc import Callable
-from dataclasses import fields
+from socket import SO_ERROR, SOL_SOCKET
 from typing import Protocol
 
 from lb_probe.core.model import Failed, Observation, Passed, Phase
@@ -27,7 +26,8 @@ RESUME_S = 60.0  # a resumed handshake shows no certificate; after this long it 
 
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _CLOSING = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
-_CHUNK = 64 * 1024
+_WRITABLE, _BROKEN = select.EPOLLOUT, select.EPOLLERR
+_CHUNK = 16 * 1024
 # These come of a connection that was made; one that was not is refused or runs out of time.
 _AFTER_CONNECT = frozenset({errno.ECONNRESET, errno.EPIPE})
 _PHASES = {Phase.NAME: "name", Phase.CONNECT_TIMEOUT: "connect", Phase.TLS: "tls"}
@@ -55,20 +55,36 @@ class Home(Protocol):
     def read_again(self, link: Link, events: int) -> None:
         """Read on after the others had their turn."""
 
-    def ended(self, attempt: "Attempt", observation: Observation | None) -> None:
-        """Count an attempt that is over, and tell of it; None where it was cancelled."""
+    def ended(self, attempt: "Attempt", observation: Observation) -> None:
+        """Tell of an attempt that is over."""
 
 
-# The constructor of a frozen dataclass looks each field up again and took a fifth of the CPU of a
-# probe on a kept connection; these set the same fields, in the same order.
-_SET_FIELDS = tuple(getattr(Observation, field.name).__set__ for field in fields(Observation))
+class _Seen:
+    """An `Observation` while it is made.
+
+    The constructor of a frozen dataclass looks each field up again and took a tenth of the CPU of
+    a probe on a kept connection; a class with the same slots may become the other one.
+    """
+
+    __slots__ = Observation.__slots__
+
+    def __init__(self, attempt: "Attempt", verdict: Verdict, code: int | None, now: float) -> None:
+        self.node = attempt.target.node
+        self.page = attempt.target.page
+        self.started_at = attempt.started_at
+        self.ended_at = now
+        self.outcome = verdict.outcome
+        self.code = code
+        self.head = verdict.head
+        self.body_sha256 = verdict.body_sha256
+        self.certificate_until = attempt.certificate_until
+        self.note = attempt.note
 
 
-def _observation(*values: object) -> Observation:
-    observation = object.__new__(Observation)
-    for set_field, value in zip(_SET_FIELDS, values, strict=True):
-        set_field(observation, value)
-    return observation
+def _observation(attempt: "Attempt", verdict: Verdict, code: int | None, now: float) -> Observation:
+    seen = _Seen(attempt, verdict, code, now)
+    seen.__class__ = Observation  # type: ignore[assignment]
+    return seen  # type: ignore[return-value]
 
 
 class Attempt:
@@ -77,23 +93,25 @@ class Attempt:
     Attributes:
         is_begun: `start` has returned, so that the observation may be told at once.
         is_over: Its verdict stands, or it was cancelled.
+        certificate_until: When the node's certificate expires, UTC seconds since 1970.
+        note: What an operator should know of the way to the answer.
     """
 
     __slots__ = (
-        "_certificate_until",
         "_endpoints",
         "_engine",
         "_error",
         "_is_on_kept",
         "_link",
-        "_note",
         "_reading",
         "_stage",
         "_trace",
         "_way",
+        "certificate_until",
         "done",
         "is_begun",
         "is_over",
+        "note",
         "started_at",
         "target",
     )
@@ -111,19 +129,18 @@ class Attempt:
         self._trace = trace
         self._stage = Phase.NAME  # then CONNECT_TIMEOUT, TLS, TIMEOUT
         self._endpoints: tuple[Endpoint, ...] = ()
-        self._error = OSError("no address")
+        self._error: OSError | None = None
         self._link: Link | None = None
         self._reading: Reading | None = None
         self._is_on_kept = False
-        self._certificate_until: float | None = None
-        self._note = ""
+        self.certificate_until: float | None = None
+        self.note = ""
 
     def cancel(self) -> None:
         """End without a word: `done` is not called any more."""
         self.done = None
         if not self.is_over:
             self._leave()
-            self._engine.ended(self, None)
 
     # -------------------------------------------------------------- on the way
     def begin(self) -> None:
@@ -132,7 +149,7 @@ class Attempt:
         if way.kept is not None:
             self._engine.look(self.started_at)
             if way.kept is None:
-                self._note = _REDIALLED
+                self.note = _REDIALLED
             elif way.count % FRESH_EVERY:
                 self._take_over(way.kept)
                 return
@@ -167,7 +184,7 @@ class Attempt:
             self._fail(Phase.NAME, printable(found.failure))
             return
         if found.note:
-            self._note = "; ".join(filter(None, (self._note, printable(found.note))))
+            self.note = "; ".join(filter(None, (self.note, printable(found.note))))
         self._connect(found.endpoints)
 
     def _connect(self, endpoints: tuple[Endpoint, ...]) -> None:
@@ -180,8 +197,7 @@ class Attempt:
     def _dial(self) -> None:
         """Try the next address; a host that lacks IPv6 is not a host that is down."""
         while self._endpoints:
-            endpoint, *rest = self._endpoints
-            self._endpoints = tuple(rest)
+            endpoint, self._endpoints = self._endpoints[0], self._endpoints[1:]
             try:
                 link = dial(self._way, self.target, endpoint)
                 self._engine.hold(link)
@@ -190,7 +206,7 @@ class Attempt:
             else:
                 self._link, link.attempt = link, self
                 return
-        failed = connect_failed(self._error)
+        failed = connect_failed(self._error or OSError("no address"))
         self._fail(failed.phase, failed.detail)
 
     # -------------------------------------------------------------- events
@@ -199,7 +215,7 @@ class Attempt:
         try:
             if self._stage is Phase.CONNECT_TIMEOUT:
                 self._try_connection(link, events)
-            elif link.unsent and events & select.EPOLLOUT:
+            elif link.unsent and events & _WRITABLE:
                 link.send(b"")
             if events & READABLE and self._link is link:
                 self._receive(link, events)
@@ -208,10 +224,10 @@ class Attempt:
 
     def _try_connection(self, link: Link, events: int) -> None:
         """Go on when the connection is there."""
-        if events & select.EPOLLERR:
+        if events & _BROKEN:
             self._lost_connection(link)
             return
-        if not events & select.EPOLLOUT:
+        if not events & _WRITABLE:
             return
         if self._trace is not None:
             self._trace.mark("connect", self._engine.clock())
@@ -229,7 +245,7 @@ class Attempt:
             self._finish(_CONNECTED)
 
     def _lost_connection(self, link: Link) -> None:
-        code = link.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+        code = link.sock.getsockopt(SOL_SOCKET, SO_ERROR)
         if code in _AFTER_CONNECT:
             raise OSError(code, "connect")
         self._error = OSError(code, "connect")
@@ -254,7 +270,7 @@ class Attempt:
 
     def _certify(self, stream: Stream) -> None:
         der = stream.tls.getpeercert(binary_form=True)
-        self._certificate_until = certificate_of(der).until
+        self.certificate_until = certificate_of(der).until
 
     def _receive(self, link: Link, events: int) -> None:
         try:
@@ -369,10 +385,10 @@ class Attempt:
         self._fail(failed.phase, failed.detail)
 
     def _dial_again(self) -> None:
-        self._note = _REDIALLED
+        self.note = _REDIALLED
         self._is_on_kept = False
         self._reading = None
-        self._certificate_until = None
+        self.certificate_until = None
         link, self._link = self._link, None
         if link is not None:
             self._engine.drop(link)
@@ -389,26 +405,15 @@ class Attempt:
         self._finish(reading.verdict)
 
     def _finish(self, verdict: Verdict) -> None:
-        engine, target, reading = self._engine, self.target, self._reading
+        engine, reading = self._engine, self._reading
         now = engine.clock()
         if self._trace is not None:
             self._trace.mark(self._phase(), now)
             if reading is not None:
                 self._trace.read(reading)
         self._leave()
-        observation = _observation(
-            target.node,
-            target.page,
-            self.started_at,
-            now,
-            verdict.outcome,
-            None if reading is None else reading.code,
-            verdict.head,
-            verdict.body_sha256,
-            self._certificate_until,
-            self._note,
-        )
-        engine.ended(self, observation)
+        code = None if reading is None else reading.code
+        engine.ended(self, _observation(self, verdict, code, now))
 
     def _phase(self) -> str:
         if self._stage is Phase.TIMEOUT:

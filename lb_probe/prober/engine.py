@@ -6,12 +6,11 @@ edge-triggered: each socket is registered once, and is read until a read comes b
 """
 
 import asyncio
-import heapq
-import itertools
 import math
 import select
-import socket
+from collections import deque
 from collections.abc import Callable, Iterable
+from socket import SocketType
 
 from lb_probe.core.model import Observation
 from lb_probe.prober.attempt import READABLE, Attempt, Done
@@ -42,11 +41,10 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poll = select.epoll()
         self._is_dispatching = False
-        self._closing: list[socket.socket] = []
+        self._closing: list[SocketType] = []
         self._again: list[tuple[Link, int]] = []
-        self._deadlines: list[tuple[float, int, Attempt]] = []
-        self._numbers = itertools.count()
-        self._running = 0
+        # By timeout, in the order of their starts: so in the order of their deadlines.
+        self._deadlines: dict[float, deque[Attempt]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = 0.0
         self._looked_at = -math.inf
@@ -67,8 +65,7 @@ class Engine:
             way = self._ways[target] = Way(target)
         way.count += 1
         attempt = Attempt(self, target, way, done, trace)
-        self._running += 1
-        self._watch(attempt)
+        self._watch(attempt, target.timeout_s)
         attempt.begin()
         attempt.is_begun = True
         return attempt
@@ -86,8 +83,9 @@ class Engine:
         """Cancel what runs and leave nothing open; once more does nothing."""
         if self._poll.closed:
             return
-        for _, _, attempt in list(self._deadlines):
-            attempt.cancel()
+        for attempts in list(self._deadlines.values()):
+            for attempt in list(attempts):
+                attempt.cancel()
         for link in list(self._links.values()):
             self.drop(link)
         if self._timer is not None:
@@ -149,18 +147,12 @@ class Engine:
             self._loop.call_soon(self._on_again)
         self._again.append((link, events))
 
-    def ended(self, attempt: Attempt, observation: Observation | None) -> None:
-        """Count an attempt that is over, and tell of it."""
-        assert self._loop is not None
-        self._running -= 1
-        if observation is None:
+    def ended(self, attempt: Attempt, observation: Observation) -> None:
+        """Tell of an attempt that is over; `done` is called outside `start` only."""
+        if not attempt.is_begun:
+            assert self._loop is not None
+            self._loop.call_soon(self.ended, attempt, observation)
             return
-        if attempt.is_begun:
-            self._tell(attempt, observation)
-        else:
-            self._loop.call_soon(self._tell, attempt, observation)
-
-    def _tell(self, attempt: Attempt, observation: Observation) -> None:
         done, attempt.done = attempt.done, None
         if done is None:  # cancelled meanwhile
             return
@@ -197,13 +189,14 @@ class Engine:
             self._closing.clear()
 
     # -------------------------------------------------------------- deadlines
-    def _watch(self, attempt: Attempt) -> None:
-        deadlines = self._deadlines
-        if len(deadlines) > 64 + 4 * self._running:
-            deadlines[:] = [entry for entry in deadlines if not entry[2].is_over]
-            heapq.heapify(deadlines)
-        deadline = attempt.started_at + attempt.target.timeout_s
-        heapq.heappush(deadlines, (deadline, next(self._numbers), attempt))
+    def _watch(self, attempt: Attempt, timeout_s: float) -> None:
+        attempts = self._deadlines.get(timeout_s)
+        if attempts is None:
+            attempts = self._deadlines[timeout_s] = deque()
+        while attempts and attempts[0].is_over:
+            attempts.popleft()
+        attempts.append(attempt)
+        deadline = attempt.started_at + timeout_s
         if self._timer is None or deadline < self._timer_at:
             self._set_timer(deadline, attempt.started_at)
 
@@ -216,19 +209,25 @@ class Engine:
 
     def _on_timer(self) -> None:
         self._timer = None
-        deadlines = self._deadlines
         now = self.clock()
-        self._forget_over()
-        if deadlines and deadlines[0][0] <= now + _EARLY_S:
+        until = now + _EARLY_S
+        if self._next_deadline() <= until:
             self._read_what_came()
-        while deadlines and (deadlines[0][2].is_over or deadlines[0][0] <= now + _EARLY_S):
-            heapq.heappop(deadlines)[2].fail_late()
-        if deadlines and self._timer is None:
-            self._set_timer(deadlines[0][0], now)
+        for timeout_s, attempts in list(self._deadlines.items()):
+            while attempts and (attempts[0].is_over or attempts[0].started_at + timeout_s <= until):
+                attempts.popleft().fail_late()
+        soonest = self._next_deadline()
+        if soonest < math.inf and self._timer is None:
+            self._set_timer(soonest, now)
 
-    def _forget_over(self) -> None:
-        while self._deadlines and self._deadlines[0][2].is_over:
-            heapq.heappop(self._deadlines)
+    def _next_deadline(self) -> float:
+        soonest = math.inf
+        for timeout_s, attempts in self._deadlines.items():
+            while attempts and attempts[0].is_over:
+                attempts.popleft()
+            if attempts:
+                soonest = min(soonest, attempts[0].started_at + timeout_s)
+        return soonest
 
     def _read_what_came(self) -> None:
         """Read before anything is called late: a loop that was away must not fail an answer.
@@ -236,6 +235,8 @@ class Engine:
         Only so far: a peer that sends without end must not hold the deadlines up.
         """
         for _ in range(_ROUNDS):
+            if self._poll.closed:  # by a callback
+                return
             again, self._again = self._again, []
             came = [(self._links.get(fd), events) for fd, events in self._poll.poll(0)]
             if not again and not came:

@@ -1,9 +1,19 @@
 """Connections, as the engine holds them, and what it remembers of the way to a target."""
 
 import errno
-import socket
 import ssl
 import struct
+from socket import (
+    IPPROTO_IP,
+    IPPROTO_TCP,
+    MSG_NOSIGNAL,
+    SO_LINGER,
+    SOCK_NONBLOCK,
+    SOCK_STREAM,
+    SOL_SOCKET,
+    TCP_QUICKACK,
+    SocketType,
+)
 from typing import TYPE_CHECKING, Protocol
 
 from lb_probe.core.model import Failed, Phase
@@ -18,6 +28,7 @@ if TYPE_CHECKING:
 # Closing sends RST: what is left unread does not matter, and thousands of probes a minute
 # must not leave thousands of sockets in TIME_WAIT. HAProxy's own checks end the same way.
 _NO_LINGER = struct.pack("ii", 1, 0)
+_KIND = int(SOCK_STREAM | SOCK_NONBLOCK)
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h: a source address alone must not use a port up
 
 
@@ -45,7 +56,7 @@ class Link:
 
     __slots__ = ("attempt", "endpoint", "fd", "sock", "stream", "unsent", "way")
 
-    def __init__(self, sock: socket.socket, endpoint: Endpoint, way: "Way") -> None:
+    def __init__(self, sock: SocketType, endpoint: Endpoint, way: "Way") -> None:
         self.sock = sock
         self.fd = sock.fileno()
         self.endpoint = endpoint
@@ -60,13 +71,14 @@ class Link:
         Raises:
             OSError: The connection is lost, or was never made.
         """
-        data = self.unsent + data
+        if self.unsent:
+            data = self.unsent + data
         if data:
             try:
-                sent = self.sock.send(data, socket.MSG_NOSIGNAL)
+                sent = self.sock.send(data, MSG_NOSIGNAL)
             except BlockingIOError:
                 sent = 0
-            self.unsent = data[sent:]
+            self.unsent = b"" if sent == len(data) else data[sent:]
 
 
 class Way:
@@ -106,12 +118,12 @@ def dial(way: Way, target: Target, endpoint: Endpoint) -> Link:
         OSError: It failed at once.
     """
     family, address = endpoint
-    sock = socket.socket(family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    sock = SocketType(family, _KIND)
     try:
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _NO_LINGER)
+        sock.setsockopt(SOL_SOCKET, SO_LINGER, _NO_LINGER)
         if target.scheme != "tcp":
             # The ACK of the handshake travels with the request: one packet less.
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 0)
+            sock.setsockopt(IPPROTO_TCP, TCP_QUICKACK, 0)
         if target.source is not None:
             _bind(sock, target.source)
         code = sock.connect_ex(address)
@@ -123,9 +135,9 @@ def dial(way: Way, target: Target, endpoint: Endpoint) -> Link:
     return Link(sock, endpoint, way)
 
 
-def _bind(sock: socket.socket, source: str) -> None:
+def _bind(sock: SocketType, source: str) -> None:
     try:
-        sock.setsockopt(socket.IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
+        sock.setsockopt(IPPROTO_IP, _IP_BIND_ADDRESS_NO_PORT, 1)
         sock.bind((source, 0))
     except OSError as error:
         raise _SourceError(f"source {source}: {reason_of(error)}") from error

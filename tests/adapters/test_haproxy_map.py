@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from lb_probe.adapters.haproxy import HaproxyMap
+from lb_probe.adapters.haproxy import HaproxyMap, map_file
 from lb_probe.core.model import Seen
 from lb_probe.ports import PublishError, Unreachable
 
@@ -303,6 +303,23 @@ async def test_publisher_killed_between_file_and_haproxy_leaves_the_file_right(
 
 
 # ------------------------------------------------------------------ the file
+async def test_publication_that_a_power_cut_may_undo_is_none(map_haproxy, monkeypatch):
+    """Users are on the new node already, and it is tried again until the disk has it."""
+    adapter = edge(map_haproxy)
+    real = map_file._sync_folder
+
+    def fail(path: Path) -> None:
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(map_file, "_sync_folder", fail)
+    with pytest.raises(PublishError, match="a power cut may bring the old assignment back"):
+        await adapter.publish("epmm-b")
+    assert (await adapter.read_back()).node == "epmm-b"
+    assert await map_haproxy.ask_service() == "b"
+    monkeypatch.setattr(map_file, "_sync_folder", real)
+    await adapter.publish("epmm-b")
+
+
 async def test_all_that_is_not_ours_in_the_file_stays(map_haproxy):
     map_haproxy.map.chmod(0o640)
     os.chown(map_haproxy.map, 0, 65534) if os.geteuid() == 0 else None

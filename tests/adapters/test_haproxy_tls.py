@@ -1,6 +1,7 @@
 """The command socket over TCP: a `listen` with TLS and client certificates in front of it."""
 
 import asyncio
+import hashlib
 import shutil
 import ssl
 import subprocess
@@ -14,6 +15,7 @@ import uvloop
 
 from lb_probe.adapters.haproxy import Device, HaproxyServers
 from lb_probe.ports import PublishError, Unreachable
+from lb_probe.prober.http_probe import TlsSettings, make_ssl_context
 
 NODES = {"epmm-a": "a", "epmm-b": "b"}
 PATIENT_S = 20.0
@@ -144,6 +146,26 @@ async def test_wrong_server_is_not_talked_to(tls_haproxy, certificates, ca, name
         Unreachable, match=rf"TLS failed.*({words}).*`server_name`.*nothing was sent"
     ):
         await adapter.publish("epmm-b")
+
+
+async def test_only_the_pinned_certificate_is_talked_to(tls_haproxy, certificates):
+    pem = (certificates / "server.crt").read_text()
+    right = hashlib.sha256(ssl.PEM_cert_to_DER_cert(pem)).hexdigest()
+    for pin, is_taken in ((right, True), ("0" * 64, False)):
+        settings = TlsSettings(
+            ca_file=certificates / "ca.crt",
+            server_name="edge-1.example.com",
+            cert_file=certificates / "client.crt",
+            key_file=certificates / "client.key",
+            fingerprint=pin,
+        )
+        adapter = edge(tls_haproxy, make_ssl_context(settings))
+        if is_taken:
+            await adapter.publish("epmm-b")
+            continue
+        with pytest.raises(Unreachable, match=f"wanted {pin}"):
+            await adapter.publish("epmm-a")
+        assert (await edge(tls_haproxy, context(certificates)).read_back()).node == "epmm-b"
 
 
 async def test_plain_line_to_a_tls_socket_is_no_answer(tls_haproxy):

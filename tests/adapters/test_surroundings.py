@@ -1,5 +1,6 @@
 """What `check` says of what is around a good file: sockets, folders, certificates, a Standby."""
 
+import asyncio
 import grp
 import os
 import socket
@@ -7,6 +8,7 @@ import time
 from functools import partial
 
 import pytest
+from emulator import Condition, Emulator
 from loopback import listening
 from raw_server import NAME, answering, make_certificates, page, server_tls
 
@@ -70,6 +72,54 @@ def serve(statuses):
         writer.close()
 
     return answer
+
+
+# ------------------------------------------------------------------ F5
+async def test_a_big_ip_that_would_not_work_is_told_and_nothing_is_written(tmp_path):
+    """Issue: priority groups, traps in monitors, units and members that are not there."""
+    async with Emulator.pair() as bigip:
+        bigip.add_pool("/Common/epmm", "192.0.2.10:443", "192.0.2.12:443", monitor="/Common/https")
+        bigip.configure("PATCH", "ltm/pool/~Common~epmm", {"minActiveMembers": 1})
+        password = tmp_path / "f5.pass"
+        password.write_text(bigip.password)
+        password.chmod(0o600)
+        adapter = (
+            "{{type: f5-ltm, name: bigip, hosts: {hosts}, pool: /Common/epmm, username: lb-probe,"
+            " password_file: f5.pass, tls: {{{tls}}},"
+            ' nodes: {{a: "/Common/192.0.2.10:443", b: "/Common/192.0.2.{b}:443"}}}}'
+        )
+        first, second = bigip.urls
+        file = tmp_path / "probes.yaml"
+
+        async def check(**words):
+            tls = f'ca_file: "{bigip.ca_file}"'
+            text = adapter.format(**{"hosts": [first], "tls": tls, "b": 12} | words)
+            where = {"folder": tmp_path, "a": "http://127.0.0.1:9", "b": "http://127.0.0.2:9"}
+            file.write_text(FILE.format(tls="", adapter=text, **where))
+            found = await asyncio.to_thread(app.check, file, "check", looks_around=True)
+            return [line for line in found if "bigip" in line]
+
+        (said,) = await check()
+        assert said.startswith("group epmm: bigip: ")
+        assert "minActiveMembers is 1" in said
+        (said,) = await check(b=77)
+        assert "has no member /Common/192.0.2.77:443; it has /Common/192.0.2.10:443" in said
+        bigip.configure("PATCH", "ltm/pool/~Common~epmm", {"minActiveMembers": 0})
+        for node in ("10", "12"):
+            path = f"ltm/pool/~Common~epmm/members/~Common~192.0.2.{node}:443"
+            bigip.configure("PATCH", path, {"session": "user-enabled"})
+        assert await check() == []
+        (said,) = await check(tls="insecure: true")
+        assert "sends the password to whoever answers" in said
+        bigip.unit(1).condition = Condition.OFF
+        (said,) = await check(hosts=[first, second])
+        assert second.removeprefix("https://") in said
+        password.write_text("wrong")
+        (said,) = await check()
+        assert "refused the login of lb-probe" in said
+        log = [seen for unit in bigip.units for seen in unit.log if "/mgmt/tm/" in seen.raw_path]
+        assert {seen.method for seen in log} == {"GET"}
+        assert all(not unit.logins.tokens for unit in bigip.units if unit.is_there)
 
 
 # ------------------------------------------------------------------ HAProxy on this machine

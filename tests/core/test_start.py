@@ -2,7 +2,7 @@
 
 import pytest
 
-from lb_probe.core.model import Group, Node, Role, Saved, Seen
+from lb_probe.core.model import Group, Node, Role, Saved, Seen, agreed
 from lb_probe.core.start import begin, topology_faults
 
 NODES = (Node("a", Role.PRIMARY), Node("b", Role.SECONDARY, candidate=True))
@@ -37,6 +37,24 @@ def test_what_they_do_not_agree_on_is_asserted_by_nobody(edge, edge_2, word):
     found = begin(GROUP, None, {"edge": edge, "edge-2": edge_2})
     assert (found.kind, found.node, found.latched) == ("unassigned", None, False)
     assert word in found.reason
+
+
+def test_tiers_agree_on_the_node_that_is_right_for_all_of_them():
+    """R43: the global tier knows sites, the local one not the other site."""
+    site, local = Seen("a", ("a", "b"), also=("b",)), Seen("b", ("b",), also=("dr",))
+    away = Seen("dr", ("dr",))
+    assert start(None, site, local) == ("adopt", "b", True)
+    assert start(None, away, local) == ("adopt", "dr", True)
+    assert start(None, away, A)[:2] == ("unassigned", None)
+    assert agreed([]) is None
+    assert agreed([site, site]) == "a"
+
+
+def test_a_reading_is_told_for_the_node_that_is_asked_for():
+    site = Seen("a", ("a", "b"), also=("b",))
+    assert site.told_for("a") is site.told_for(None) is site.told_for("dr") is site
+    assert (site.told_for("b").node, site.told_for("b").also) == ("b", ("a",))
+    assert Seen(None, also=("b",)).told_for("b").also == ()
 
 
 def test_without_load_balancers_the_primary_has_the_traffic():

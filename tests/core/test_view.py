@@ -70,6 +70,12 @@ def test_an_assigned_node_that_the_load_balancer_holds_down_is_told():
     assert warnings(view(adapters=[unread])) == []
 
 
+def test_what_must_follow_a_move_and_failed_is_told_and_explained():
+    told = view(adapters=[balancer(unsettled="the save failed: disk full")])
+    assert warnings(told) == ["edge: traffic is as asked, but the save failed: disk full"]
+    assert "To see to:\n  edge: traffic is as asked" in explain(told)
+
+
 def test_workers_that_leave_with_sessions_are_told_and_explained():
     told = view(adapters=[balancer(leaving=("worker 7 still has 3 sessions to b",))])
     assert warnings(told) == ["edge: worker 7 still has 3 sessions to b"]

@@ -9,6 +9,7 @@ from hand_clock import settled, until
 
 from lb_probe.core.notice import Severity, Stage
 from lb_probe.events import outbox as module
+from lb_probe.events.outbox import Outbox
 from lb_probe.events.outbox_file import OutboxFile, Step, read_waiting
 from lb_probe.ports import NotDelivered
 
@@ -259,6 +260,23 @@ async def test_channels_change_while_something_waits(running, clock, events):
     assert (told["channel"], told["detail"]) == ("gone", "channel gone")
     async with running(stays):  # and nothing of it is left on disk
         assert len(events.named("notify.dropped")) == 1
+
+
+async def test_channels_change_while_nothing_runs(tmp_path, clock, events):
+    """A reload stops the parts first."""
+    box = await Outbox.open(tmp_path / "o.db", [route(Hand("old"))], clock, events, source="x")
+    for channel in (Hand("old"), new := Hand("new")):
+        running = asyncio.ensure_future(box.run())
+        await clock.advance(1.0)
+        running.cancel()
+        await asyncio.wait([running])
+        await box.reroute([route(channel)])
+    await box.put(notice("a"))
+    running = asyncio.ensure_future(box.run())
+    await settled(clock, lambda: new.keys == ["a"])
+    running.cancel()
+    await asyncio.wait([running])
+    await box.close()
 
 
 # ------------------------------------------------------------------ the disk

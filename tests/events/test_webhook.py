@@ -228,7 +228,7 @@ async def test_a_resolver_that_hangs_holds_up_nobody(monkeypatch):
     free = await asyncio.to_thread(lambda: "free")
     gate.set()
     await until(lambda: wire._lookups._value == wire.MAX_LOOKUPS)
-    assert took_s < 2.0
+    assert took_s < 5.0  # they would hang for ever
     assert free == "free"
     assert sum("none answers" in str(error) for error in errors) == 12 - wire.MAX_LOOKUPS
 

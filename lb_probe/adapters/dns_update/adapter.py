@@ -173,7 +173,10 @@ class DnsUpdate:
                 raise self._unreachable(str(error)) from error
             except PublishError as error:
                 raise self._error(str(error)) from error
-            self._told = _Told(node, asyncio.get_running_loop().time() + _FOLLOW_S)
+            first = next(
+                n for n in self._service.values if n == node or n in self._service.alike(node)
+            )
+            self._told = _Told(first, asyncio.get_running_loop().time() + _FOLLOW_S)
 
     async def read_back(self) -> Seen:
         """Ask every server, on fresh connections, what it says with authority.
@@ -251,6 +254,7 @@ class DnsUpdate:
             chosen=tuple(node for node in self._service.values if node in named),
             detail="; ".join(self._details(answers)),
             owner=good[0].owner,
+            also=self._service.alike(agreed),
         )
 
     def _details(self, answers: Sequence[Answer]) -> list[str]:

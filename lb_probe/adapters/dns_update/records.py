@@ -88,8 +88,8 @@ class Service:
             node: frozenset(_shown(r) for rdatas in sets.values() for r in rdatas)
             for node, sets in self._nodes.items()
         }
-        if len(set(self.values.values())) < len(self.values):
-            raise ValueError("two nodes have one address; give each its own")
+        if len(set(self.values.values())) < min(2, len(self.values)):  # several may be of one site
+            raise ValueError("all nodes have one address; give each its own, or each site")
 
     def _rdatas(self, texts: Sequence[str]) -> dict[RdataType, list[dns.rdata.Rdata]]:
         found: dict[RdataType, list[dns.rdata.Rdata]] = {}
@@ -150,6 +150,11 @@ class Service:
         """Return the nodes that it points at, in part at least."""
         values = found.values(self.kinds)
         return tuple(node for node, own in self.values.items() if own & values)
+
+    def alike(self, node: str | None) -> tuple[str, ...]:
+        """Return the other nodes that the record cannot be told apart for: of the same site."""
+        own = self.values.get(node or "")
+        return tuple(name for name, each in self.values.items() if each == own and name != node)
 
     def obstacle(self, found: Found) -> str:
         """Say why an update would be ignored without a word; empty where it would not."""

@@ -89,6 +89,7 @@ class Adapter(ABC):
         self._newest = 0  # readings that began before this place tell what is no longer so
         self._callbacks: dict[int, Changed] = {}
         self._key: Hashable = None
+        self._known_as: tuple[Hashable, Seen] | None = None
         self._told: Seen | str | None = None
         self._due: _Due | None = None
         self._swept: frozenset[str] | None = None
@@ -166,9 +167,9 @@ class Adapter(ABC):
             reading = await device.read(self.need)
             if not device.is_fed:
                 await device.attend()
-            seen = self._judge(reading)
+            seen = self._seen_in(reading)
             if await device.learn(reading):
-                seen = self._judge(reading)
+                seen = self._seen_in(reading)
         except READ_ERRORS as exc:
             raise self._error(exc) from exc
         self._newest = max(self._newest, reading.begun)
@@ -225,15 +226,10 @@ class Adapter(ABC):
         if self._is_changing or reading.begun < self._newest:
             return
         try:
-            key = (
-                reading.instance,
-                self._state(reading),
-                self._device.knowledge,
-                self._trouble,
-            )
+            key = self._key_of(reading)
             if key == self._key:
                 return
-            seen = self._judge(reading)
+            seen = self._seen_in(reading)
         except UnbelievableError as exc:
             self.refuse(exc, reading.begun)
             return
@@ -252,6 +248,23 @@ class Adapter(ABC):
         if str(told) != self._told:
             self._told = str(told)
             self._tell(told)
+
+    def _key_of(self, reading: Reading) -> Hashable:
+        """Return what a `Seen` is made of, but for the uptime."""
+        knows = self._device.knowledge
+        return reading.instance, self._state(reading), knows, self._trouble
+
+    def _seen_in(self, reading: Reading) -> Seen:
+        """Say what a reading means; judged anew only where something in it is new.
+
+        Raises:
+            UnbelievableError: It supports no statement.
+        """
+        key = self._key_of(reading)
+        if self._known_as is None or self._known_as[0] != key:
+            self._known_as = key, self._judge(reading)
+        seen, uptime_s = self._known_as[1], float(reading.process.uptime_s)
+        return seen if seen.uptime_s == uptime_s else replace(seen, uptime_s=uptime_s)
 
     def _tell(self, seen: Seen | PublishError) -> None:
         for changed in tuple(self._callbacks.values()):

@@ -17,7 +17,7 @@ from operator import itemgetter
 from lb_probe.adapters.haproxy.words import printable, quoted
 from lb_probe.core.model import Health
 
-_NUMBER = re.compile(r"[0-9]{1,18}")
+_DIGITS = 18
 
 # Bits of srv_admin_state. 0x04 (`disabled` in the configuration) is a memory, not a state: it
 # stays set after `ready`, so it must not count.
@@ -108,7 +108,7 @@ def number(key: str, text: str) -> int:
     Raises:
         UnbelievableError: It is none. int() alone would take "1_0" and digits of any script.
     """
-    if not _NUMBER.fullmatch(text):
+    if not (text.isascii() and text.isdigit() and len(text) <= _DIGITS):
         raise UnbelievableError(f"found {key} {quoted(text)}; wanted a number")
     return int(text)
 

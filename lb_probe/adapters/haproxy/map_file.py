@@ -5,6 +5,10 @@ all: a copy beside it, synced, then renamed over it. All that is not ours in it 
 Many services share one file and move at the same moment: whatever waits while one write runs goes
 into the next one together.
 
+From the rename on every HAProxy that starts reads the new file; a power cut may still undo it until
+the folder is synced too. That is a second wait for the disk, so HAProxy is told meanwhile: `put`,
+then the command, then `kept`, and only then is it published.
+
 Source: HAProxy configuration manual, "map"; rename(2), fsync(2).
 """
 
@@ -16,6 +20,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from lb_probe.adapters.haproxy.words import reason
@@ -61,6 +66,8 @@ class MapFile:
         self._batch: _Batch | None = None
         self._turn = asyncio.Lock()
         self._thread: asyncio.Future[None] | None = None
+        self._renamed = self._synced = 0  # writes begun, and those that a sync of the folder covers
+        self._syncing: asyncio.Future[None] | None = None
         self._stamp: object = None
         self._view = self._good = FileView({})
         self._occasion: int | None = None
@@ -93,7 +100,7 @@ class MapFile:
         return self._good
 
     async def put(self, entries: Mapping[str, str]) -> None:
-        """Make the file say this; durable on return. What it says already is not written again.
+        """Make the file say this; what it says already is not written again.
 
         Raises:
             PublishError: It could not be written; it is as it was.
@@ -119,6 +126,7 @@ class MapFile:
                 if self._thread is not None:  # one that was given up, and may still write
                     await asyncio.wait([self._thread])
                 self._batch = None
+                self._renamed += 1
                 self._thread = loop.run_in_executor(None, _write, self.path, batch.entries)
                 await asyncio.shield(self._thread)
             outcome = True
@@ -131,6 +139,38 @@ class MapFile:
             batch.done.set_result(outcome)
             if self._thread is not None:
                 self._thread.add_done_callback(_forget)
+
+    async def kept(self) -> None:
+        """Return when all that was put is on disk under its name; those who wait share a sync.
+
+        Raises:
+            PublishError: That is not known; the next call tries again.
+        """
+        wanted = self._renamed
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                while self._synced < wanted:
+                    await self._sync()
+        except OSError as exc:
+            is_late = isinstance(exc, TimeoutError)
+            why = f"not within {self._timeout_s:g}s" if is_late else reason(exc)
+            raise PublishError(
+                f"map file {self.path} is written and HAProxy was told, but its folder cannot be"
+                f" synced ({why}): a power cut may bring the old assignment back; look at the disk"
+            ) from exc
+
+    async def _sync(self) -> None:
+        if self._syncing is None:
+            covered = self._renamed
+            loop = asyncio.get_running_loop()
+            self._syncing = loop.run_in_executor(None, _sync_folder, self.path)
+            self._syncing.add_done_callback(partial(self._note_sync, covered))
+        await asyncio.shield(self._syncing)
+
+    def _note_sync(self, covered: int, done: asyncio.Future[None]) -> None:
+        self._syncing = None
+        if not done.cancelled() and done.exception() is None:
+            self._synced = max(self._synced, covered)
 
 
 def _forget(done: asyncio.Future[None]) -> None:
@@ -188,7 +228,7 @@ def _read(path: Path) -> bytes:
 
 def _write(path: Path, entries: Mapping[str, str]) -> None:
     real = Path(os.path.realpath(path))
-    with _locked(real.parent) as folder:
+    with _locked(real.parent):
         old = real.stat()
         text = _read(real)
         new = with_entries(text, entries)
@@ -202,7 +242,14 @@ def _write(path: Path, entries: Mapping[str, str]) -> None:
         except BaseException:
             draft.unlink(missing_ok=True)
             raise
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(Path(os.path.realpath(path)).parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
         os.fsync(folder)  # a rename is not on disk before its folder is
+    finally:
+        os.close(folder)
 
 
 def _write_draft(draft: Path, text: bytes, like: os.stat_result) -> None:
@@ -221,8 +268,8 @@ def _write_draft(draft: Path, text: bytes, like: os.stat_result) -> None:
 
 
 @contextmanager
-def _locked(folder: Path) -> Iterator[int]:
-    """Keep other processes that write maps in this folder out; yield the open folder."""
+def _locked(folder: Path) -> Iterator[None]:
+    """Keep other processes that write maps in this folder out."""
     file = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         for _ in range(int(_LOCK_S / 0.01)):
@@ -233,7 +280,7 @@ def _locked(folder: Path) -> Iterator[int]:
                 time.sleep(0.01)
         else:
             raise OSError(f"another process has kept its folder locked for {_LOCK_S:g}s")
-        yield file
+        yield
     finally:
         os.close(file)
 

@@ -132,6 +132,8 @@ class HaproxyMap(Adapter):
         if rest != reply:
             await self._add_missing(entries)
         self._published = True
+        if self._file is not None:
+            await self._file.kept()
 
     async def _add_missing(self, entries: Mapping[str, str]) -> None:
         """Add the keys that `set map` did not find: it changes entries and makes none.
@@ -159,6 +161,7 @@ class HaproxyMap(Adapter):
     def _state(self, reading: Reading) -> Hashable:
         table = reading.map(self._map)
         return (
+            self._published,
             tuple(table.values.get(key) for key in self._raw_keys),
             tuple(table.twice.get(key) for key in self._raw_keys) if table.twice else (),
             table.values.get(self._raw_owner),

@@ -295,7 +295,7 @@ class Runner:
                 await self._node.save(lambda state: {"data": _good(state.data, plan)})
                 return
             self.current = ended
-            await self._suspect(f"ended as {ended.result}: {ended.detail}"[:900])
+            await self._suspect(f"ended as {ended.result}: {ended.detail}"[:700])
         except StateError as error:
             # What is saved says that it has not ended: the same, only less plain.
             self._node.emit("agent.state-failed", detail=str(error))

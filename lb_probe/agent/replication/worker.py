@@ -2,11 +2,12 @@
 
 import asyncio
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from lb_probe.agent.node import Node
 from lb_probe.agent.replication import words
 from lb_probe.agent.replication.book import Book
-from lb_probe.agent.replication.history import HistoryError
+from lb_probe.agent.replication.history import REFUSED, HistoryError
 from lb_probe.agent.replication.run_lock import RunLock
 from lb_probe.agent.replication.runner import Plan, Runner
 from lb_probe.agent.replication.watchers import Watchers
@@ -129,13 +130,15 @@ class Worker:
 
     async def _one(self, plan: Plan) -> Mapping[str, object]:
         """Carry out one and return the last line for those who watch."""
-        if self._is_barred:  # an operator was quicker than the start of this task
-            return {"error": "failed", "detail": "the node's mode is being changed"}
         try:
+            if self._is_barred:  # an operator was quicker than the start of this task
+                return await self._not_begun(plan, "the node's mode is being changed")
             ended = await self.runner.run(plan, self._book.history)
-        except (HistoryError, OSError) as error:
+        except HistoryError as error:
             self._cannot(error)
             return {"error": "failed", "detail": str(error)}
+        except OSError as error:  # no lock: the program was not started
+            return await self._not_begun(plan, error.strerror or str(error))
         self._book.took(ended)
         slot, saved = plan.run.slot_wall, self._book.saved
         if slot is not None and saved is not None:
@@ -146,6 +149,15 @@ class Worker:
             except HistoryError as error:
                 self._cannot(error)
         return {"run": words.run(ended)}
+
+    async def _not_begun(self, plan: Plan, why: str) -> Mapping[str, object]:
+        """Put on record that a plan was not carried out; return the last line for who watches."""
+        run = replace(plan.run, result=REFUSED, detail=why, gates=("alone",))
+        try:
+            return {"run": words.run(await self._book.record(run))}
+        except HistoryError as error:
+            self._cannot(error)
+            return {"error": "failed", "detail": str(error)}
 
     def _cannot(self, error: Exception) -> None:
         self._book.fault = str(error)

@@ -27,6 +27,20 @@ def test_the_lock_is_held_as_long_as_anybody_has_the_file_open(tmp_path):
     os.close(lock.take())
 
 
+async def test_a_lock_that_is_taken_after_the_gates_keeps_the_program_from_starting(standby):
+    """What the gates did not see yet is on record as refused, and nothing is copied."""
+    async with standby() as b:
+        b.node.refreshers.clear()
+        fd = RunLock(b.part._worker._lock.path).take()
+        try:
+            run = await b.sync()
+        finally:
+            os.close(fd)
+        assert (run["result"], run["gates"]) == ("refused", ["alone"])
+        assert not (b.target / "data").exists()
+        assert b.node.state.data.suspect == ""
+
+
 def test_a_lock_that_cannot_be_made_is_told(tmp_path):
     assert "No such file" in RunLock(tmp_path / "none" / "lock").held_by()
 
