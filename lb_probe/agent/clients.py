@@ -66,7 +66,11 @@ class Clients(Part):
             raise ControlFailed(f"{fault}; clients are shown as disabled until `enable` succeeds")
         if is_on:
             await node.save(lambda now: {"clients": now.clients if now.clients.is_on else switch})
-        node.emit(f"agent.clients-{word}d", by=caller.by, reason=request.reason)
+        said = {"by": caller.by, "reason": request.reason}
+        if is_on:
+            node.emit("agent.clients-enabled", **said)
+        else:
+            node.emit("agent.clients-disabled", **said)
         warning = "New clients are turned away until `failover client-connection enable`."
         changed = before.is_on is not is_on
         return node.view() | {"changed": changed, "warnings": [] if is_on else [warning]}

@@ -38,7 +38,7 @@ class Commands:
         """Run one of them; return why it did not succeed, empty where it did or is not configured.
 
         Args:
-            told: What it finds in its environment, beside ours, as LB_PROBE_NAME.
+            told: What it finds in its environment, beside ours, each with our prefix.
         """
         if not argv:
             return ""

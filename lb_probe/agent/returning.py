@@ -164,8 +164,10 @@ class Returning(Part):
         is_dual = is_primary and peer.mode is Mode.PRIMARY
         if is_dual != self._is_dual:
             self._is_dual = is_dual
-            name = "agent.dual-primary" if is_dual else "agent.dual-primary-over"
-            self._node.emit(name, peer=self._peer.name)
+            if is_dual:
+                self._node.emit("agent.dual-primary", peer=self._peer.name)
+            else:
+                self._node.emit("agent.dual-primary-over", peer=self._peer.name)
 
     async def _another_primary(self) -> Gate:
         """Judge whether somebody else serves when this node stands by (R121, fact 7)."""

@@ -145,8 +145,11 @@ class Verbs(Part):
         )
         changed = before.ha != after.ha
         if changed:
-            word = "enabled" if is_on else "disabled"
-            node.emit(f"agent.ha-{word}", by=caller.by, reason=request.reason)
+            said = {"by": caller.by, "reason": request.reason}
+            if is_on:
+                node.emit("agent.ha-enabled", **said)
+            else:
+                node.emit("agent.ha-disabled", **said)
         return changed
 
     # -------------------------------------------------------------- the status
