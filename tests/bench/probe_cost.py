@@ -5,7 +5,7 @@ turns on the other, as many targets at the same interval. CPU is what the kernel
 process, the number of probes is what nginx counted; each figure is the median of interleaved
 rounds.
 
-    python tests/bench/probe_cost.py [--targets 1000] [--seconds 10] [--rounds 3] [--grid-ms MS]
+    python tests/bench/probe_cost.py [--targets 2000] [--seconds 8] [--rounds 3] [--grid-ms MS]
 
 The cost hangs on how many probes share one wake-up of the process: HAProxy's checks fall into
 step by themselves, ours start on the schedule's grid. `--grid-ms` is another one, for the engine
@@ -186,9 +186,9 @@ def main():
         drive(*sys.argv[2:])
         return
     parser = argparse.ArgumentParser()
-    parser.add_argument("--targets", type=int, default=1000)
+    parser.add_argument("--targets", type=int, default=2000)
     parser.add_argument("--tls-targets", type=int, default=200)
-    parser.add_argument("--seconds", type=float, default=10.0)
+    parser.add_argument("--seconds", type=float, default=8.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--grid-ms", type=float)
     options = parser.parse_args()
