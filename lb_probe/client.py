@@ -536,7 +536,7 @@ class Client:
             )
         return Unreachable(
             f"no answer from {self.address} (from {self.address.source}): {_reason(error)}\n"
-            f"check: is the prober running here (systemctl status lb-probe)? is the address"
+            f"check: is the prober running here (systemctl status lb-probe-prober)? is the address"
             f" right (LB_PROBE_URL, -c FILE)?\n"
             f"to move traffic without it: {BREAK_GLASS}"
         )

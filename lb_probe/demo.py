@@ -401,7 +401,10 @@ def _watch(demo: Demo) -> int:
 
 
 def _help(demo: Demo, token: str) -> list[str]:
-    ours = f"lb-probe -c {demo.config}"
+    # In an environment that is not on the PATH the bare name would be no command.
+    beside = Path(sys.executable).with_name("lb-probe")
+    program = beside if shutil.which("lb-probe") is None and beside.exists() else "lb-probe"
+    ours = f"{program} -c {demo.config}"
     pid = {name: child.pid for name, child in demo.children.items()}
     port = demo.ports
     return [
@@ -427,5 +430,7 @@ def _help(demo: Demo, token: str) -> list[str]:
         f"  {demo.haproxy} -db -f {demo.folder}/haproxy.cfg",
         f"  cat {demo.map}                         # what it starts with; what it does now:",
         f"  echo 'show map {demo.map}' | socat - {demo.folder}/haproxy.sock",
+        f"  kill -9 {pid['prober']}                # the prober dies: traffic stays; again:",
+        f"  {ours} prober",
         "Ctrl-C ends everything.",
     ]

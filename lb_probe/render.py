@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 import click
 
 from lb_probe.client import Json
+from lb_probe.columns import bound, table
 
 # Worst first. A word that is not here is newer than this client and is shown as bad.
 CONDITIONS = (
@@ -42,7 +43,6 @@ RANKS = {word: rank for rank, (_, word) in enumerate(CONDITIONS)}
 LEVELS = {word: level for level, word in CONDITIONS}
 MARKS = {"bad": "!!", "warn": "! ", "good": "ok"}
 COLOURS = {"bad": "red", "warn": "yellow", "good": "green"}
-GAP = "  "
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +52,12 @@ class Look:
     Attributes:
         colour: ANSI colours may be used.
         local: Times are local with their offset; else UTC.
+        width: Places of a line; None for as many as it takes.
     """
 
     colour: bool = False
     local: bool = False
+    width: int | None = None
 
     def paint(self, text: str, level: str) -> str:
         """Colour `text` by level (bad, warn, good)."""
@@ -100,17 +102,6 @@ def document(content: Json, form: str) -> str:
     return str(yaml.safe_dump(ordered, sort_keys=False)).rstrip("\n")
 
 
-def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """Line up columns; colours do not count as width."""
-    every = [list(head), *[list(row) for row in rows]]
-    widths = [max(len(click.unstyle(row[i])) for row in every) for i in range(len(head))]
-    lines = []
-    for row in every:
-        cells = (c + " " * (w - len(click.unstyle(c))) for c, w in zip(row, widths, strict=True))
-        lines.append(GAP.join(cells).rstrip())
-    return lines
-
-
 # ------------------------------------------------------------------ one line for a monitor
 _NAGIOS = {"bad": (2, "CRITICAL"), "warn": (1, "WARNING"), "good": (0, "OK")}
 _PASSING = frozenset({"confirming", "failing-over"})  # lasts seconds: not worth an alarm yet
@@ -127,7 +118,8 @@ def nagios(groups: Sequence[Json]) -> tuple[int, str]:
     told = [f"{name}: {why}" for one, why, name in found if one == level and level != "good"]
     text = "; ".join(told[:5]) + (f"; and {len(told) - 5} more" if len(told) > 5 else "")
     moved = sum(is_moved(group) for group in groups)
-    text = (text or f"{len(groups)} groups normal").replace("|", "/")
+    some = "1 group" if len(groups) == 1 else f"{len(groups)} groups"
+    text = (text or f"{some}, nothing to see to").replace("|", "/")
     return code, f"LB-PROBE {word} - {text} | groups={len(groups)} failed_over={moved}"
 
 
@@ -210,9 +202,10 @@ def _observed_step(group: Json, name: str) -> str:
     )
 
 
-def _condition(group: Json, look: Look) -> str:
+def _condition(group: Json, look: Look, *, is_cell: bool = False) -> str:
     level = LEVELS.get(group["condition"], "bad")
     text = f"{MARKS[level]} {plain(group['condition'])}"
+    text = bound(text) if is_cell else text
     return look.paint(text, level) + ("" if group.get("act", True) else " (observing only)")
 
 
@@ -267,7 +260,7 @@ def status_table(groups: Sequence[Json], look: Look) -> list[str]:
         (
             plain(g["name"]),
             _traffic(g, look),
-            _condition(g, look),
+            _condition(g, look, is_cell=True),
             _change(g.get("last_change"), look),
             _balancers(g, look),
             _hold(g, look),
@@ -278,7 +271,7 @@ def status_table(groups: Sequence[Json], look: Look) -> list[str]:
     steps += [
         f"{plain(g['name'])}: {plain(w)}" for g in ordered for w in _strings(g.get("warnings"))
     ]
-    return [*table(head, rows), *([""] if steps else []), *steps]
+    return [*table(head, rows, look.width), *([""] if steps else []), *steps]
 
 
 def group_block(group: Json, look: Look) -> list[str]:
@@ -304,9 +297,10 @@ def group_block(group: Json, look: Look) -> list[str]:
     width = max(len(name) for name, _ in facts)
     lines = [plain(group["name"])]
     lines += [f"  {name:{width}}  {text}" for name, text in facts if text]
-    lines += ["", *table(_NODE_HEAD, _node_rows(group, look))]
+    lines += ["", *table(_NODE_HEAD, _node_rows(group, look), look.width)]
     if group["adapters"]:
-        lines += ["", *table(_ADAPTER_HEAD, [_adapter_row(a, look) for a in group["adapters"]])]
+        rows = [_adapter_row(a, look) for a in group["adapters"]]
+        lines += ["", *table(_ADAPTER_HEAD, rows, look.width)]
     return lines
 
 
@@ -400,7 +394,7 @@ def history_table(records: Sequence[Json], look: Look) -> list[str]:
                 _told_why(details),
             )
         )
-    return table(("AT", "GROUP", "KIND", "WHAT", "BY", "WHY"), rows)
+    return table(("AT", "GROUP", "KIND", "WHAT", "BY", "WHY"), rows, look.width)
 
 
 def token_table(tokens: Sequence[Json], look: Look) -> list[str]:
@@ -420,7 +414,38 @@ def token_table(tokens: Sequence[Json], look: Look) -> list[str]:
         )
         for token in tokens
     ]
-    return table(("NAME", "ROLE", "GROUPS", "MADE", "BY", "ENDS", "STATE", "ID"), rows)
+    head = ("NAME", "ROLE", "GROUPS", "MADE", "BY", "ENDS", "STATE", "ID")
+    return table(head, rows, look.width)
+
+
+def channel_table(channels: Sequence[Json]) -> list[str]:
+    """Return one row for each channel that was tried."""
+    rows = [
+        (
+            plain(channel.get("channel")),
+            plain(channel.get("type")),
+            "took it" if channel.get("ok") else "FAILED",
+            plain(channel.get("detail")) if channel.get("detail") else "",
+        )
+        for channel in channels
+    ]
+    return table(("CHANNEL", "TYPE", "RESULT", "WHY"), rows)
+
+
+def waiting_table(waiting: Sequence[Json], look: Look) -> list[str]:
+    """Return one row for each message that waits for a channel."""
+    if not waiting:
+        return ["nothing waits: every channel has taken all of it"]
+    rows = [
+        (
+            look.time(one.get("at")),
+            plain(one.get("channel")),
+            plain(one.get("class")),
+            plain(one.get("title")),
+        )
+        for one in waiting
+    ]
+    return table(("AT", "CHANNEL", "CLASS", "WHAT"), rows)
 
 
 _AUDIT_COLUMNS = {"seq", "at", "action", "actor", "role", "remote", "path", "prev", "hash"}
@@ -443,7 +468,7 @@ def audit_table(lines: Sequence[Json], look: Look) -> list[str]:
                 " ".join(f"{key}={_audited(v)}" for key, v in said.items()) or "-",
             )
         )
-    return table(("NO", "AT", "WHAT", "WHO", "FROM", "MORE"), rows)
+    return table(("NO", "AT", "WHAT", "WHO", "FROM", "MORE"), rows, look.width)
 
 
 def _audited(value: object) -> str:
@@ -533,11 +558,12 @@ def _replayed_group(group: Json, titles: list[str], look: Look) -> list[str]:
         for name, unit in _SETTINGS
         if len(settings) == 1 or settings[0].get(name) != settings[1].get(name)
     ]
-    lines += ["", *table(("SETTING", *titles), rows)] if rows else ["", "no setting differs"]
+    settings_table = table(("SETTING", *titles), rows, look.width)
+    lines += ["", *settings_table] if rows else ["", "no setting differs"]
     if not faults:
         return lines
     head = ("FAULT BEGAN", "NODE", "HOW", "LASTED", *titles, "REALLY")
-    return [*lines, "", *table(head, [_fault_row(fault, look) for fault in faults])]
+    return [*lines, "", *table(head, [_fault_row(fault, look) for fault in faults], look.width)]
 
 
 def _setting(value: object, unit: str) -> str:
@@ -687,7 +713,7 @@ def agent_block(answer: Json, look: Look) -> list[str]:
         lines.append(f"  {mark} {plain(name)}: {plain(page.get('code'))} {plain(page.get('text'))}")
         lines += [f"       {plain(reason)}" for reason in _strings(page.get("reasons"))]
     rows = [_check_row(c, look) for c in _dicts(answer.get("checks"))]
-    return [*lines, *(["", *table(_CHECK_HEAD, rows)] if rows else [])]
+    return [*lines, *(["", *table(_CHECK_HEAD, rows, look.width)] if rows else [])]
 
 
 _CHECK_HEAD = ("CHECK", "PASSING", "AGE", "PAGES", "DETAIL")

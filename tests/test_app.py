@@ -9,12 +9,14 @@ import shutil
 import signal
 import socket
 import sqlite3
+import ssl
 import stat
 import subprocess
 import sys
 import tempfile
 import threading
 import time
+import urllib.request
 from contextlib import ExitStack, closing
 from http.client import HTTPConnection
 from pathlib import Path
@@ -175,6 +177,10 @@ def test_api_over_tls_is_for_those_with_a_certificate_and_a_token(made, tmp_path
         {"LB_PROBE_URL": f"http://127.0.0.1:{port}"},
     ):
         assert status(**without).returncode in (1, 3)
+    browser = ssl.create_default_context(cafile=f"{pem}/ca.pem")
+    browser.load_cert_chain(f"{pem}/good.pem", f"{pem}/good.key")
+    with urllib.request.urlopen(f"https://127.0.0.1:{port}/login", context=browser) as form:
+        assert form.headers["Strict-Transport-Security"] == "max-age=31536000"
     wrong = status(LB_PROBE_KEY_FILE=f"{pem}/address.key")
     assert wrong.returncode == 2
     assert "LB_PROBE_KEY_FILE" in wrong.stderr

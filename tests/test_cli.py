@@ -1,6 +1,7 @@
 """The verbs against a canned API: what they print, ask, refuse, and leave with (R125, X5, X13)."""
 
 import copy
+import fcntl
 import json
 import os
 import pty
@@ -9,8 +10,10 @@ import shlex
 import signal
 import socket
 import socketserver
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 import types
@@ -211,7 +214,8 @@ def run(where: Stub | str | None, *words: str) -> Result:
 def environment(stub: Stub | None = None) -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith("LB_PROBE")}
     kept |= {"PYTHONPATH": str(PROJECT), "TERM": "xterm", "TZ": "Asia/Kolkata"}
-    kept.pop("NO_COLOR", None)
+    for name in ("NO_COLOR", "COLUMNS", "LINES"):
+        kept.pop(name, None)
     return kept | ({"LB_PROBE_URL": stub.url} if stub else {})
 
 
@@ -224,8 +228,9 @@ def free_port() -> int:
 class Terminal:
     """The command on a pseudo-terminal."""
 
-    def __init__(self, *words: str, env: dict[str, str]) -> None:
+    def __init__(self, *words: str, env: dict[str, str], size: tuple[int, int]) -> None:
         self.master, slave = pty.openpty()
+        fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", *size, 0, 0))
         self.process = subprocess.Popen(
             [sys.executable, "-m", "lb_probe", *words],
             stdin=slave,
@@ -278,8 +283,11 @@ class Terminal:
 
 
 @contextmanager
-def terminal(*words: str, env: dict[str, str]) -> Iterator[Terminal]:
-    found = Terminal(*words, env=env)
+def terminal(
+    *words: str, env: dict[str, str], size: tuple[int, int] = (50, 200)
+) -> Iterator[Terminal]:
+    """Args: size: Lines and columns."""
+    found = Terminal(*words, env=env, size=size)
     try:
         yield found
     finally:
@@ -295,7 +303,7 @@ def test_the_help_page_has_every_verb_in_its_section_and_the_exit_codes():
     places = [text.index(f"{section}:\n") for section in cli.SECTIONS]
     assert places == sorted(places)
     for name, verb in cli.cli.commands.items():
-        assert f"  {name:<12}" in text
+        assert f"  {name:<13} " in text
         assert verb.example in text
     for code, words in cli.EXIT_CODES:
         assert f"  {code:<3} {words}" in text
@@ -305,7 +313,7 @@ def test_the_help_page_has_every_verb_in_its_section_and_the_exit_codes():
 def test_every_verb_of_the_contract_is_there():
     wanted = """
         demo init prober agent check probe status explain history replay backup publish haproxy
-        check-nagios completion token audit
+        check-nagios completion token audit notify
         resume failover switchover hold release swap-roles ack accept republish
     """
     assert sorted(cli.cli.commands) == sorted(wanted.split())
@@ -402,7 +410,7 @@ def test_the_worst_group_comes_first(api):
 @pytest.mark.parametrize(
     ("changes", "code", "word"),
     [
-        ({}, 0, "OK - 1 groups normal"),
+        ({}, 0, "OK - 1 group, nothing to see to"),
         ({"condition": "failed-over", "latched": True}, 1, "WARNING - epmm: failed-over"),
         ({"condition": "unprotected"}, 1, "WARNING - epmm: unprotected"),
         ({"hold": {"by": "ops"}}, 1, "WARNING - epmm: normal, on hold"),
@@ -790,6 +798,29 @@ def test_watch_of_one_group_may_stand_before_its_name(api):
     assert {path for _, path, _ in api.asked} == {"/api/v1/groups/epmm"}
 
 
+def screens(text: str) -> list[list[str]]:
+    """What was on the screen after each drawing."""
+    return [click.unstyle(part).splitlines() for part in text.split("\x1b[H")[1:]]
+
+
+def test_a_small_terminal_loses_no_column_and_keeps_the_worst_group_in_sight(api):
+    names = [f"group-{n:02}" for n in range(30)]
+    groups = [group(name=name) for name in names] + [failed_over(name="the-worst")]
+    api.routes["GET", "/groups"] = (200, {"groups": groups})
+    with terminal("status", env=environment(api), size=(24, 60)) as screen:
+        _, text = screen.end()
+    columns = click.unstyle(text).split("\r\n\r\n")[0].splitlines()
+    assert max(map(len, columns)) <= 60
+    assert all(name in text for name in names)
+    with terminal("status", "-w", "0.1", env=environment(api), size=(24, 60)) as screen:
+        seen = screen.until("more lines: lb-probe status") + screen.until("more lines")
+        screen.process.send_signal(signal.SIGINT)
+        assert screen.end()[0] == 0
+    drawn = screens(seen)[0]
+    assert len(drawn) <= 23
+    assert "the-worst" in "".join(drawn[:5])
+
+
 def test_watch_refuses_what_it_cannot_do(api):
     for words in (
         ["-w", "0"],
@@ -926,7 +957,9 @@ def test_demo_passes_script_on(monkeypatch):
 def test_check_counts_and_warns(app, config):
     result = run(None, "check", "-c", config, "--as", "agent:x")
     assert result.exit_code == 0
-    assert result.stdout == (f"warning: slow\n{config}: ok: 2 groups, 4 nodes, 1 load balancers\n")
+    assert result.stdout == (
+        f"warning: slow\n{config}: ok: 2 groups, 4 nodes, 1 load balancer; 1 warning above\n"
+    )
     assert run(None, "check", "-c", config).exit_code == 0
     assert app.calls == [("check", Path(config), as_) for as_ in ("agent:x", "check")]
     assert run(None, "check", "-c", config, "--as", "me").exit_code == 2

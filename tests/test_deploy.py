@@ -14,6 +14,7 @@ import pytest
 import yaml
 from simulated_world import VirtualClock, settle
 
+from lb_probe.cli import cli
 from lb_probe.config import load
 from lb_probe.core import active_active
 from lb_probe.core.failover import CONDITIONS
@@ -24,6 +25,7 @@ from lb_probe.events.systemd import Systemd
 DOCS = Path(__file__).parents[1] / "docs"
 DEPLOY = DOCS / "deploy"
 RULES = DEPLOY / "prometheus" / "lb-probe.rules.yml"
+TESTS = sorted(RULES.parent.glob("*.tests.yml"))
 METRIC = re.compile(r"\blb_probe_[a-z_]+")
 BASE = "https://lb-probe.example/docs/runbook#"
 
@@ -63,12 +65,30 @@ def test_prometheus_accepts_the_rules_and_their_tests_hold():
     promtool = need("promtool")
     for words in (
         ["check", "rules", RULES],
-        ["test", "rules", RULES.with_name("lb-probe.tests.yml")],
+        ["test", "rules", *TESTS],
     ):
         answer = subprocess.run(
             [promtool, *map(str, words)], capture_output=True, text=True, timeout=60, check=False
         )
         assert answer.returncode == 0, answer.stdout + answer.stderr
+
+
+def fired():
+    """Every alert that a test of the rules sees firing."""
+    for file in TESTS:
+        for test in yaml.safe_load(file.read_text())["tests"]:
+            for one in test.get("alert_rule_test", ()):
+                if one["exp_alerts"]:
+                    yield one["alertname"]
+            for one in test.get("promql_expr_test", ()):
+                for sample in one["exp_samples"]:
+                    yield from re.findall(r'alertname="(\w+)"', sample["labels"])
+
+
+def test_every_alert_is_seen_firing_by_a_test_and_every_recorded_rate_too():
+    assert {rule["alert"] for rule in rules() if "alert" in rule} == set(fired())
+    told = "".join(file.read_text() for file in TESTS)
+    assert all(f"expr: {rule['record']}" in told for rule in rules() if "record" in rule)
 
 
 def test_every_alert_has_a_runbook_and_every_condition_too():
@@ -181,6 +201,89 @@ def test_the_cluster_example_is_a_configuration_that_is_accepted(tmp_path):
     spec = kinds["Deployment"]["spec"]
     assert (spec["replicas"], spec["strategy"]) == (1, {"type": "Recreate"})
     yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+
+
+def lines_of_containers():
+    """Every command of lb-probe in the container files, and which file has it."""
+    compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())["services"][
+        "prober"
+    ]
+    yield "compose", compose["command"]
+    yield "compose health", compose["healthcheck"]["test"][2:]
+    quadlet = (DEPLOY / "quadlet" / "lb-probe.container").read_text()
+    yield "quadlet", re.search(r"^Exec=(.*)$", quadlet, re.MULTILINE)[1].split()
+    yield "quadlet health", json.loads(re.search(r"^HealthCmd=(.*)$", quadlet, re.MULTILINE)[1])[1:]
+    parts = yaml.safe_load_all((DEPLOY / "kubernetes" / "lb-probe.yaml").read_text())
+    deployment = next(part for part in parts if part["kind"] == "Deployment")
+    yield "kubernetes", deployment["spec"]["template"]["spec"]["containers"][0]["args"]
+    image = (DOCS.parent / "Containerfile").read_text()
+    yield "image", json.loads(re.search(r"^CMD (.*)$", image, re.MULTILINE)[1])
+    health = re.search(r"^HEALTHCHECK .*\\\n\s+CMD (.*)$", image, re.MULTILINE)[1]
+    yield "image health", json.loads(health)[1:]
+
+
+@pytest.mark.parametrize(("file", "words"), list(lines_of_containers()), ids=str)
+def test_every_line_of_a_container_file_is_one_that_lb_probe_understands(file, words):
+    if words == ["--help"]:
+        return
+    with cli.make_context("lb-probe", list(words)) as ctx:
+        verb = cli.get_command(ctx, words[0])
+        with verb.make_context(words[0], list(words[1:]), parent=ctx):
+            pass
+
+
+def test_each_container_has_a_place_for_the_store_the_file_and_the_socket():
+    places = {"/etc/lb-probe", "/var/lib/lb-probe", "/run/lb-probe"}
+    compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text())
+    prober = compose["services"]["prober"]
+    mounts = [volume.split(":")[1] for volume in prober["volumes"]]
+    mounts = [place.removesuffix("/probes.yaml") for place in mounts]
+    assert places <= {*mounts, *(tmpfs.split(":")[0] for tmpfs in prober["tmpfs"])}
+    assert prober["read_only"] is True
+    quadlet = (DEPLOY / "quadlet" / "lb-probe.container").read_text()
+    volumes = re.findall(r"^Volume=([^:]+):([^:\n]+)", quadlet, re.MULTILINE)
+    tmpfs = re.findall(r"^Tmpfs=([^:]+)", quadlet, re.MULTILINE)
+    assert places <= {*(place for _, place in volumes), *tmpfs}
+    for name in (name for name, _ in volumes if name.endswith(".volume")):
+        assert (DEPLOY / "quadlet" / name).exists()
+
+
+def test_the_parts_of_the_cluster_example_fit_each_other():
+    parts = list(yaml.safe_load_all((DEPLOY / "kubernetes" / "lb-probe.yaml").read_text()))
+    kinds = {part["kind"]: part for part in parts}
+    pod = kinds["Deployment"]["spec"]["template"]
+    (prober,) = pod["spec"]["containers"]
+    volumes = {volume["name"]: volume for volume in pod["spec"]["volumes"]}
+    mounts = {mount["name"]: mount["mountPath"] for mount in prober["volumeMounts"]}
+    assert mounts.keys() == volumes.keys()
+    claim = volumes["state"]["persistentVolumeClaim"]["claimName"]
+    assert claim == kinds["PersistentVolumeClaim"]["metadata"]["name"]
+    assert volumes["config"]["configMap"]["name"] == kinds["ConfigMap"]["metadata"]["name"]
+    (where,) = prober["env"]
+    assert where["value"] == f"{mounts['config']}/probes.yaml"
+    labels = pod["metadata"]["labels"]
+    assert kinds["Deployment"]["spec"]["selector"]["matchLabels"] == labels
+    policy = kinds["NetworkPolicy"]["spec"]
+    assert policy["podSelector"]["matchLabels"] == labels
+    ports = {port["name"]: port["containerPort"] for port in prober["ports"]}
+    asked = {prober[kind]["httpGet"]["port"] for kind in ("livenessProbe", "readinessProbe")}
+    asked |= {port["port"] for rule in policy["ingress"] for port in rule["ports"]}
+    assert asked == set(ports)
+    file = yaml.safe_load(kinds["ConfigMap"]["data"]["probes.yaml"])
+    assert file["metrics"]["listen"] == f"0.0.0.0:{ports['metrics']}"
+    assert file["store"].startswith(f"sqlite:{mounts['state']}/")
+    assert file["api"]["socket"].startswith(f"{mounts['run']}/")
+    assert pod["spec"]["securityContext"]["runAsUser"] == 65532
+
+
+def test_the_image_runs_as_nobody_and_gets_signals_itself():
+    image = (DOCS.parent / "Containerfile").read_text()
+    last = image.rpartition("\nFROM ")[2]
+    assert "\nUSER 65532:65532\n" in last
+    assert '\nENTRYPOINT ["lb-probe"]\n' in last  # no shell between it and SIGTERM
+    assert "--require-hashes" in image
+    for file in re.findall(r"^COPY (?!--from)(.+) \S+$", image, re.MULTILINE):
+        assert all((DOCS.parent / name).exists() for name in file.split())
 
 
 @pytest.mark.timeout(120)

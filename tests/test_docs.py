@@ -1,13 +1,16 @@
-"""What the pages say is what the program does."""
+"""What the pages say is what the program does; and every page can be found."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from lb_probe.core.failover import CONDITIONS, as_markdown
 
-PAGE = Path(__file__).parents[1] / "docs" / "decision-table.md"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
+PAGE = DOCS / "decision-table.md"
 TABLE = re.compile(r"(?<=<!-- table: )(.*? -->\n)(.*?)(?=<!-- end of table -->)", re.DOTALL)
 
 
@@ -30,3 +33,20 @@ def test_every_condition_has_a_paragraph_that_says_what_to_do(condition):
 def test_the_page_explains_no_condition_that_is_gone():
     told = re.findall(r"^### (.+)$", PAGE.read_text(), re.MULTILINE)
     assert sorted(told) == sorted(CONDITIONS)
+
+
+# ------------------------------------------------------------------ finding a page
+def named(nav):
+    """Every page that a navigation of the site leads to."""
+    for entry in nav:
+        for found in entry.values():
+            yield from named(found) if isinstance(found, list) else [found]
+
+
+def test_the_site_leads_to_every_page_and_the_list_of_pages_too():
+    nav = list(named(tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["nav"]))
+    pages = {str(page.relative_to(DOCS)) for page in DOCS.rglob("*.md")}
+    pages -= {page for page in pages if page.startswith("examples/") and page.count("/") > 1}
+    assert sorted(nav) == sorted(pages)
+    listed = (DOCS / "README.md").read_text()
+    assert [page for page in pages - {"README.md"} if f"]({page})" not in listed] == []

@@ -218,7 +218,7 @@ async def test_the_page_without_javascript_tells_all_there_is(desk):
         "no agent vouches for it",
         "lb-probe resume epmm --reason",
         "in sync",
-        "failover</td><td>a -&gt; b</td><td>lb-probe",
+        'failover</td><td>a -&gt; b</td><td class="minor">lb-probe',
         'aria-label="a status: ',
         "Last 6 hours: ",
         "<title>(1) lb-probe</title>",
@@ -233,7 +233,7 @@ async def test_a_load_balancer_that_disagrees_is_shown_beside_what_we_want(desk)
     await desk.fail_over_only_decided()
     text = await text_of(desk)
     row = re.search(r'<th scope="row">edge</th>(.*?)</tr>', text)[1]
-    assert row.startswith("<td>model</td><td>b</td><td>a</td>")
+    assert row.startswith('<td class="minor">model</td><td>b</td><td>a</td>')
     assert "not in sync" in row
 
 
@@ -374,10 +374,12 @@ async def test_who_was_given_the_page_is_told_only_what_changes_after_it(desk):
         assert beat["stale"] is False
         assert beat["texts"]["epmm/a/status"].startswith("ok in ")
         await desk.fail_over()
-        ident, change = await events.next("change")
-        assert ident.partition("-")[0] == place.partition("-")[0]
-        assert [group["name"] for group in change["groups"]] == ["epmm"]
-        assert "epmm: failed-over" in change["says"] or "epmm: failing-over" in change["says"]
+        said = ""
+        while "epmm: failed-over" not in said and "epmm: failing-over" not in said:
+            ident, change = await events.next("change")  # on a busy machine one comes before
+            said = change["says"]
+            assert ident.partition("-")[0] == place.partition("-")[0]
+            assert [group["name"] for group in change["groups"]] == ["epmm"]
 
 
 async def test_a_stream_that_broke_goes_on_where_it_was(desk):
@@ -508,8 +510,8 @@ async def test_the_worst_come_first_and_the_well_are_rows(folder):
         names = re.findall(r'data-group="([^"]+)"', text)
         assert names[:3] == ["epmm", "g-011", "g-000"]
         assert text.count("<article") == 2
-        assert "1 of 21 groups is off its Primary" in text
-        assert "1 of 21 groups has something to see to." in text
+        assert "epmm is off its Primary" in text
+        assert "g-011 has something to see to." in text
 
 
 async def test_a_real_prober_serves_the_page_on_both_of_its_listeners(stand):
@@ -540,7 +542,7 @@ def test_every_condition_has_a_level_and_only_normal_is_well():
         ([Standing("a", Level.WELL)] * 3, "All 3 groups are well.", "lb-probe"),
         (
             [Standing("a", Level.WELL), Standing("b", Level.WAIT)],
-            "1 of 2 groups has no verdict yet.",
+            "b has no verdict yet.",
             "lb-probe",
         ),
         (
@@ -549,10 +551,11 @@ def test_every_condition_has_a_level_and_only_normal_is_well():
             "(5) lb-probe",
         ),
         (
-            [Standing("a", Level.MOVED, True, "word")] * 2 + [Standing("c", Level.LOOK)],
-            "2 of 3 groups are off their Primary. 2 wait only for your word to be resumed."
-            " 1 of 3 groups has something to see to.",
-            "(3) lb-probe",
+            [Standing(name, Level.MOVED, True, "word") for name in "ab"]
+            + [Standing("c", Level.MOVED, True), Standing("d", Level.LOOK)],
+            "a, b and c are off their Primary. a and b wait only for your word to be resumed."
+            " d has something to see to.",
+            "(4) lb-probe",
         ),
     ],
 )

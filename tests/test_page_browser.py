@@ -1,6 +1,5 @@
 """The operator's page in a real Chromium, over a real controller and real HTTP."""
 
-import asyncio
 import contextlib
 import re
 import shutil
@@ -451,4 +450,9 @@ async def test_nothing_moves_sideways_on_a_narrow_screen(folder):
         await page.set_viewport_size({"width": 360, "height": 700})
         width = "document.documentElement.scrollWidth"
         assert await page.evaluate(width) <= 360
-        await asyncio.sleep(0)
+        await page.set_viewport_size({"width": 390, "height": 844})
+        fits = "(all) => all.map((one) => one.scrollWidth <= one.clientWidth)"
+        assert all(await page.locator("main .wide").evaluate_all(fits))
+        top = await page.locator("body > header").bounding_box()
+        assert top["height"] <= 100  # what is fixed leaves room for what is read
+        assert await axe(page) == []

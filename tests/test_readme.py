@@ -22,7 +22,7 @@ from lb_probe.history import POOL_CHANGES
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 OPERATIONS = ROOT / "docs" / "operations.md"
-PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [README, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 SOURCES = sorted((ROOT / "lb_probe").rglob("*.py"))
 LINK = re.compile(r"\]\(([^)\s]+)\)")
 EMITTERS = {"Event", "_emit", "emit", "_discount"}

@@ -36,6 +36,7 @@ MAX_BODY = 64 * 1024
 MAX_STREAMS = 200
 STREAM_QUEUE = 256
 PING_S = 10.0
+HSTS = "max-age=31536000"  # a browser that came by TLS comes by nothing else (ASVS 5.0, 3.4.1)
 PARTING_S = 0.5  # a reader that has not left by then is cut off: a stop must not wait for it
 LONGEST_DAYS = 366
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
@@ -63,14 +64,22 @@ class Body(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    reason: _Line = ""
-    to: _Word | None = None
-    hold_for: str | None = Field(default=None, alias="for", max_length=20)
-    hands_off: bool = False
-    override: list[_Word] = Field(default_factory=list, max_length=20)
-    attest: dict[_Word, _Line] = Field(default_factory=dict, max_length=20)
-    generation: int | None = Field(default=None, ge=0, le=2**63 - 1)
-    dry_run: bool = False
+    reason: _Line = Field(default="", description="why; kept in the history; never blank")
+    to: _Word | None = Field(default=None, description="failover: the node; else the candidate")
+    hold_for: str | None = Field(
+        default=None, alias="for", max_length=20, description="hold: how long, as 90m or 2h"
+    )
+    hands_off: bool = Field(default=False, description="hold: write nothing, repairs included")
+    override: list[_Word] = Field(
+        default_factory=list, max_length=20, description="gates to open at your own risk"
+    )
+    attest: dict[_Word, _Line] = Field(
+        default_factory=dict, max_length=20, description="gates you vouch for, with your words"
+    )
+    generation: int | None = Field(
+        default=None, ge=0, le=2**63 - 1, description="only if this is still the one in force"
+    )
+    dry_run: bool = Field(default=False, description="change nothing, answer with the plan")
 
 
 @dataclass(eq=False, slots=True)
@@ -111,10 +120,14 @@ class TokenBody(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
-    name: _Word
-    role: str = Field(pattern="^(viewer|operator|admin)$")
-    groups: list[_Word] = Field(default_factory=list, max_length=200)
-    expires: str | None = Field(default=None, max_length=20)
+    name: _Word = Field(description="whose it is; one good token has one name")
+    role: str = Field(pattern="^(viewer|operator|admin)$", description="what it may do")
+    groups: list[_Word] = Field(
+        default_factory=list, max_length=200, description="for these groups only; empty: all"
+    )
+    expires: str | None = Field(
+        default=None, max_length=20, description="how long it is good, as 90d; null: for ever"
+    )
 
 
 class Api:
@@ -494,4 +507,6 @@ def _not_served(request: web.Request, error: web.HTTPException) -> web.Response:
 async def _headers(request: web.Request, response: web.StreamResponse) -> None:
     response.headers["Cache-Control"] = "no-store"
     response.headers["X-Content-Type-Options"] = "nosniff"
+    if request.secure:
+        response.headers["Strict-Transport-Security"] = HSTS
     response.headers.pop("Server", None)

@@ -2,6 +2,7 @@
 
 import math
 import re
+import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from lb_probe.cli.top import (
     show,
 )
 from lb_probe.client import Json
+from lb_probe.columns import wide, wrap
 
 
 @register(
@@ -60,8 +62,14 @@ def check(as_: str | None, offline: bool, form: str) -> None:
         raise
     counts = _counts(file)
     answer = {"file": str(file), "ok": True, **counts, "warnings": warnings}
-    sentence = ", ".join(f"{n} {words.replace('_', ' ')}" for words, n in counts.items())
-    show(form, answer, lambda: [*warnings, f"{file}: ok: {sentence}"])
+    sentence = ", ".join(_counted(n, words) for words, n in counts.items())
+    more = f"; {_counted(len(warnings), 'warnings')} above" if warnings else ""
+    show(form, answer, lambda: [*warnings, f"{file}: ok: {sentence}{more}"])
+
+
+def _counted(number: int, words: str) -> str:
+    words = words.replace("_", " ")
+    return f"{number} {words.removesuffix('s') if number == 1 else words}"
 
 
 def _counts(file: Path) -> dict[str, int]:
@@ -190,11 +198,24 @@ def _watch(picture: _Picture, every_s: float) -> None:
                     raise
                 age = None if seen_at is None else clock.monotonic() - seen_at
                 head = _not_live(age, error, look)
-            start = ["\x1b[H\x1b[2J" + head] if sys.stdout.isatty() else ["", head]
-            say([*start, *lines])
+            if sys.stdout.isatty():
+                click.echo(_screen([head, *lines], *shutil.get_terminal_size()), nl=False)
+            else:
+                say(["", head, *lines])
             time.sleep(every_s)
     except KeyboardInterrupt:
         raise click.exceptions.Exit(0) from None
+
+
+def _screen(lines: list[str], width: int, height: int) -> str:
+    """Return what draws these lines over what is there, without a blink; the first always show."""
+    every = [
+        part for line in lines for part in (wrap(line, width) if wide(line) > width else [line])
+    ]
+    if len(every) >= height:
+        left = len(every) - height + 2
+        every = [*every[: height - 2], f"... {left} more lines: lb-probe status"]
+    return "\x1b[H" + "".join(f"{line}\x1b[K\n" for line in every) + "\x1b[J"
 
 
 def _not_live(age_s: float | None, error: client.ClientError, look: render.Look) -> str:

@@ -5,6 +5,7 @@ Source: DESIGN, section 6.
 
 import os
 import re
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -29,6 +30,7 @@ EXIT_CODES = (
 )
 SECTIONS = ("Run", "Read", "Act")
 CONFIG_KEY = "lb_probe.config"
+NAMES = 14  # width of the verbs' column in the help page
 WATCH_S = 2.0
 DURATION = re.compile(r"0*[1-9]\d*(s|m|h|d)")
 
@@ -97,8 +99,8 @@ class Top(click.Group):
 
 def _write_verb(formatter: click.HelpFormatter, verb: Verb) -> None:
     indent = " " * formatter.current_indent
-    formatter.write(f"{indent}{verb.name:<12}{verb.get_short_help_str(100)}\n")
-    formatter.write(f"{indent}{'':<12}{verb.example}\n")
+    formatter.write(f"{indent}{verb.name:<{NAMES}}{verb.get_short_help_str(100)}\n")
+    formatter.write(f"{indent}{'':<{NAMES}}{verb.example}\n")
 
 
 def _message(error: client.ClientError) -> str:
@@ -177,10 +179,11 @@ def connect() -> client.Client:
 
 
 def own_look() -> render.Look:
-    """Return how text looks where it goes: colours and local time on a terminal only."""
-    terminal = sys.stdout.isatty()
+    """Return how text looks where it goes: colours, local time and a width on a terminal only."""
+    if not sys.stdout.isatty():
+        return render.Look()
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    return render.Look(colour=terminal and not plain, local=terminal)
+    return render.Look(colour=not plain, local=True, width=shutil.get_terminal_size().columns)
 
 
 def say(lines: list[str], *, err: bool = False) -> None:

@@ -10,6 +10,8 @@ from enum import IntEnum
 from lb_probe.core import active_active
 from lb_probe.core.failover import CONDITIONS
 
+NAMED = 3  # groups that a sentence names; of more it tells how many
+
 
 class Level(IntEnum):
     """How much a group needs somebody; the larger, the sooner."""
@@ -92,9 +94,9 @@ def headline(standings: Sequence[Standing]) -> Headline:
     """Say in a few short sentences how everything stands.
 
     >>> headline([Standing("a", Level.WELL), Standing("b", Level.MOVED, True, "open")]).text
-    '1 of 2 groups is off its Primary. 1 can be resumed now.'
-    >>> headline([Standing("b", Level.MOVED, True, "open")]).text
     'b is off its Primary. It can be resumed now.'
+    >>> headline([Standing(name, Level.MOVED, True, "open") for name in "abcd"]).text
+    '4 of 4 groups are off their Primary: a, b, c and 1 more. 4 can be resumed now.'
     """
     if not standings:
         return Headline("No group to show.", Level.WAIT, "lb-probe")
@@ -102,15 +104,14 @@ def headline(standings: Sequence[Standing]) -> Headline:
     moved = [s for s in standings if s.is_moved]
     told = []
     if down := count[Level.DOWN]:
-        names = "" if len(standings) == 1 else f": {_names(down)}"
-        told.append(f"{_of(down, standings, 'needs', 'need')} you now{names}.")
+        told.append(_said(down, standings, "needs you now", "need you now"))
     if moved:
-        told.append(f"{_of(moved, standings, 'is off its', 'are off their')} Primary.")
-        told += _ways(moved, is_only=len(standings) == 1)
+        told.append(_said(moved, standings, "is off its Primary", "are off their Primary"))
+        told += _ways(moved)
     if look := count[Level.LOOK]:
-        told.append(f"{_of(look, standings, 'has', 'have')} something to see to.")
+        told.append(_said(look, standings, "has something to see to", "have something to see to"))
     if not told and (unsure := count[Level.WAIT] + count[Level.MOVED]):
-        told.append(f"{_of(unsure, standings, 'has', 'have')} no verdict yet.")
+        told.append(_said(unsure, standings, "has no verdict yet", "have no verdict yet"))
     if not told:
         is_only = len(standings) == 1
         told.append(
@@ -121,24 +122,32 @@ def headline(standings: Sequence[Standing]) -> Headline:
     return Headline(" ".join(told), worst, f"({ill}) lb-probe" if ill else "lb-probe")
 
 
-def _ways(moved: Sequence[Standing], *, is_only: bool) -> list[str]:
-    ways = [s.way_back for s in moved]
-    ready, word = ways.count("open"), ways.count("word")
+def _ways(moved: Sequence[Standing]) -> list[str]:
+    """Say which of those that are moved can go home; `It` is the only one."""
     told = []
-    if ready:
-        told.append(f"{'It' if is_only else ready} can be resumed now.")
-    if word:
-        verb = "waits" if word == 1 else "wait"
-        told.append(f"{'It' if is_only else word} {verb} only for your word to be resumed.")
+    if ready := [s for s in moved if s.way_back == "open"]:
+        told.append(f"{_short(ready, moved)} can be resumed now.")
+    if word := [s for s in moved if s.way_back == "word"]:
+        verb = "waits" if len(word) == 1 else "wait"
+        told.append(f"{_short(word, moved)} {verb} only for your word to be resumed.")
     return told
 
 
-def _of(found: Sequence[Standing], all_of_them: Sequence[Standing], one: str, more: str) -> str:
-    if len(all_of_them) == 1:
-        return f"{all_of_them[0].name} {one}"
-    return f"{len(found)} of {len(all_of_them)} groups {one if len(found) == 1 else more}"
+def _said(found: Sequence[Standing], every: Sequence[Standing], one: str, more: str) -> str:
+    """Name the groups: somebody who was woken must not have to look for them."""
+    if len(found) <= NAMED:
+        return f"{_names(found)} {one if len(found) == 1 else more}."
+    return f"{len(found)} of {len(every)} groups {more}: {_names(found)}."
+
+
+def _short(found: Sequence[Standing], named: Sequence[Standing]) -> str:
+    if len(named) == 1:
+        return "It"
+    return _names(found) if len(found) <= NAMED else str(len(found))
 
 
 def _names(found: Sequence[Standing]) -> str:
-    names = [s.name for s in found[:3]]
-    return ", ".join(names) + (f" and {len(found) - 3} more" if len(found) > 3 else "")
+    *names, last = [s.name for s in found[:NAMED]]
+    if len(found) > NAMED:
+        return f"{', '.join([*names, last])} and {len(found) - NAMED} more"
+    return f"{', '.join(names)} and {last}" if names else last
