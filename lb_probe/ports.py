@@ -8,6 +8,7 @@ LbProbeError
 +-- Refused            an operator's command; lists every gate
 +-- NotFound           no such group or node
 +-- Invalid            a request that cannot be understood
++-- NotDelivered       a channel did not take a message
 """
 
 import asyncio
@@ -16,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Protocol, runtime_checkable
 
 from lb_probe.core.model import Event, Gate, Saved, Seen
+from lb_probe.core.notice import Notice
 
 
 class LbProbeError(Exception):
@@ -300,3 +302,77 @@ class EventSink(Protocol):
 
     def emit(self, event: Event) -> None:
         """Take one event; never blocks, never raises."""
+
+
+class Outbox(Protocol):
+    """What people are to be told, kept until every channel has taken it."""
+
+    async def put(self, *notices: Notice) -> None:
+        """Keep these, all of them or none, and have them sent; never raises.
+
+        On disk on return; only where the disk refuses they are in memory alone, and that is told.
+        A notice whose key is known is left out: to say it again after a crash does no harm.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """One message as one channel is given it.
+
+    Attributes:
+        notices: One; or several at once, oldest first, where many came together.
+        key: The same however often it is sent; a receiver that knows it ignores it.
+        source: Who tells it: prober or agent, and the machine.
+        links: For each notice where the runbook says more; empty where nobody said where it is.
+        lost: So many others were dropped before it, because too many waited.
+    """
+
+    notices: tuple[Notice, ...]
+    key: str
+    source: str
+    links: tuple[str, ...] = ()
+    lost: int = 0
+
+
+class NotDelivered(LbProbeError):
+    """A channel did not take a letter; says what was found and what was wanted.
+
+    Attributes:
+        is_final: It refused this letter itself, and would again.
+        is_busy: It is the channel that is in trouble, not this letter: none is tried meanwhile.
+        wait_s: Seconds it asked to be left alone; None where it did not.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        is_final: bool = False,
+        is_busy: bool = False,
+        wait_s: float | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.is_final = is_final
+        self.is_busy = is_busy
+        self.wait_s = wait_s
+
+
+class Channel(Protocol):
+    """One way to people.
+
+    Attributes:
+        name: Its name in probes.yaml.
+        timeout_s: Seconds one try may take.
+        is_for_alarms: It keeps track of what is open: what opens and ends nothing is not for it.
+    """
+
+    name: str
+    timeout_s: float
+    is_for_alarms: bool
+
+    async def send(self, letter: Letter) -> None:
+        """Deliver a letter once; return when the receiver has taken it.
+
+        Raises:
+            NotDelivered: It was not taken, or that cannot be told.
+        """

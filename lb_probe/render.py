@@ -418,6 +418,36 @@ def token_table(tokens: Sequence[Json], look: Look) -> list[str]:
     return table(head, rows, look.width)
 
 
+def channel_table(channels: Sequence[Json]) -> list[str]:
+    """Return one row for each channel that was tried."""
+    rows = [
+        (
+            plain(channel.get("channel")),
+            plain(channel.get("type")),
+            "took it" if channel.get("ok") else "FAILED",
+            plain(channel.get("detail")) if channel.get("detail") else "",
+        )
+        for channel in channels
+    ]
+    return table(("CHANNEL", "TYPE", "RESULT", "WHY"), rows)
+
+
+def waiting_table(waiting: Sequence[Json], look: Look) -> list[str]:
+    """Return one row for each message that waits for a channel."""
+    if not waiting:
+        return ["nothing waits: every channel has taken all of it"]
+    rows = [
+        (
+            look.time(one.get("at")),
+            plain(one.get("channel")),
+            plain(one.get("class")),
+            plain(one.get("title")),
+        )
+        for one in waiting
+    ]
+    return table(("AT", "CHANNEL", "CLASS", "WHAT"), rows)
+
+
 _AUDIT_COLUMNS = {"seq", "at", "action", "actor", "role", "remote", "path", "prev", "hash"}
 
 

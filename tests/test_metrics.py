@@ -54,6 +54,8 @@ FAMILIES = {
     "publish_unsettled": {"group", "adapter"},
     "failover_publish_seconds": set(),
     "prober_last_probe_timestamp_seconds": set(),
+    "notifications_total": {"channel", "result"},
+    "notifications_waiting": {"channel"},
     "store_writable": set(),
     "config_last_reload_successful": set(),
     "audit_records": set(),
@@ -128,6 +130,7 @@ async def test_every_metric_of_the_design_is_there_with_its_labels_before_anythi
 ):
     seen = Observation("a", Page.STATUS, 5.0, 5.1, Passed(), certificate_until=1.8e9)
     counted.metrics.emit(Event("probe.done", "epmm", {"observation": seen}))  # over https
+    counted.metrics.know_channels(["ops"])
     scrape = counted.scrape()
     for name, labels in FAMILIES.items():
         names = [name]

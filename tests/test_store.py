@@ -373,6 +373,20 @@ async def test_history_is_newest_last_by_group_and_limited(store: SqliteStore) -
     assert (await store.history("a"))[0] == record(0, group="a", kind="note", n=0)
 
 
+async def test_what_is_behind_a_number_comes_oldest_first_with_how_far_was_looked(
+    store: SqliteStore,
+) -> None:
+    wanted = frozenset({"hold"})
+    assert await store.after(0, wanted, 10) == ([], 0)
+    for number in range(6):
+        await store.note(record(number, kind=("hold", "note")[number % 2]))
+    found, seen = await store.after(1, wanted, 10)
+    assert ([r.number for r in found], seen) == ([3, 5], 6)
+    found, seen = await store.after(0, wanted, 2)  # there may be more
+    assert ([r.number for r in found], seen) == ([1, 3], 3)
+    assert await store.after(9, wanted, 10) == ([], 9)
+
+
 async def test_history_beyond_the_newest_hundred_thousand_goes_now_and_then(path: Path) -> None:
     line = "INSERT INTO history VALUES ({}, 1767221000.5, 'g', 'note', 0, '{{}}')"
     sql(path, *(line.format(number) for number in (5, 101_000, 101_001, 200_998)))

@@ -3,6 +3,7 @@
 from lb_probe.app.agent import agent_control, run_agent
 from lb_probe.app.break_glass import publish_offline
 from lb_probe.app.listen import ListenError
+from lb_probe.app.notify import notify_test, notify_waiting
 from lb_probe.app.prober import run_prober
 from lb_probe.app.verbs import (
     audit_file,
@@ -29,6 +30,8 @@ __all__ = [
     "haproxy_config",
     "haproxy_doctor",
     "init_store",
+    "notify_test",
+    "notify_waiting",
     "probe_once",
     "publish_offline",
     "replay_history",

@@ -25,6 +25,7 @@ from lb_probe.admin.tokens import Tokens
 from lb_probe.app.break_glass import note_files, read_notes
 from lb_probe.app.listen import serve_on, server_context, start_asked
 from lb_probe.app.loop import Signals, run
+from lb_probe.app.messages import Messages
 from lb_probe.app.parts import (
     Balancers,
     audit_beside,
@@ -112,10 +113,12 @@ class Prober:
         self._clock = SystemClock()
         self._metrics = Metrics(self._clock.wall)
         self._systemd = Systemd()
-        self._events = Fanout(self._metrics.emit, Log().emit, self._systemd.emit, *_die_at())
+        sinks = (self._metrics.emit, Log().emit, *_die_at())
+        self._events = Fanout(*sinks, self._systemd.emit)
+        self._notified = Fanout(*sinks)  # of messages: they are of all groups, and not streamed
         self._progress = _Progress(self._clock.monotonic())
         self._broken: Exception | None = None
-        self._is_config_good = True
+        self._config_fault = ""
         self._has_cycled = False
         self._balancers = Balancers()
         self._door: Door | None = None
@@ -146,6 +149,10 @@ class Prober:
         stack.push_async_callback(self._balancers.close)
         for asked in chain.from_iterable(self._balancers.asked.values()):
             await start_asked(asked)
+        self._messages = Messages(self._clock, events, self._notified, self._metrics, self._trouble)
+        stack.push_async_callback(self._messages.close)
+        # Before anything is decided: what is saved from here on is told, whenever we are killed.
+        await self._messages.open(config, self._groups, store, lambda: self._config_fault)
         await self._groups.start(read_notes(config), self._allowed)
         for _, file in note_files(config):
             file.unlink(missing_ok=True)
@@ -162,6 +169,8 @@ class Prober:
             self._start_parts(tasks)
             while await word() == "reload":
                 await self._reload(tasks)
+            await self._stop_part("teller")
+            await self._messages.drain()
             for part in self._parts.values():
                 part.cancel()
         await self._groups.close()
@@ -175,12 +184,13 @@ class Prober:
         else:
             self._groups.references({})
         work |= {key: device.run for key, device in self._balancers.devices.items()}
+        work |= self._messages.parts()
         for key, part in work.items():
             if key not in self._parts:
                 name = key if isinstance(key, str) else "load-balancer"
                 self._parts[key] = tasks.create_task(self._supervised(name, part))
 
-    async def _stop_part(self, key: str) -> None:
+    async def _stop_part(self, key: object) -> None:
         part = self._parts.pop(key, None)
         if part is not None:
             part.cancel()
@@ -207,11 +217,11 @@ class Prober:
         except LbProbeError as error:
             self._not_reloaded(str(error))
         else:
-            self._is_config_good = True
+            self._config_fault = ""
             self._events.emit(Event("config.reloaded", fields=told))
 
     def _not_reloaded(self, why: str) -> None:
-        self._is_config_good = False
+        self._config_fault = why
         self._events.emit(Event("config.reload-failed", fields={"detail": why}))
 
     async def _take(self, config: Config, tasks: asyncio.TaskGroup) -> dict[str, object]:
@@ -230,7 +240,7 @@ class Prober:
         operators = operators_of(config)
         changed = [group for group in config.groups if group.name not in kept]
         fresh, pools = await self._prepared(changed, before.keys() - kept)
-        for key in ("schedule", "references"):
+        for key in ("schedule", "references", *self._messages.parts()):
             await self._stop_part(key)
         await self._groups.swap(
             list(now),
@@ -245,6 +255,7 @@ class Prober:
         self._know(config.groups)
         if self._door is not None:
             self._door.know(operators)
+        await self._messages.take(config)
         self._schedule = self._scheduled()
         self._start_parts(tasks)
         return {
@@ -410,7 +421,7 @@ class Prober:
     def _snapshot(self) -> Callable[[], bytes]:
         groups = self._groups
         snapshot = Snapshot(
-            groups.views(), groups.is_store_writable, is_config_good=self._is_config_good
+            groups.views(), groups.is_store_writable, is_config_good=not self._config_fault
         )
         return lambda: self._metrics.render(snapshot)
 

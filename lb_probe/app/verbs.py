@@ -17,6 +17,7 @@ from lb_probe.advice.haproxy_discover import probes_yaml
 from lb_probe.advice.haproxy_doctor import examine
 from lb_probe.advice.surroundings import look_around
 from lb_probe.app.loop import run
+from lb_probe.app.notify import unheard
 from lb_probe.app.parts import Balancers, audit_beside, group_of, place_of, targets_of
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
@@ -118,6 +119,7 @@ def check(path: Path, as_: str, *, looks_around: bool = False) -> list[str]:
     for group in config.groups:
         found = () if group.is_pool else lints(group.times)  # they are about a failover's times
         warnings += [f"group {group.name}: {lint.text}" for lint in found]
+    warnings += unheard(config)
     if looks_around and not as_.startswith("agent:"):
         warnings += run(_around(config))
     return warnings

@@ -6,31 +6,16 @@ A field is spelled in the file as here, without the unit: `interval_s` is `inter
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationInfo, field_validator
 
 from lb_probe.config import values as v
+from lb_probe.config.frozen import Frozen as _Frozen
+from lb_probe.config.frozen import key as _key
+from lb_probe.config.notify import CHANNELS, Notify
 from lb_probe.core import timing
 from lb_probe.core.active_active import Pool
 from lb_probe.core.model import Group, Node, Role
 from lb_probe.core.witness import Witness
-
-
-def _key(about: str, default: Any = ..., **more: Any) -> Any:
-    """Return a field: what it is for, and its default as the file would spell it.
-
-    The editor shows `about`; for a required key it is also what a fault tells to use.
-    """
-    return Field(default, description=about, **more)
-
-
-class _Frozen(BaseModel):
-    model_config = ConfigDict(
-        extra="forbid",
-        frozen=True,
-        strict=True,
-        validate_default=True,
-        alias_generator=lambda name: name.removesuffix("_s"),
-    )
 
 
 class Operator(_Frozen):
@@ -396,6 +381,7 @@ TYPES: dict[str, dict[str, type[BaseModel]]] = {
         "f5-gtm": F5GtmAdapter,
         "command": CommandAdapter,
     },
+    "channels": CHANNELS,
 }
 
 
@@ -534,6 +520,7 @@ class Config(_Frozen):
         "should always answer: all silent means it is us", ()
     )
     limits: Limits = _key("ceilings over all groups", {})
+    notify: Notify | None = _key("who is told what, and how", None)
     defaults: Defaults = _key("what groups inherit", {})
     groups: tuple[GroupConfig, ...] = _key("a list of groups, at least one")
     _path: Path = PrivateAttr(default=Path("probes.yaml"))

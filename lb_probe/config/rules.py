@@ -8,7 +8,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterable
 
-from lb_probe.config import dns_rules, f5_rules
+from lb_probe.config import dns_rules, f5_rules, notify_rules
 from lb_probe.config.address import Address, Url
 from lb_probe.config.source import Source, Spot, nearest, shown
 from lb_probe.config.values import parse_haproxy_socket, parse_path
@@ -30,6 +30,7 @@ def judge(source: Source, as_: str) -> None:
     _unique(_agents(groups), "a node name")  # `agent --node NAME` names no group
     _judge_listeners(root, _nodes(groups))
     _judge_api(root.at("api"))
+    notify_rules.judge(root.at("notify"), groups)
     if as_.startswith("agent:"):
         _judge_agent(root, as_.removeprefix("agent:"))
     elif as_ in {"prober", "check"}:
@@ -308,6 +309,10 @@ def _judge_agent(root: Spot, name: str) -> None:
 
 
 def _judge_files(root: Spot) -> None:
+    notify_rules.judge_installed(root.at("notify"))
+    notify_rules.judge_files(
+        root.at("notify"), lambda f, is_secret: _judge_file(f, is_secret=is_secret)
+    )
     for operator in root.items("api", "operators"):
         _judge_file(operator.at("token_file"), is_secret=True)
     tls = root.at("api", "tls")

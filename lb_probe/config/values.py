@@ -9,11 +9,12 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from lb_probe.config.address import Address, Url, parse_host
+from lb_probe.core.notice import CLASSES
 
 NAME = r"[A-Za-z0-9_.:-]{1,128}"
 _DURATION = r"[0-9]{1,9}(?:\.[0-9]{1,3})?(?:ms|s|m|h|d)"
@@ -140,6 +141,46 @@ def _program(value: Any) -> Any:
     if "/" in value[0] and not value[0].startswith("/"):
         raise ValueError("an absolute path or a bare name as the program")
     return value
+
+
+# ------------------------------------------------------------------ notifications
+_ADDRESS = r"[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@[A-Za-z0-9.-]{1,255}"
+
+
+def _address(text: str) -> str:
+    local, _, host = text.rpartition("@")
+    is_plain = re.fullmatch(_ADDRESS, text) and not re.search(r"^\.|\.\.|\.$", local)
+    if not is_plain or _host_or_none(host) is None:
+        raise ValueError("an e-mail address in plain ASCII, e.g. ops@example.com")
+    return text
+
+
+def _addresses(value: object) -> tuple[str, ...]:
+    texts = value if isinstance(value, tuple) else (value,)
+    if not texts or not all(isinstance(text, str) for text in texts):
+        raise ValueError("an e-mail address or a list of them, e.g. [ops@example.com]")
+    found = tuple(_address(str(text)) for text in texts)
+    if len(set(found)) < len(found):
+        raise ValueError("each address once")
+    return found
+
+
+_TOLD = tuple(name for name in CLASSES if name != "test")
+
+
+def _classes(value: object) -> tuple[str, ...]:
+    texts = value if isinstance(value, tuple) else ()
+    if not texts or not set(texts) <= set(_TOLD) or len(set(texts)) < len(texts):
+        raise ValueError(f"a list of these, each once: {', '.join(_TOLD)}")
+    return tuple(str(text) for text in texts)
+
+
+def _remind(text: str) -> float | None:
+    if text == "none":
+        return None
+    if not re.fullmatch(_DURATION, text) or not 60 <= _seconds(text) <= _seconds("30d"):
+        raise ValueError('1m to 30d, e.g. "12h", or none')
+    return _seconds(text)
 
 
 # ------------------------------------------------------------------ DNS
@@ -322,6 +363,21 @@ RecordValues = Annotated[
         json_schema_input_type=str | Annotated[list[str], Field(min_length=1)],
     ),
 ]
+MailAddress = Annotated[str, _text(_address)]
+MailAddresses = Annotated[
+    tuple[str, ...],
+    PlainValidator(
+        _addresses, json_schema_input_type=str | Annotated[list[str], Field(min_length=1)]
+    ),
+]
+EventClasses = Annotated[
+    tuple[str, ...],
+    PlainValidator(
+        _classes,
+        json_schema_input_type=Annotated[list[Literal[_TOLD]], Field(min_length=1)],  # type: ignore[valid-type]
+    ),
+]
+Remind = Annotated[float | None, _text(_remind, _matched(f"none|{_DURATION}"))]
 F5Host = Annotated[Url, _text(parse_f5_host, _matched("https://[^/?#@]+/?"))]
 F5Pool = Annotated[
     str, _like(rf"(?:/{_F5_PART}){{2,}}", "its full path with partition, e.g. /Common/epmm")

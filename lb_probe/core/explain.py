@@ -111,6 +111,12 @@ def _told(view: View, node: str, page: Page) -> str:
     return f"{node}: {_said(known.last)}, {known.fails or known.passes} in a row, last {age}"
 
 
+def seen_of(view: View) -> str:
+    """Return what the two pages say that decide, in one sentence."""
+    primary = _told(view, view.group.primary, Page.STATUS)
+    return f"{primary}; {_told(view, _watched(view), Page.HASTATUS)}"
+
+
 def _said(last: Observation) -> str:
     if isinstance(last.outcome, Failed):
         return f"failed in phase {last.outcome.phase.value} ({last.outcome.detail})"

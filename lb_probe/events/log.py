@@ -14,7 +14,12 @@ import structlog
 from lb_probe.core.model import Event
 
 # Thousands a second, or the same again and again: counted, not logged.
-QUIET = frozenset({"probe.done", "publish.sent", "publish.done", "publish.failing"})
+QUIET = frozenset(
+    {
+        *("probe.done", "publish.sent", "publish.done", "publish.failing"),
+        *("notify.waiting", "notify.failing", "notify.pinged"),
+    }
+)
 LEVELS = {
     "group.failover": "warning",
     "group.condition": "info",
@@ -31,6 +36,11 @@ LEVELS = {
     "part.crashed": "error",
     "config.not-reloaded": "warning",
     "config.reload-failed": "error",
+    "notify.failed": "warning",
+    "notify.rejected": "error",
+    "notify.dropped": "error",
+    "notify.expired": "error",
+    "outbox.failed": "error",
 }
 
 

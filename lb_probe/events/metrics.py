@@ -56,6 +56,17 @@ GROUP_GAUGES = (
     ("publish_unsettled", ("adapter",), "1 where what must follow a move failed"),
 )
 
+# The label `result` of each event that tells what became of a message, or of a sign of life.
+NOTIFY_RESULTS = {
+    "notify.delivered": "delivered",
+    "notify.pinged": "delivered",
+    "notify.failed": "failed",
+    "notify.failing": "failed",
+    "notify.rejected": "rejected",
+    "notify.dropped": "dropped",
+    "notify.expired": "expired",
+}
+
 disable_created_metrics()  # type: ignore[no-untyped-call]
 
 
@@ -169,6 +180,15 @@ class Metrics:
             "Publications to a load balancer",
             *("group", "adapter", "result"),
         )
+        self._notifications = _Family(
+            "counter",
+            "notifications_total",
+            "Messages by what became of them; failed counts tries that are repeated",
+            *("channel", "result"),
+        )
+        self._notices_waiting = _Family(
+            "gauge", "notifications_waiting", "Messages that a channel has yet to take", "channel"
+        )
         durations = Histogram(
             "lb_probe_probe_duration_seconds",
             "Time from start to verdict of a probe",
@@ -235,6 +255,8 @@ class Metrics:
             "group.failover": self._failed_over,
             "group.resume": self._resumed,
             "prober.stalled": self._stalled,
+            "notify.waiting": self._waiting,
+            **dict.fromkeys(NOTIFY_RESULTS, self._notified),
         }
 
     def know(self, group: str, nodes: Iterable[str], adapters: Iterable[str]) -> None:
@@ -255,6 +277,17 @@ class Metrics:
         self._kept.pop(group, None)
         for key in [key for key in self._last_success if key[0] == group]:
             del self._last_success[key]
+
+    def know_channels(self, names: Iterable[str]) -> None:
+        """Start every counter of these channels at 0, and forget all others."""
+        known = frozenset(names)
+        for name in {values[0] for values in self._notifications.series} - known:
+            self._notifications.forget(name)
+            self._notices_waiting.forget(name)
+        for name in known:
+            for result in sorted(set(NOTIFY_RESULTS.values())):
+                self._notifications.at(name, result)
+            self._notices_waiting.at(name)
 
     def emit(self, event: Event) -> None:
         """Count one event."""
@@ -280,7 +313,8 @@ class Metrics:
         self._store.set(float(snapshot.is_store_writable))
         self._config.set(float(snapshot.is_config_good))
         blocks = [self._group(view) for few in _rested(snapshot.views, SLICE) for view in few]
-        texts = [family.render().encode() for family in self._families()]
+        families = (*self._families(), self._notifications, self._notices_waiting)
+        texts = [family.render().encode() for family in families]
         for place, (name, _, text) in enumerate(GROUP_GAUGES):
             lines = "".join([block[place] for block in blocks])
             texts.append((_head("gauge", name, text) + lines).encode())
@@ -382,6 +416,18 @@ class Metrics:
 
     def _stalled(self, event: Event) -> None:
         self._stalls.inc()
+
+    def _notified(self, event: Event) -> None:
+        channel, many = str(event.fields["channel"]), event.fields.get("notices")
+        result = NOTIFY_RESULTS[event.name]
+        count = float(many) if isinstance(many, int) and result != "failed" else 1.0
+        self._notifications.at(channel, result).value += count
+        self._waiting(event)
+
+    def _waiting(self, event: Event) -> None:
+        waiting = event.fields.get("waiting")
+        if isinstance(waiting, int):
+            self._notices_waiting.at(str(event.fields["channel"])).value = float(waiting)
 
 
 def _group_lines(shown: _Shown) -> tuple[str, ...]:

@@ -118,6 +118,8 @@ COUNT_CHANGES = """SELECT count(*) FROM history
 SPAN_OF_HISTORY = """SELECT id, "group", kind, at_wall, generation, details FROM history
     WHERE (? IS NULL OR "group" IN (?, '')) AND id < ? AND at_wall >= ?
     AND kind NOT IN (SELECT value FROM json_each(?)) ORDER BY id DESC LIMIT ?"""
+HISTORY_AFTER = """SELECT id, "group", kind, at_wall, generation, details FROM history
+    WHERE id > ? AND kind IN (SELECT value FROM json_each(?)) ORDER BY id LIMIT ?"""
 
 RESTORE = (
     "keep it for study with its -wal and -shm files, and put a backup in place of all three;"
@@ -706,6 +708,16 @@ class SqliteStore:
         """
         return await self._call(lambda db: _read_history(db, self.path, group, limit, span))
 
+    async def after(
+        self, number: int, kinds: frozenset[str], limit: int
+    ) -> tuple[list[Record], int]:
+        """Return records of these kinds behind a number, oldest first, and up to where that is.
+
+        Raises:
+            StoreError: It cannot be read.
+        """
+        return await self._call(lambda db: _read_after(db, self.path, number, kinds, limit))
+
     async def test_write(self) -> None:
         """Write and sync something small.
 
@@ -947,7 +959,22 @@ def _read_history(
             max(limit, 0),
         ),
     ).fetchall()
+    return _records(rows[::-1], path)
+
+
+def _read_after(
+    db: sqlite3.Connection, path: Path, number: int, kinds: frozenset[str], limit: int
+) -> tuple[list[Record], int]:
+    values = (number, json.dumps(sorted(kinds)), limit)
+    found = _records(db.execute(HISTORY_AFTER, values).fetchall(), path)
+    if len(found) == limit:
+        return found, found[-1].number
+    (newest,) = db.execute("SELECT max(id) FROM history").fetchone()
+    return found, max(number, newest or 0)
+
+
+def _records(rows: Sequence[tuple[Any, ...]], path: Path) -> list[Record]:
     try:
-        return [Record(g, k, at, n, json.loads(d), id_) for id_, g, k, at, n, d in reversed(rows)]
+        return [Record(g, k, at, n, json.loads(d), id_) for id_, g, k, at, n, d in rows]
     except ValueError as error:
         raise _damaged(path, f"a line of history: {error}") from error

@@ -14,9 +14,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lb_probe.adapters.command import MAX_OUTPUT_BYTES, Command
-from lb_probe.adapters.command.program import Program, collected
 from lb_probe.clock import SystemClock
 from lb_probe.ports import PublishError, Unreachable
+from lb_probe.program import Program, collected
 from lb_probe.reconcile import Reconciler, Wanted
 
 NODES = {"epmm-a": "a", "epmm-b": "b"}
@@ -271,7 +271,7 @@ async def test_one_that_cannot_be_ended_is_not_started_again(monkeypatch, tmp_pa
     def denied(group, signal):
         raise PermissionError
 
-    monkeypatch.setattr("lb_probe.adapters.command.program.os.killpg", denied)
+    monkeypatch.setattr("lb_probe.program.os.killpg", denied)
     ns = edge(read=f"echo $$ >> {count}; exec sleep 600", timeout_s=0.3)
     with pytest.raises(Unreachable):
         await ns.read_back()

@@ -5,6 +5,6 @@ that lb-probe does not speak to: NetScaler, a cloud, one that was made at home.
 """
 
 from lb_probe.adapters.command.adapter import EXIT_UNAVAILABLE, POLL_S, TIMEOUT_S, Command
-from lb_probe.adapters.command.program import MAX_OUTPUT_BYTES
+from lb_probe.program import MAX_OUTPUT_BYTES
 
 __all__ = ["EXIT_UNAVAILABLE", "MAX_OUTPUT_BYTES", "POLL_S", "TIMEOUT_S", "Command"]

@@ -17,9 +17,9 @@ import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from lb_probe.adapters.command.program import MAX_OUTPUT_BYTES, Ended, Program
 from lb_probe.core.model import Seen
 from lb_probe.ports import PublishError, Unreachable
+from lb_probe.program import MAX_OUTPUT_BYTES, Ended, Program
 
 TIMEOUT_S = 5.0
 POLL_S = 5.0
