@@ -184,7 +184,7 @@ def status_lines(answer: Json, look: Look) -> list[str]:
 
 def pair_lines(answer: Json, look: Look) -> list[str]:
     """Return what the status of an agent says of its partner (R98)."""
-    found = answer.get("pair")
+    found = answer.get("partner")
     if not isinstance(found, dict):
         return []
     where = f" ({plain(found.get('address'))})" if found.get("address") else ""

@@ -73,7 +73,7 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
         ListenError: An address cannot be listened on.
         ControlError: The control socket cannot be made.
         AuditError: What operators do could not be put on record.
-        ValueError: Two checks or two commands have one name.
+        ValueError: Two checks, two parts or two commands have one name.
     """
     name = setup.node
     async with contextlib.AsyncExitStack() as stack:
@@ -91,6 +91,9 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
         if setup.open_outbox is not None:
             node.outbox = await stack.enter_async_context(setup.open_outbox())
         parts = [make(node) for make in setup.parts]
+        names = [part.name for part in parts if part.name]
+        if len(set(names)) != len(names):
+            raise ValueError(f"parts {', '.join(names)} share a name; give each its own")
         node.reports = [part.report for part in parts]
         parts.append(Clients(node, setup.commands))
         if node.outbox is not None:

@@ -28,7 +28,7 @@ class Pair(Part):
         address: Where the partner is, for people; empty where the file names none.
     """
 
-    name = "pair"
+    name = "partner"
 
     def __init__(self, node: Node, address: str) -> None:
         self._node = node
