@@ -5,7 +5,7 @@ import json
 import pytest
 
 from lb_probe.core.model import Mode
-from lb_probe.core.peer_report import PeerReport, parse
+from lb_probe.core.peer_report import PeerReport, parse, signature
 
 FULL = PeerReport(
     node="epmm-b",
@@ -71,3 +71,18 @@ def test_texts_are_safe_to_print():
 def test_what_is_no_object_is_refused(document):
     with pytest.raises(ValueError, match="found no JSON object"):
         parse(document)
+
+
+def test_a_signature_is_of_this_question_this_answer_and_this_secret_alone():
+    ours = signature(b"secret", "nonce", b"{}")
+    # RFC 2104 over the nonce, a newline, and the body; reckoned with OpenSSL.
+    assert ours == "10bd8d6d65a831b2508656d6329c93340c9de901da5a6df4c6a2b61ccbd66dc0"
+    others = {
+        signature(*given)
+        for given in (
+            (b"Secret", "nonce", b"{}"),
+            (b"secret", "nonc", b"{}"),
+            (b"secret", "nonce", b"{ }"),
+        )
+    }
+    assert len(others | {ours}) == 4
