@@ -304,6 +304,6 @@ def test_explanation_tells_what_a_move_now_would_leave_behind():
 def test_explanation_tells_what_the_move_in_force_left_behind_and_not_what_one_now_would():
     lost = "data-loss window 42 s: b was last synced completely from 10:00"
     moved = replace(ON_B, last_change=replace(CHANGE, evidence=("why", lost)))
-    assert f"    {lost}\n" in reported(moved, mode=Mode.PRIMARY)
+    assert f"\n  {lost}\n" in reported(moved, mode=Mode.PRIMARY)
     assert "data-loss" not in reported(ON_B, mode=Mode.PRIMARY)  # nothing on record of this one
     assert "a move now" not in reported(moved, mode=Mode.PRIMARY)
