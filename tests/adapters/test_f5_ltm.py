@@ -681,6 +681,14 @@ async def test_a_trap_is_told_in_status_and_by_check(single: f5.Bench) -> None:
     assert len([text for text in await edge.examine() if "monitor /Common/ha" in text]) == 1
 
 
+async def test_check_tells_of_manual_resume(single: f5.Bench) -> None:
+    path = "ltm/monitor/https/~Common~status"
+    single.emulator.configure("PATCH", path, {"manualResume": "enabled"})
+    (said,) = await single.ltm().examine()
+    assert said.startswith("monitor /Common/status has manual resume")
+    assert (await single.ltm().read_back()).detail == ""
+
+
 async def test_check_names_each_unit_that_cannot_be_asked(pair: f5.Bench) -> None:
     pair.emulator.unit(1).condition = Condition.OFF
     told = await pair.ltm().examine()

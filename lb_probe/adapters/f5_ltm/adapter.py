@@ -149,7 +149,7 @@ class F5Ltm(Icontrol):
             return [*told, self._lacks(unit, state, absent)]
         seen = members.read(state, self._nodes)
         try:
-            around = await self._look_around()
+            around = [*await self._look_around(), *await self._latches(unit, state)]
         except PublishError as error:
             around = [str(error)]
         told += _new(told, around)
@@ -302,17 +302,31 @@ class F5Ltm(Icontrol):
 
     async def _look_around(self) -> Sequence[str]:
         unit = await self._units.active()
-        told, state = [], await self._fetched(unit)
-        rules = [state.monitor, *(str(m.get("monitor")) for m in state.members.values())]
-        for name in dict.fromkeys(name for rule in rules for name in monitors.names(rule)):
-            found = await self._monitor(unit, name)
-            told += [f"monitor {name}: {text}" for text in monitors.traps(found)]
+        state = await self._fetched(unit)
+        told = [
+            f"monitor {name}: {text}"
+            for name, found in (await self._monitors(unit, state)).items()
+            for text in monitors.traps(found)
+        ]
         if not self._follow_up.trouble:
             told += [
                 f"{text}: it would go there when the units change places; republish brings it over"
                 for text in await self._differing(unit)
             ]
         return told
+
+    async def _latches(self, unit: Unit, state: PoolState) -> list[str]:
+        return [
+            f"monitor {name} has manual resume: a node that it took down for a moment stays down"
+            " until republish; lb-probe never resumes by itself, so it is not needed"
+            for name, found in (await self._monitors(unit, state)).items()
+            if found.get("manualResume") == "enabled"
+        ]
+
+    async def _monitors(self, unit: Unit, state: PoolState) -> dict[str, Json]:
+        rules = [state.monitor, *(str(m.get("monitor")) for m in state.members.values())]
+        names = dict.fromkeys(name for rule in rules for name in monitors.names(rule))
+        return {name: await self._monitor(unit, name) for name in names}
 
     async def _monitor(self, unit: Unit, name: str) -> Json:
         for kind in monitors.KINDS:
