@@ -17,6 +17,7 @@ from lb_probe.controller import Ask, Controller
 from lb_probe.controller.keeping import STORE_RETRY_S, STORE_TEST_S
 from lb_probe.controller.loop import FIRST_LOOK_S, SETTLE_S
 from lb_probe.core.model import Action, Page, Saved
+from lb_probe.core.view import warnings
 from lb_probe.ports import Conflict, NotFound, Refused, StoreError
 
 
@@ -548,6 +549,21 @@ async def test_time_that_passes_as_it_should_is_no_stall(make, events):
     await world.advance(300)
     assert "prober.stalled" not in names(events)
     assert "clock.jumped" not in names(events)
+
+
+async def test_a_prober_that_was_away_says_so_for_a_while(make):
+    """X19: why a failing Primary is not moved yet must be seen without the log."""
+    world = await make()
+    assert warnings(view(world)) == []
+    world.clock.now += 7.0  # the loop stood still
+    world.controller.tick()
+    assert warnings(view(world)) == [
+        "the loop was away for 7.0s, 0s ago: no failure from before counts any more"
+    ]
+    await world.advance(59)
+    assert len(warnings(view(world))) == 1
+    await world.advance(2)
+    assert warnings(view(world)) == []
 
 
 async def test_jump_of_the_wall_clock_is_noticed_once_and_moves_no_hold(make, events):

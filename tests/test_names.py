@@ -189,6 +189,7 @@ async def test_an_old_address_is_noted_in_the_observation():
         "febf::1",
         "fd00:ec2::254",
         "::ffff:169.254.169.254",
+        "100.100.100.200",
     ],
 )
 @on_both_loops

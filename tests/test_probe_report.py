@@ -250,3 +250,19 @@ def test_a_node_that_is_down_is_an_answer_and_a_capture_of_it_says_so(command, t
     assert "phase connect-refused" in found.stdout
     (file,) = tmp_path.glob("*.txt")
     assert "--- answer, 0 bytes" in file.read_text()
+
+
+AS_STANDBY = page(b"MOBILEIRON-STATUS: OK (Mode: Standby)")
+AS_PRIMARY = page(b"MOBILEIRON-STATUS: OK (Mode: Primary)")
+ERROR = page(b"MOBILEIRON-STATUS: ERROR", code="503 Service Unavailable")
+
+
+@pytest.mark.parametrize(("says", "is_excused"), [(AS_STANDBY, True), (AS_PRIMARY, False)])
+def test_a_standby_that_does_not_serve_is_told_to_be_no_fault(command, says, is_excused):
+    """A new user asks both nodes before anything runs, and one of them answers ERROR."""
+    with answering_thread(("/status/status.html", ERROR), ("/hastatus.html", says)) as port:
+        told = command(port, "epmm/epmm-a").stdout
+    assert "[no] status: failed (phase status, HTTP 503" in told
+    assert (
+        "expected of a Standby, as its hastatus page says it is: no fault" in told
+    ) is is_excused

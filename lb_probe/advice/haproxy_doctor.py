@@ -74,6 +74,17 @@ def _read(paths: Sequence[Path], findings: list[Finding]) -> ConfigFile | None:
         ) from exc
 
 
+def unanswered(exc: Exception) -> Finding:
+    """Return the finding that a HAProxy, or its configuration, could not be read."""
+    return Finding(
+        "error",
+        "unreachable",
+        str(exc),
+        "nothing is known of what it does, and no move reaches it.",
+        "lb-probe check",
+    )
+
+
 def _no_answer(exc: LbProbeError) -> Finding:
     return Finding(
         "warning",

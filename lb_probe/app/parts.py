@@ -9,7 +9,7 @@ from lb_probe.adapters.agent_check import AgentCheck
 from lb_probe.adapters.command import Command
 from lb_probe.adapters.f5_gtm import F5Gtm
 from lb_probe.adapters.f5_ltm import F5Ltm
-from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
+from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers, RuntimeApi
 from lb_probe.adapters.icontrol import Unit, Units
 from lb_probe.admin.auth import Operator, Rank
 from lb_probe.app.targets import targets_of as targets_of
@@ -39,6 +39,7 @@ from lb_probe.ports import (
     Publisher,
 )
 from lb_probe.prober.http_probe import make_ssl_context
+from lb_probe.prober.tls import NodeContext
 from lb_probe.store.sqlite import SqliteStore
 
 
@@ -146,20 +147,33 @@ class Balancers:
         await asyncio.gather(*(unit.close() for unit in self.units.values()))
 
     def _device(self, adapter: HaproxyAdapter) -> Device:
-        tls = adapter.tls
-        key = (str(adapter.socket), str(adapter.master), tls)
+        key = (str(adapter.socket), str(adapter.master), adapter.tls)
         if key not in self.devices:
-            place = place_of(adapter.socket)
-            name = (tls.server_name if tls else None) or (
-                place[0] if isinstance(place, tuple) else ""
-            )
+            context, name = _haproxy_tls(adapter)
             self.devices[key] = Device(
-                place,
-                tls=make_ssl_context(tls_of(tls, name)) if tls else None,
-                server_name=name if tls else None,
+                place_of(adapter.socket),
+                tls=context,
+                server_name=name,
                 master=place_of(adapter.master) if adapter.master else None,
             )
         return self.devices[key]
+
+
+def runtime_api(adapter: HaproxyAdapter, timeout_s: float) -> RuntimeApi:
+    """Return the command socket of one HAProxy, for single questions."""
+    context, name = _haproxy_tls(adapter)
+    place = place_of(adapter.socket)
+    return RuntimeApi(place, timeout_s=timeout_s, tls=context, server_name=name)
+
+
+def _haproxy_tls(adapter: HaproxyAdapter) -> tuple[NodeContext | None, str | None]:
+    """Return what verifies the `bind ... ssl` in front of a command socket, and its name."""
+    if adapter.tls is None:
+        return None, None
+    name = adapter.tls.server_name
+    if name is None:
+        name = "" if isinstance(adapter.socket, Path) else adapter.socket.host
+    return make_ssl_context(tls_of(adapter.tls, name)), name
 
 
 def _dns(adapter: DnsAdapter) -> Publisher:

@@ -14,14 +14,23 @@ from lb_probe.adapters.haproxy import RuntimeApi
 from lb_probe.advice import findings
 from lb_probe.advice.haproxy_config import config_text
 from lb_probe.advice.haproxy_discover import probes_yaml
-from lb_probe.advice.haproxy_doctor import examine
+from lb_probe.advice.haproxy_doctor import examine, unanswered
+from lb_probe.advice.haproxy_file import read_files
 from lb_probe.advice.surroundings import look_around
 from lb_probe.app.loop import run
 from lb_probe.app.notify import unheard
-from lb_probe.app.parts import Balancers, audit_beside, group_of, place_of, targets_of
+from lb_probe.app.parts import (
+    Balancers,
+    audit_beside,
+    group_of,
+    place_of,
+    runtime_api,
+    targets_of,
+)
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Config,
+    GroupConfig,
     load,
 )
 from lb_probe.config.model import (
@@ -34,6 +43,7 @@ from lb_probe.core.timing import lints
 from lb_probe.events import audit
 from lb_probe.ports import (
     Invalid,
+    LbProbeError,
     NotFound,
     Record,
     Span,
@@ -41,7 +51,7 @@ from lb_probe.ports import (
 from lb_probe.prober import http_probe
 from lb_probe.prober.names import Names
 from lb_probe.prober.report import capture as capture_text
-from lb_probe.prober.report import written
+from lb_probe.prober.report import together
 from lb_probe.store import sqlite
 
 ASK_TIMEOUT_S = 2.0
@@ -159,11 +169,8 @@ def haproxy_config(path: Path, group: str) -> str:
         Invalid: The group has no HAProxy, or nothing can be printed for it.
     """
     found = group_of(load(path, as_="client"), group)
-    ours = [a for a in found.adapters if isinstance(a, HaproxyAdapter)]
-    if not ours:
-        raise Invalid(f"group {group} has no adapter of type haproxy; add one to {path}")
     try:
-        return "\n".join(config_text(found, adapter) for adapter in ours)
+        return "\n".join(config_text(found, adapter) for adapter in _haproxys(path, found))
     except ValueError as error:
         raise Invalid(str(error)) from None
 
@@ -173,27 +180,44 @@ def haproxy_doctor(
 ) -> list[tuple[str, list[findings.Finding]]]:
     """Return for each HAProxy of a group what it does, or would do, wrong.
 
+    One that cannot be asked is a finding: the others are looked at all the same.
+
     Args:
         files: Its configuration files, where they can be read from here.
 
     Raises:
         ConfigError: The file cannot be used.
         NotFound: No such group.
-        PublishError: One cannot be asked.
+        Invalid: The group has no HAProxy, or a file cannot be read.
     """
     found = group_of(load(path, as_="client"), group)
+    try:
+        read_files(files)
+    except OSError as error:
+        what = f"{error.filename}: {error.strerror}"
+        raise Invalid(f"{what}; give a haproxy.cfg that this user may read") from None
 
     async def ask(adapter: HaproxyAdapter) -> tuple[str, list[findings.Finding]]:
-        api = RuntimeApi(place_of(adapter.socket), timeout_s=ASK_TIMEOUT_S)
         master = None
         if adapter.master is not None:
             master = RuntimeApi(place_of(adapter.master), timeout_s=ASK_TIMEOUT_S)
-        return adapter.name, await examine(api, adapter, found, files, master=master)
+        try:
+            api = runtime_api(adapter, ASK_TIMEOUT_S)
+            return adapter.name, await examine(api, adapter, found, files, master=master)
+        except (LbProbeError, OSError) as error:
+            return adapter.name, [unanswered(error)]
 
     async def every() -> list[tuple[str, list[findings.Finding]]]:
-        return [await ask(a) for a in found.adapters if isinstance(a, HaproxyAdapter)]
+        return await asyncio.gather(*map(ask, _haproxys(path, found)))
 
     return run(every())
+
+
+def _haproxys(path: Path, group: GroupConfig) -> list[HaproxyAdapter]:
+    ours = [a for a in group.adapters if isinstance(a, HaproxyAdapter)]
+    if not ours:
+        raise Invalid(f"group {group.name} has no adapter of type haproxy; add one to {path}")
+    return ours
 
 
 def discover(text: str) -> str:
@@ -244,8 +268,7 @@ def probe_once(
             names.close()
 
     told = list(zip(targets, run(both()), strict=True))
-    answer: dict[str, Any] = {"group": group, "node": node}
-    answer["pages"] = {target.page.value: written(target, seen) for target, seen in told}
+    answer: dict[str, Any] = {"group": group, "node": node, "pages": together(told)}
     if capture is not None:
         at = datetime.fromtimestamp(clock.wall(), UTC)
         text = capture_text(told, at=at.isoformat(" ", "seconds"), with_addresses=with_addresses)

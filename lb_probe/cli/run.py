@@ -1,5 +1,6 @@
 """Verbs that run something: the demo, the daemon, and what is made before it runs."""
 
+from itertools import chain
 from pathlib import Path
 
 import click
@@ -11,9 +12,11 @@ from lb_probe.cli.top import (
     cli,
     config_file,
     config_option,
+    format_option,
     local_errors,
     register,
     say,
+    show,
 )
 
 
@@ -122,17 +125,22 @@ def haproxy_config(group: str) -> None:
             type=click.Path(path_type=Path),
             help="Its configuration, where it can be read from here; may come again.",
         ),
+        format_option(),
         config_option(),
     ],
 )
-def haproxy_doctor(group: str, files: tuple[Path, ...]) -> None:
+def haproxy_doctor(group: str, files: tuple[Path, ...], form: str) -> None:
     """Say what a running HAProxy does wrong, and the line that mends it."""
     from lb_probe import app
     from lb_probe.advice import findings
 
     with local_errors():
         every = app.haproxy_doctor(config_file(), group, files)
-    for name, found in every:
-        say([f"{name}:", *render.lines_of(findings.text(found))])
+    found = [
+        {"adapter": name, "findings": findings.as_dicts(each), "healthy": findings.is_healthy(each)}
+        for name, each in every
+    ]
+    texts = [[f"{name}:", *render.lines_of(findings.text(each))] for name, each in every]
+    show(form, {"group": group, "haproxys": found}, lambda: [*chain.from_iterable(texts)])
     if not all(findings.is_healthy(found) for _, found in every):
         raise click.exceptions.Exit(1)

@@ -25,6 +25,8 @@ from lb_probe.ports import (
 )
 from lb_probe.reconcile import Reconciler
 
+INTERRUPTED_S = 60.0  # for so long after it an interruption is shown
+
 
 @dataclass(frozen=True, slots=True)
 class Setup:
@@ -114,6 +116,7 @@ class Runtime:
         self.overdue: set[tuple[str, Page]] = set()
         self.decision: Decision | None = None
         self.look: Look | None = None
+        self.interruption: tuple[str, float] | None = None  # why, and when it was over
         self.tasks: list[asyncio.Task[None]] = []
 
     def follow(self, saved: Saved) -> None:
@@ -175,7 +178,14 @@ class Runtime:
             wall=wall,
             objections=tuple(self.objections.values()),
             agents=dict(self.heard),
+            interruption=self._interrupted(now),
         )
+
+    def _interrupted(self, now: float) -> str:
+        if self.interruption is None or now - self.interruption[1] > INTERRUPTED_S:
+            return ""
+        why, at = self.interruption
+        return f"{why}, {now - at:.0f}s ago: no failure from before counts any more"
 
     def why(self, now: float, wall: float) -> tuple[str, ...]:
         """Return what speaks for an automatic failover, in words for the record."""

@@ -132,4 +132,5 @@ class Vantage:
         now = self._clock.monotonic()
         for runtime in self._groups.values():
             runtime.evidence = ev.raise_floor(runtime.evidence, now)
+            runtime.interruption = why, now
         self._emit(event, reason=why)

@@ -60,6 +60,7 @@ class View:
         wall: The same moment, UTC seconds since 1970; None leaves certificates unjudged.
         objections: What load balancers say that see the Primary up while we do not.
         agents: What the agents of its nodes said last; empty where there are none.
+        interruption: What lately made old failures worth nothing; empty after a while.
     """
 
     group: Group
@@ -73,6 +74,7 @@ class View:
     wall: float | None = None
     objections: tuple[str, ...] = ()
     agents: Agents = field(default_factory=dict)
+    interruption: str = ""
 
     @property
     def name(self) -> str:
@@ -174,7 +176,7 @@ def warnings(view: View) -> list[str]:
         if adapter.seen.unsettled:
             lines.append(f"{adapter.name}: traffic is as asked, but {adapter.seen.unsettled}")
         lines += [f"{adapter.name}: {sentence}" for sentence in adapter.seen.leaving]
-    return lines
+    return [*lines, view.interruption] if view.interruption else lines
 
 
 def probe_json(page: PageEvidence, now: float) -> dict[str, object]:

@@ -29,7 +29,8 @@ STALE_S = 300.0  # an answer this old is still used, and said to be old
 MAX_THREADS = 32
 
 _DENIED = tuple(
-    ipaddress.ip_network(text) for text in ("169.254.0.0/16", "fe80::/10", "fd00:ec2::254/128")
+    ipaddress.ip_network(text)
+    for text in ("169.254.0.0/16", "100.100.100.200/32", "fe80::/10", "fd00:ec2::254/128")
 )
 
 

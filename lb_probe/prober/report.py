@@ -32,6 +32,8 @@ _MEANS = {
     Phase.STATUS: "only 200 counts, whatever the text says",
     Phase.BODY: "the page does not say the documented words",
 }
+# Before it is promoted its application need not run (guide lines 59 and 358).
+_EXCUSE = "expected of a Standby, as its hastatus page says it is: no fault"
 _PRIVATE = "[a-z0-9-]*(?:cookie|auth|token|session|secret|csrf|api-?key)[a-z0-9-]*"
 _PRIVATE_NAME = re.compile(_PRIVATE, re.IGNORECASE)
 # A header, with the lines that fold on; the first name of a cookie tells which product set it.
@@ -82,6 +84,16 @@ def written(target: Target, report: Report) -> dict[str, Any]:
             for name, value in report.headers
         ],
     }
+
+
+def together(told: Iterable[tuple[Target, Report]]) -> dict[str, dict[str, Any]]:
+    """Return what came of the pages of one node, by page: one may excuse the other."""
+    pages = {target.page.value: written(target, report) for target, report in told}
+    status, says = (pages.get(page.value, {}) for page in (Page.STATUS, Page.HASTATUS))
+    is_standby = says.get("mode") == Mode.STANDBY.value
+    if is_standby and status.get("result") == "failed" and status.get("code") is not None:
+        status["why"] += f"; {_EXCUSE}"
+    return pages
 
 
 def asked(target: Target) -> str:

@@ -60,18 +60,23 @@ async def test_reading_is_one_connection_and_one_line(serve):
     assert lines == [b"show info;show servers state pool_a;show servers state pool_b;show map /m\n"]
 
 
-async def test_answer_cut_anywhere_is_never_a_statement(serve):
+SERVERS = (INFO + ROWS % (b"epmm", b"a"))[:-1] + b"epmm b 2 1 1 6\n\n"
+
+
+@pytest.mark.parametrize(("style", "good"), [("map", GOOD), ("server", SERVERS)])
+async def test_answer_cut_anywhere_is_never_a_statement(serve, style, good):
     async def read(reply: bytes) -> Seen | PublishError:
         async with saying(serve, reply) as (path, _):
+            servers = HaproxyServers("edge", path, "epmm", NODES, timeout_s=PATIENT_S)
             try:
-                return await edge(path).read_back()
+                return await (edge(path) if style == "map" else servers).read_back()
             except PublishError as exc:
                 return exc
 
-    told = [await read(GOOD[:at]) for at in range(len(GOOD))]
+    told = [await read(good[:at]) for at in range(len(good))]
 
     assert [t for t in told if isinstance(t, Seen)] == []
-    assert isinstance(await read(GOOD), Seen)
+    assert (await read(good)).node == "epmm-a"  # type: ignore[union-attr]
 
 
 @pytest.mark.parametrize(

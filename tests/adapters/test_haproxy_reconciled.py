@@ -18,8 +18,9 @@ from lb_probe.reconcile import Reconciler, Wanted
 
 NODES = {"epmm-a": "a", "epmm-b": "b"}
 PATIENT_S = 20.0
-RELOADS = 25
+RELOADS = 25  # of each version of HAProxy, in each mode and style
 CLIENTS = 8
+SETTLED_S = 0.02  # for so long nothing happens, and every client asks again
 
 
 class Kept:
@@ -112,11 +113,16 @@ async def test_reload_at_any_moment_of_a_move_loses_no_move(make_serving_haproxy
     await proxy.start()
     dice = random.Random(f"{style} {is_plain}")
     answers: list[str] = []
+    settled: set[tuple[str, str]] = set()
     is_over = asyncio.Event()
+    node = wanted = ""
 
     async def ask() -> None:
         while not is_over.is_set():
+            before = wanted
             answers.append(await answered_by(proxy))
+            if wanted and wanted == before:
+                settled.add((wanted, answers[-1]))
             await asyncio.sleep(0.005)
 
     kept = Kept(edge_of(proxy, style))
@@ -127,16 +133,19 @@ async def test_reload_at_any_moment_of_a_move_loses_no_move(make_serving_haproxy
             for _ in range(CLIENTS):
                 clients.create_task(ask())
             for i in range(RELOADS):
-                node = ("epmm-b", "epmm-a")[i % 2]
+                node, wanted = ("epmm-b", "epmm-a")[i % 2], ""
                 reload = clients.create_task(_reload_after(proxy, dice.uniform(0.0, 0.08)))
                 await asyncio.sleep(dice.uniform(0.0, 0.16))
                 kept.want(node)
                 await reload
                 await kept.confirmed.wait()
                 await until_answered_by(proxy, NODES[node])
+                wanted = NODES[node]
+                await asyncio.sleep(SETTLED_S)
         finally:
             is_over.set()
 
+    assert settled == {("a", "a"), ("b", "b")}  # none reached the old node after the read back
     assert kept.named("publish.foreign-writer") == []
     lost = [answer for answer in answers if answer not in ("a", "b")]
     assert set(lost) <= {"503", "closed"}

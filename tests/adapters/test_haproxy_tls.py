@@ -2,6 +2,7 @@
 
 import asyncio
 import hashlib
+import json
 import shutil
 import ssl
 import subprocess
@@ -10,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import click.testing
 import pytest
 import uvloop
 
 from lb_probe.adapters.haproxy import Device, HaproxyServers
+from lb_probe.cli import cli
 from lb_probe.ports import PublishError, Unreachable
 from lb_probe.prober.http_probe import TlsSettings, make_ssl_context
 
@@ -174,3 +177,57 @@ async def test_plain_line_to_a_tls_socket_is_no_answer(tls_haproxy):
 
     with pytest.raises(PublishError):
         await adapter.read_back()
+
+
+# ------------------------------------------------------------------ the doctor, as it is typed
+FILE = """
+version: 1
+groups:
+  - name: epmm
+    act: false
+    nodes:
+      - {{name: epmm-a, role: primary, url: "http://127.0.0.1:1"}}
+      - {{name: epmm-b, role: secondary, url: "http://127.0.0.1:2"}}
+    adapters:
+      - {{type: haproxy, name: gone, socket: {folder}/gone.sock, backend: epmm, nodes: {nodes}}}
+      - {{type: haproxy, name: edge-1, socket: "{host}:{port}", backend: epmm, nodes: {nodes},
+         tls: {{server_name: edge-1.example.com, ca_file: {crt}/ca.crt,
+               cert_file: {crt}/client.crt, key_file: {crt}/client.key}}}}
+"""
+
+
+@pytest.fixture
+def doctor(tls_haproxy, certificates, tmp_path):
+    host, port = tls_haproxy.tcp
+    nodes = "{epmm-a: a, epmm-b: b}"
+    text = FILE.format(folder=tmp_path, host=host, port=port, crt=certificates, nodes=nodes)
+    (tmp_path / "probes.yaml").write_text(text)
+
+    def ask(*words: str) -> click.testing.Result:
+        line = ["-c", str(tmp_path / "probes.yaml"), "haproxy", "doctor", "epmm", *words]
+        return click.testing.CliRunner().invoke(cli, line)
+
+    return ask
+
+
+def test_the_doctor_looks_behind_tls_and_one_that_is_gone_hides_no_other(doctor, tls_haproxy):
+    answer = doctor("--file", str(tls_haproxy.folder / "haproxy.cfg"), "-o", "json")
+
+    assert answer.exit_code == 1
+    told = json.loads(answer.stdout)
+    by_name = {one["adapter"]: one for one in told["haproxys"]}
+    assert [f["code"] for f in by_name["gone"]["findings"]] == ["unreachable"]
+    assert "there is no such socket" in by_name["gone"]["findings"][0]["found"]
+    codes = {f["code"] for f in by_name["edge-1"]["findings"]}
+    assert "no-hard-stop" in codes
+    assert "unreachable" not in codes
+
+
+def test_people_read_the_same_and_a_file_that_is_not_there_is_usage(doctor, tmp_path):
+    answer = doctor()
+    assert answer.stdout.startswith("gone:\nerror: ")
+    assert "\nedge-1:\n" in answer.stdout
+
+    answer = doctor("--file", str(tmp_path / "none.cfg"))
+    assert answer.exit_code == 2
+    assert "none.cfg: No such file" in answer.stderr

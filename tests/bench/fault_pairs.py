@@ -305,7 +305,7 @@ async def measure(folder: Path, pipe: Connection, rounds: int, kinds: Sequence[s
 
 
 def main() -> None:
-    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 6
+    rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 5
     kinds = sys.argv[2:] or KINDS
     ours, theirs = multiprocessing.Pipe()
     nodes = multiprocessing.get_context("spawn").Process(target=serve, args=(theirs,), daemon=True)

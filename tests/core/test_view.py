@@ -76,6 +76,12 @@ def test_what_must_follow_a_move_and_failed_is_told_and_explained():
     assert "To see to:\n  edge: traffic is as asked" in explain(told)
 
 
+def test_what_made_old_failures_worth_nothing_is_told_and_explained():
+    told = replace(view(), interruption="the loop was away for 7.0s, 3s ago")
+    assert warnings(told) == ["the loop was away for 7.0s, 3s ago"]
+    assert "To see to:\n  the loop was away for 7.0s" in explain(told)
+
+
 def test_workers_that_leave_with_sessions_are_told_and_explained():
     told = view(adapters=[balancer(leaving=("worker 7 still has 3 sessions to b",))])
     assert warnings(told) == ["edge: worker 7 still has 3 sessions to b"]
