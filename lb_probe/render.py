@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
@@ -99,7 +100,16 @@ def document(content: Json, form: str) -> str:
         return json.dumps(ordered, indent=2)
     import yaml  # 30 ms that nobody else should pay
 
-    return str(yaml.safe_dump(ordered, sort_keys=False)).rstrip("\n")
+    class Dumper(yaml.SafeDumper):
+        """Writes text of several lines as such."""
+
+    def text(dumper: Any, value: str) -> Any:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    # One value, one line: where a long one is folded would hang on the length of a path in it.
+    return str(yaml.dump(ordered, Dumper=Dumper, sort_keys=False, width=2**20)).rstrip("\n")
 
 
 # ------------------------------------------------------------------ one line for a monitor

@@ -25,6 +25,7 @@ from lb_probe import app
 from lb_probe.admin.api import Api
 from lb_probe.admin.door import Door
 from lb_probe.admin.tokens import Tokens
+from lb_probe.advice.findings import Finding
 from lb_probe.app.notify import Tried
 from lb_probe.cli import cli
 from lb_probe.core.active_active import Pool
@@ -64,9 +65,25 @@ READING = {
     "token-revoke": "token revoke dana",
     "audit-show": "audit show --file audit.jsonl",
     "audit-verify": "audit verify --file audit.jsonl",
+    "haproxy-doctor": "haproxy doctor epmm",
     "notify-test": "notify test",
     "notify-waiting": "notify waiting",
 }
+DOCTOR = [
+    (
+        "edge",
+        [
+            Finding(
+                "error",
+                "fails-back",
+                "backend epmm, line 12: `backup` without lb-probe",
+                "HAProxy moves traffic back by itself when the Primary answers again",
+                "server b 192.0.2.11:443 disabled",
+            ),
+            Finding("info", "no-hard-stop", "no hard-stop-after", "old workers stay", "one line"),
+        ],
+    )
+]
 TRIED = [
     Tried("ops", "mail", ok=True, detail=""),
     Tried("chat", "slack", ok=False, detail="chat: it answered 404: 'no_service'; wanted 2xx"),
@@ -105,6 +122,7 @@ async def told(tmp_path, monkeypatch):
     monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
     monkeypatch.setattr(secrets, "token_urlsafe", lambda size: f"{next(numbers):043x}")
     monkeypatch.setattr(app, "probe_once", App().probe_once)
+    monkeypatch.setattr(app, "haproxy_doctor", lambda path, group, files: DOCTOR)
     monkeypatch.setattr(app, "notify_test", lambda path, channel: TRIED)
     monkeypatch.setattr(app, "notify_waiting", lambda path: WAITING)
     monkeypatch.chdir(tmp_path)
