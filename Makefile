@@ -47,7 +47,9 @@ lint: $(VENV)/.dev
 # The core first, alone and measured; then everything else, several at a time: most of it waits.
 CORE := lb_probe/core tests/core tests/test_scenarios.py tests/test_explanations.py
 test: servers lint
-	$(BIN)/coverage run -m pytest -q $(CORE)
+	rm -f .coverage .coverage.*
+	$(BIN)/coverage run -m pytest -q -n 2 $(CORE)
+	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='lb_probe/core/*' --fail-under=100
 	$(BIN)/lb-probe demo --script
 	$(BIN)/pytest -q -n 3 --maxfail=20 --durations=10 docs tests $(CORE:%=--ignore=%)
@@ -119,4 +121,4 @@ lock: $(VENV)/.dev
 	  --python-version 3.11 --group f5-clients -o requirements/f5-clients.txt
 
 clean:
-	rm -rf $(VENV) $(CLIENTS) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage
+	rm -rf $(VENV) $(CLIENTS) build .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*

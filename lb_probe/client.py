@@ -18,7 +18,7 @@ import json
 import os
 import re
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from http.client import HTTPConnection, HTTPException, HTTPResponse
@@ -35,6 +35,8 @@ CONFIG_PLACES = (Path("probes.yaml"), Path("/etc/lb-probe/probes.yaml"))
 READ_TIMEOUT_S = 10.0
 # An act saves, publishes to every load balancer and reads each one back before it answers.
 ACT_TIMEOUT_S = 90.0
+# An agent runs the operator's programs before it answers; their own limit is theirs.
+AGENT_ACT_TIMEOUT_S = 3600.0
 LARGEST_ANSWER = 16 * 1024 * 1024
 HISTORY_PAGE = 1000  # records: short enough that a change never waits long behind one
 BREAK_GLASS = "lb-probe publish GROUP --to NODE --offline --reason 'why'"
@@ -626,16 +628,32 @@ def ask_agent(control: Path, request: Json, timeout_s: float = READ_TIMEOUT_S) -
         Denied: The socket is its owner's only.
         ClientError: The agent says what is wrong, or answers nonsense.
     """
-    raw = b""
+    for answer in follow_agent(control, request, timeout_s):
+        return answer
+    raise _not_ours(control, "an end without an answer")
+
+
+def follow_agent(
+    control: Path, request: Json, timeout_s: float | None = None
+) -> Generator[Json, None, None]:
+    """Send one JSON line to an agent's control socket and yield every line of its answer.
+
+    Args:
+        timeout_s: Longest silence; None waits for ever.
+
+    Raises:
+        Unreachable: Nobody listens there.
+        Denied: The socket is its owner's only.
+        ClientError: The agent says what is wrong, or answers nonsense.
+    """
     try:
         with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as link:
             link.settimeout(timeout_s)
             link.connect(str(control))
             link.sendall(json.dumps(request).encode() + b"\n")
-            while not raw.endswith(b"\n") and (part := link.recv(65536)):
-                raw += part
-                if len(raw) > LARGEST_ANSWER:
-                    break
+            with link.makefile("rb") as lines:
+                while line := lines.readline(LARGEST_ANSWER):
+                    yield _agent_answer(control, line)
     except PermissionError as error:
         raise Denied(
             f"{control}: you may not open this socket; use the agent's own user"
@@ -646,7 +664,6 @@ def ask_agent(control: Path, request: Json, timeout_s: float = READ_TIMEOUT_S) -
             "check: is it running on this machine (systemctl status 'lb-probe-agent*')?"
             " is -c FILE the file it was started with?"
         ) from error
-    return _agent_answer(control, raw)
 
 
 def _agent_answer(control: Path, raw: bytes) -> Json:
@@ -659,12 +676,16 @@ def _agent_answer(control: Path, raw: bytes) -> Json:
     if "error" not in answer:
         return answer
     word, detail = str(answer["error"]), str(answer.get("detail") or answer["error"])
+    told = f"the agent at {control} says: {detail}"
+    if word == "refused":
+        gates = answer.get("gates")
+        kept = [g for g in gates if isinstance(g, dict)] if isinstance(gates, list) else []
+        raise Refused(told, kept, str(answer.get("paste") or ""))
     kinds: dict[str, type[ClientError]] = {
         "invalid": Unusable,
         "not-found": Unusable,
         "unauthorized": Denied,
         "forbidden": Denied,
         "conflict": Conflict,
-        "refused": Refused,
     }
-    raise kinds.get(word, ClientError)(f"the agent at {control} says: {detail}")
+    raise kinds.get(word, ClientError)(told)

@@ -10,6 +10,7 @@ from itertools import chain
 from lb_probe.controller import Ask, Controller, OfflineNote, Setup
 from lb_probe.core import pool_view, view
 from lb_probe.core.acts import Plan
+from lb_probe.core.agents import Heard
 from lb_probe.core.explain import explain
 from lb_probe.core.model import Observation, Page
 from lb_probe.core.pool_view import PoolView
@@ -94,6 +95,10 @@ class Groups:
     def observe(self, name: str, seen: Observation) -> None:
         """Take one finished probe."""
         self._home[name].observe(name, seen)
+
+    def hear(self, name: str, node: str, heard: Heard) -> None:
+        """Take what the agent of a node said; groups of equals have none."""
+        self._pairs.hear(name, node, heard)
 
     def references(self, answers: Mapping[str, bool]) -> None:
         """Take what the reference targets answered."""

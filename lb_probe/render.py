@@ -8,6 +8,7 @@ import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from typing import Any
 
 import click
 
@@ -99,7 +100,16 @@ def document(content: Json, form: str) -> str:
         return json.dumps(ordered, indent=2)
     import yaml  # 30 ms that nobody else should pay
 
-    return str(yaml.safe_dump(ordered, sort_keys=False)).rstrip("\n")
+    class Dumper(yaml.SafeDumper):
+        """Writes text of several lines as such."""
+
+    def text(dumper: Any, value: str) -> Any:
+        style = "|" if "\n" in value else None
+        return dumper.represent_scalar("tag:yaml.org,2002:str", value, style=style)
+
+    Dumper.add_representer(str, text)
+    # One value, one line: where a long one is folded would hang on the length of a path in it.
+    return str(yaml.dump(ordered, Dumper=Dumper, sort_keys=False, width=2**20)).rstrip("\n")
 
 
 # ------------------------------------------------------------------ one line for a monitor
@@ -418,7 +428,7 @@ def token_table(tokens: Sequence[Json], look: Look) -> list[str]:
     return table(head, rows, look.width)
 
 
-def channel_table(channels: Sequence[Json]) -> list[str]:
+def channel_table(channels: Sequence[Json], look: Look) -> list[str]:
     """Return one row for each channel that was tried."""
     rows = [
         (
@@ -429,7 +439,7 @@ def channel_table(channels: Sequence[Json]) -> list[str]:
         )
         for channel in channels
     ]
-    return table(("CHANNEL", "TYPE", "RESULT", "WHY"), rows)
+    return table(("CHANNEL", "TYPE", "RESULT", "WHY"), rows, look.width)
 
 
 def waiting_table(waiting: Sequence[Json], look: Look) -> list[str]:
@@ -445,7 +455,7 @@ def waiting_table(waiting: Sequence[Json], look: Look) -> list[str]:
         )
         for one in waiting
     ]
-    return table(("AT", "CHANNEL", "CLASS", "WHAT"), rows)
+    return table(("AT", "CHANNEL", "CLASS", "WHAT"), rows, look.width)
 
 
 _AUDIT_COLUMNS = {"seq", "at", "action", "actor", "role", "remote", "path", "prev", "hash"}
@@ -696,40 +706,6 @@ def offline_block(results: Iterable[Json], look: Look) -> list[str]:
         lines.append(f"  {mark} {plain(result.get('name'))}: {detail}")
         lines += [f"         {plain(command)}" for command in _strings(result.get("commands"))]
     return lines
-
-
-def agent_block(answer: Json, look: Look) -> list[str]:
-    """Return what an agent says of its node, its pages and the checks behind them."""
-    lines = [
-        f"{plain(answer.get('node'))}: says {plain(answer.get('mode'))},"
-        f" is {plain(answer.get('state'))}; {plain(answer.get('role'))} by configuration",
-        f"  since {look.time(answer.get('since'))} ({plain(answer.get('cause'))},"
-        f" by {plain(answer.get('by'))}): {plain(answer.get('reason'))}",
-    ]
-    for name, found in _mapping(answer.get("pages")).items():
-        page = _mapping(found)
-        ok = page.get("code") == 200
-        mark = look.paint("[ok]" if ok else "[no]", "good" if ok else "bad")
-        lines.append(f"  {mark} {plain(name)}: {plain(page.get('code'))} {plain(page.get('text'))}")
-        lines += [f"       {plain(reason)}" for reason in _strings(page.get("reasons"))]
-    rows = [_check_row(c, look) for c in _dicts(answer.get("checks"))]
-    return [*lines, *(["", *table(_CHECK_HEAD, rows, look.width)] if rows else [])]
-
-
-_CHECK_HEAD = ("CHECK", "PASSING", "AGE", "PAGES", "DETAIL")
-
-
-def _check_row(check: Json, look: Look) -> tuple[str, ...]:
-    passing, age = check.get("passing"), check.get("age_s")
-    word = "stale" if check.get("stale") else plain(passing, none="not yet")
-    level = "good" if word == "yes" else "bad"
-    return (
-        plain(check.get("name")),
-        look.paint(word, level),
-        f"{age:.1f}s" if isinstance(age, int | float) else "-",
-        ", ".join(map(plain, _strings(check.get("pages")))),
-        plain(check.get("detail")),
-    )
 
 
 def warning_lines(answer: Json) -> list[str]:

@@ -59,7 +59,7 @@ CONTROLS = (
     Control("basic-beats-the-token", "logins.py", 'if word := headers.get("X-F5-Auth-Token"):',
             'if (word := headers.get("X-F5-Auth-Token")) and "Authorization" not in headers:'),
     Control("everybody-may-everything", "roles.py", "if wanted in MAY[user.role]:", "if True:"),
-    Control("resume-is-by-itself", "health.py", 'return "down" if verdict.is_latched else', "return"),
+    Control("resume-is-by-itself", "health.py", "        if verdict.is_latched:\n            return", "        if False:\n            return"),
     Control("enabling-shows-up-at-once", "health.py", 'case "created" | "monitor" | "raised":',
             'case "created" | "monitor":'),
     Control("priority-groups-stay", "traffic.py", "reverse=True", "reverse=False"),
@@ -97,7 +97,17 @@ def tested(control: Control, folder: Path) -> str:
         raise SystemExit(f"{control.name}: {control.file} no longer has {control.old!r}")
     edited.write_text(text.replace(control.old, control.new))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", "tests/f5"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-x",
+            "-p",
+            "no:cacheprovider",
+            "tests/f5",
+            "--ignore=tests/f5/test_controls.py",
+        ],
         cwd=copy.parent,
         env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
         capture_output=True,

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from lb_probe.config import Address, Config, ConfigError, Url, load, yaml_text
-from lb_probe.config.model import CommandAdapter, DnsAdapter, F5GtmAdapter, F5LtmAdapter, HttpCheck
+from lb_probe.config.agent import HttpCheck
+from lb_probe.config.model import CommandAdapter, DnsAdapter, F5GtmAdapter, F5LtmAdapter
 from lb_probe.config.schema import KEYS
 from lb_probe.config.values import parse_tsig_key
 from lb_probe.core.model import Group, Node, Role

@@ -439,9 +439,14 @@ async def test_states_differ_in_shape_and_words_and_not_in_colour_alone(folder):
         for _ in range(3):
             desk.observe_in("g-001", "b", Page.HASTATUS, Failed(Phase.TIMEOUT, "no answer"))
         await page.get_by_text("see to it: unprotected").wait_for()
-        for what in ("one.innerHTML", "one.parentNode.innerText.split(':')[0]"):
+        drawn = "one.innerHTML + getComputedStyle(one).maskImage"
+        for what in (drawn, "one.parentNode.innerText.split(':')[0]"):
             count = f"(all) => new Set(all.map((one) => {what})).size"
             assert await page.locator("[data-group] .state .shape").evaluate_all(count) == 3
+        picture = await page.locator("#rows .shape").first.evaluate(
+            "(one) => getComputedStyle(one).maskImage"
+        )
+        assert (await page.request.get(re.search('"(.*)"', picture)[1])).status == 200
 
 
 async def test_nothing_moves_sideways_on_a_narrow_screen(folder):

@@ -627,6 +627,13 @@ async def test_only_what_agrees_and_may_be_written_is_settled(make, clock):
     case.want("b", 3)
     await clock.advance(1)
     assert case.lb.may[-1] is True
+    case.lb.is_deaf = False
+    while not case.view.yielded:
+        case.lb.node = "a"
+        await clock.advance(1)
+    case.lb.may = []
+    await clock.advance(1)
+    assert set(case.lb.may) == {False}
 
 
 async def test_what_is_not_settled_is_told_once_for_each_wording_and_no_failure(make, clock):

@@ -25,6 +25,8 @@ from lb_probe import app
 from lb_probe.admin.api import Api
 from lb_probe.admin.door import Door
 from lb_probe.admin.tokens import Tokens
+from lb_probe.advice.findings import Finding
+from lb_probe.app.notify import Tried
 from lb_probe.cli import cli
 from lb_probe.core.active_active import Pool
 from lb_probe.core.model import Failed, Observation, Page, Passed, Phase
@@ -37,6 +39,7 @@ GOLDEN = Path(__file__).parent / "golden" / "cli"
 FILE = """version: 1
 store: sqlite:state.db
 api: {listen: "127.0.0.1:8600"}
+notify: {channels: [{type: command, name: pager, argv: ["true"]}]}
 groups:
   - name: epmm
     act: true
@@ -62,7 +65,39 @@ READING = {
     "token-revoke": "token revoke dana",
     "audit-show": "audit show --file audit.jsonl",
     "audit-verify": "audit verify --file audit.jsonl",
+    "haproxy-doctor": "haproxy doctor epmm",
+    "notify-test": "notify test",
+    "notify-waiting": "notify waiting",
 }
+DOCTOR = [
+    (
+        "edge",
+        [
+            Finding(
+                "error",
+                "fails-back",
+                "backend epmm, line 12: `backup` without lb-probe",
+                "HAProxy moves traffic back by itself when the Primary answers again",
+                "server b 192.0.2.11:443 disabled",
+            ),
+            Finding("info", "no-hard-stop", "no hard-stop-after", "old workers stay", "one line"),
+        ],
+    )
+]
+TRIED = [
+    Tried("ops", "mail", ok=True, detail=""),
+    Tried("chat", "slack", ok=False, detail="chat: it answered 404: 'no_service'; wanted 2xx"),
+]
+WAITING = [
+    {
+        "channel": "chat",
+        "class": "failed-over",
+        "group": "epmm",
+        "at": "2026-01-01T00:16:51.200Z",
+        "title": "epmm: failed over from a to b by itself",
+        "key": "key",
+    }
+]
 BEFORE = {  # what has to be undone before the next format
     "token-create": "token revoke dana",
     "token-revoke": "token create dana --role viewer",
@@ -87,6 +122,9 @@ async def told(tmp_path, monkeypatch):
     monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
     monkeypatch.setattr(secrets, "token_urlsafe", lambda size: f"{next(numbers):043x}")
     monkeypatch.setattr(app, "probe_once", App().probe_once)
+    monkeypatch.setattr(app, "haproxy_doctor", lambda path, group, files: DOCTOR)
+    monkeypatch.setattr(app, "notify_test", lambda path, channel: TRIED)
+    monkeypatch.setattr(app, "notify_waiting", lambda path: WAITING)
     monkeypatch.chdir(tmp_path)
     (tmp_path / "probes.yaml").write_text(FILE)
     (tmp_path / "ops.token").write_text(TOKENS["adm"])

@@ -61,6 +61,10 @@ class Play:
             program, *words = shlex.split(line)
             assert program == "lb-probe"
             done = CliRunner().invoke(cli, words, env=environ, prog_name="lb-probe")
+            end = time.monotonic() + PATIENCE_S
+            # A probe that was late on a busy machine closes a gate: whoever reads types it again.
+            while done.exit_code in (5, 6) and self.wanted_code == 0 and time.monotonic() < end:
+                done = CliRunner().invoke(cli, words, env=environ, prog_name="lb-probe")
             self.said += done.output
             assert done.exit_code == self.wanted_code, f"{line}: {self.said}"
         self.wanted_code = 0

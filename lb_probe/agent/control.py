@@ -1,33 +1,22 @@
-"""The UNIX socket through which its owner asks an agent how it is and changes its mode.
+"""The UNIX socket through which its owner asks an agent how it is and tells it what to do.
 
 ControlError           the socket cannot be made
+ControlFailed          a command was carried out and did not come to its end
 
 Protocol, version 1. Connect to the socket (stream), send one JSON object in UTF-8 on one line of at
-most 64 KiB ended by a newline within 5 seconds, read one JSON object on one line, and the agent
+most 64 KiB ended by a newline within 5 seconds, read JSON objects, one a line, until the agent
 closes. One request per connection. Only root and the agent's own user may connect; the kernel says
 who they are.
 
-Requests::
-
-    {"command": "status"}
-    {"command": "failover-mode", "mode": "primary" | "secondary", "reason": "..."}
-
-`reason` may be left out; it is one line of at most 1000 characters. Other keys are
-refused. Answer to `status`::
-
-    {"version": 1, "node": "core-a", "role": "primary" | "secondary",
-     "mode": "primary" | "standby", "state": "active" | "standby" | "not_available",
-     "since": "2026-01-01T00:00:00Z", "cause": "role" | "operator", "by": "uid 0", "reason": "...",
-     "pages": {"status": {"code": 503, "text": "MOBILEIRON-STATUS: ERROR", "reasons": ["..."]},
-               "hastatus": {...}},
-     "checks": [{"name": "app", "passing": true | false | null, "age_s": 0.3 | null,
-                 "stale": false, "detail": "", "pages": ["hastatus", "status"]}]}
-
-Answer to `failover-mode`: the same, with `"warnings": ["...", ...]` and `"changed": true | false`
-beside it. Asking for the mode the node is in changes nothing and is no error (R119).
+A request is `{"command": NAME, ...}` with the keys of that command and no others; `help` lists
+them all. Most commands answer with one line. A stream (`logs-heartbeat`, the progress of a sync)
+answers with many; a client that goes away ends a stream, never the act behind it.
 
 A request that is not carried out changes nothing and gets `{"error": CODE, "detail": "..."}`:
-`forbidden` (another user), `invalid` (not such a request), `failed` (the mode could not be saved).
+`forbidden` (another user), `invalid` (not such a request), `refused` (a gate; adds `"gates"` and
+`"paste"`), `failed` (it could not be done, or not be saved or recorded).
+
+Every act is on record, with who asked, before it is begun, and again when it is done (R125).
 """
 
 import asyncio
@@ -37,69 +26,120 @@ import os
 import socket
 import stat
 import struct
-from collections.abc import Mapping
-from datetime import UTC, datetime
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Annotated, Any, Generic, TypeVar
 
-from lb_probe.agent.checks import Checks
-from lb_probe.agent.pages import Pages
-from lb_probe.agent.state import StateError, StateFile
-from lb_probe.core.model import Event, Mode, Page, Role
-from lb_probe.ports import Clock, EventSink, Invalid, LbProbeError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from lb_probe.events.audit import Audit, AuditError
+from lb_probe.ports import Invalid, LbProbeError, Refused
+
+Json = Mapping[str, object]
 VERSION = 1
 _MAX_LINE = 64 * 1024
 _MAX_REASON = 1000
 _REQUEST_S = 5.0
 _STOP_S = 2.0
-_MODES = {"primary": Mode.PRIMARY, "secondary": Mode.STANDBY}
-_WARNINGS = {
-    Mode.PRIMARY: (
-        "This does not move traffic by itself: use `lb-probe failover` for that.",
-        "A node in Primary mode does not replicate with any other.",
-    ),
-    Mode.STANDBY: (
-        "This does not restart the replication scheduler: start it, or the data grows old unseen.",
-        "Meant for upgrades and troubleshooting (R121). It does not move traffic by itself.",
-    ),
-}
 
 
 class ControlError(LbProbeError):
     """The control socket cannot be made; says what was found, wanted and what to do."""
 
 
+class ControlFailed(LbProbeError):
+    """A command could not be carried out, or not to its end; says how far it came."""
+
+
+# ------------------------------------------------------------------ what a feature registers
+class Request(BaseModel):
+    """The keys of one command, each described by what to use; others are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def _reason(value: object) -> str:
+    """Return a reason that can be saved and shown."""
+    if not isinstance(value, str):
+        raise ValueError("found a reason that is no text; put it in quotes")
+    if len(value) > _MAX_REASON:
+        raise ValueError(f"found a reason of {len(value)} characters; use at most {_MAX_REASON}")
+    if not value.isprintable():
+        raise ValueError("found a reason with control characters; write it on one line")
+    return value
+
+
+Reason = Annotated[str, BeforeValidator(_reason)]
+
+
+class Act(Request):
+    """What every act takes: why, and the gates that the operator opens by name."""
+
+    reason: Reason = ""
+    override: tuple[Annotated[str, Field(max_length=64)], ...] = Field(
+        (), strict=False, description="a list of gates, as a refusal names them"
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks.
+
+    Attributes:
+        uid: The user, as the kernel says.
+        by: The same for the state, the log and the audit.
+    """
+
+    uid: int
+
+    @property
+    def by(self) -> str:
+        """Who it is, in words."""
+        return f"uid {self.uid}"
+
+
+R = TypeVar("R", bound=Request)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Command(Generic[R]):
+    """One command of the socket.
+
+    Attributes:
+        request: What it takes.
+        answer: Carries it out and returns the one line of its answer; or
+        stream: yields the lines of its answer. When the client goes away it is closed: an act
+            belongs into a task of its part, which a stream only watches.
+        acts: Whether it changes something: then it is on record.
+    """
+
+    name: str
+    request: type[R]
+    answer: Callable[[R, Caller], Awaitable[Json]] | None = None
+    stream: Callable[[R, Caller], AsyncGenerator[Json, None]] | None = None
+    acts: bool = False
+
+
 class Control:
     """The control socket of one agent."""
 
-    def __init__(
-        self,
-        path: Path,
-        *,
-        role: Role,
-        state: StateFile,
-        pages: Pages,
-        checks: Checks,
-        clock: Clock,
-        sink: EventSink,
-    ) -> None:
+    def __init__(self, path: Path, commands: Iterable[Command[Any]], audit: Audit) -> None:
         """Open nothing yet.
 
-        Args:
-            role: The node's role by configuration, shown beside its mode.
-            sink: Takes `agent.mode-changed`.
+        Raises:
+            ValueError: Two commands have one name.
         """
         self._path = path
-        self._role = role
-        self._state = state
-        self._pages = pages
-        self._checks = checks
-        self._clock = clock
-        self._sink = sink
+        self._commands: dict[str, Command[Any]] = {}
+        for command in commands:
+            if self._commands.setdefault(command.name, command) is not command:
+                raise ValueError(f"two commands are named {command.name}")
+        self._audit = audit
         self._server: asyncio.Server | None = None
         self._inode: tuple[int, int] | None = None
         self._handlers: set[asyncio.Task[None]] = set()
-        self._one_change = asyncio.Lock()
+        self._streams: set[asyncio.Task[None]] = set()
 
     async def start(self) -> None:
         """Listen.
@@ -107,8 +147,10 @@ class Control:
         Raises:
             ControlError: Somebody else listens there, something else lies there, or it cannot
                 be made.
+            AuditError: What is done could not be put on record.
         """
         _clear_stale(self._path)
+        await asyncio.to_thread(self._audit.open)
         listener = _bind(self._path)
         try:
             self._server = await asyncio.start_unix_server(
@@ -130,6 +172,8 @@ class Control:
             # Somebody may have put another socket there meanwhile; that one is not ours.
             if (found.st_dev, found.st_ino) == self._inode:
                 self._path.unlink()
+        for stream in tuple(self._streams):
+            stream.cancel()
         if self._handlers:
             _, running = await asyncio.wait(self._handlers, timeout=_STOP_S)
             for task in running:
@@ -143,96 +187,80 @@ class Control:
         assert task is not None
         self._handlers.add(task)
         try:
-            answer = await self._answer(reader, _peer_uid(writer))
-            writer.write(json.dumps(answer).encode() + b"\n")
-            async with asyncio.timeout(_REQUEST_S):
-                await writer.drain()
+            async with contextlib.aclosing(self._answers(reader, _peer_uid(writer))) as answers:
+                async for answer in answers:
+                    writer.write(json.dumps(answer).encode() + b"\n")
+                    async with asyncio.timeout(_REQUEST_S):
+                        await writer.drain()
         except (TimeoutError, OSError):
             pass  # the client went away or does not read: nobody is left to tell
         finally:
             self._handlers.discard(task)
+            self._streams.discard(task)
             writer.close()
 
-    async def _answer(self, reader: asyncio.StreamReader, uid: int) -> Mapping[str, object]:
+    async def _answers(self, reader: asyncio.StreamReader, uid: int) -> AsyncGenerator[Json, None]:
         if uid not in {0, os.geteuid()}:
-            return _error("forbidden", f"found uid {uid}; wanted root or uid {os.geteuid()}")
+            yield _error("forbidden", f"found uid {uid}; wanted root or uid {os.geteuid()}")
+            return
         try:
-            request = _parse(await _read_line(reader))
-            if request["command"] == "status":
-                return self._status()
-            return await self._failover_mode(request, uid)
-        except Invalid as error:
-            return _error("invalid", str(error))
-        except StateError as error:
-            return _error("failed", str(error))
+            command, request = self._parse(await _read_line(reader))
+            async with contextlib.aclosing(self._carried_out(command, request, uid)) as lines:
+                async for line in lines:
+                    yield line
+        except LbProbeError as error:
+            yield _told(error)
 
-    def _status(self) -> dict[str, object]:
-        now = self._clock.monotonic()
-        state = self._state.current
-        views = {page: self._pages.view(page) for page in Page}
-        return {
-            "version": VERSION,
-            "node": self._state.node,
-            "role": self._role.value,
-            "mode": state.mode.value,
-            "state": _state_word(state.mode, {page: v.code == 200 for page, v in views.items()}),
-            "since": _utc(state.since_wall),
-            "cause": state.cause,
-            "by": state.by,
-            "reason": state.reason,
-            "pages": {
-                page.value: {"code": view.code, "text": view.text, "reasons": list(view.reasons)}
-                for page, view in views.items()
-            },
-            "checks": [
-                {
-                    "name": verdict.name,
-                    "passing": verdict.passing,
-                    "age_s": None if verdict.age_s is None else round(verdict.age_s, 3),
-                    "stale": verdict.is_stale,
-                    "detail": verdict.detail,
-                    "pages": sorted(page.value for page in verdict.pages),
-                }
-                for verdict in self._checks.verdicts(now)
-            ],
-        }
+    async def _carried_out(
+        self, command: Command[Any], request: Request, uid: int
+    ) -> AsyncGenerator[Json, None]:
+        """Yield the lines of the answer; an act is on record before it begins and when it ended."""
+        caller = Caller(uid)
+        said = request.model_dump(mode="json")
+        if command.acts:
+            await self._audit.write(command.name, actor=caller.by, outcome="asked", **said)
+        outcome = "broken off"
+        try:
+            if command.answer is not None:
+                yield await command.answer(request, caller)
+            elif command.stream is not None:
+                self._is_stream()
+                async with contextlib.aclosing(command.stream(request, caller)) as lines:
+                    async for line in lines:
+                        yield line
+            outcome = "done"
+        except LbProbeError as error:
+            outcome = f"{_told(error)['error']}: {error}"
+            raise
+        finally:
+            if command.acts:
+                # The act is done or not done by now; a full disk must not make it a failure.
+                with contextlib.suppress(AuditError):
+                    await self._audit.write(command.name, actor=caller.by, outcome=outcome, **said)
 
-    async def _failover_mode(self, request: Mapping[str, str], uid: int) -> dict[str, object]:
-        """Change the mode; on disk first, then on the pages.
+    def _is_stream(self) -> None:
+        """Note that the end of the agent need not wait for this answer."""
+        task = asyncio.current_task()
+        assert task is not None
+        self._streams.add(task)
 
-        Raises:
-            StateError: Not saved; the pages go on as they were.
-        """
-        mode = _MODES[request["mode"]]
-        async with self._one_change:
-            before = self._state.current
-            # A disk may take its time; the pages must not wait for it.
-            after = await asyncio.to_thread(
-                self._state.change,
-                mode,
-                cause="operator",
-                by=f"uid {uid}",
-                reason=request.get("reason", ""),
-                now_wall=self._clock.wall(),
-            )
-            self._pages.refresh()
-        if after is not before:
-            self._sink.emit(
-                Event(
-                    "agent.mode-changed",
-                    fields={
-                        "node": self._state.node,
-                        "from": before.mode.value,
-                        "to": after.mode.value,
-                        "by": after.by,
-                        "reason": after.reason,
-                    },
-                )
-            )
-        return self._status() | {
-            "changed": after is not before,
-            "warnings": list(_WARNINGS[mode]),
-        }
+    def _parse(self, line: bytes) -> tuple[Command[Any], Request]:
+        """Raise Invalid unless this is a request for one of the commands."""
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError) as error:
+            raise Invalid(f"found no JSON ({error}); wanted one object on one line") from error
+        if not isinstance(found, dict):
+            raise Invalid("found no JSON object; wanted one, with a command")
+        name = found.pop("command", None)
+        command = self._commands.get(name) if isinstance(name, str) else None
+        if command is None:
+            known = ", ".join(sorted(self._commands))
+            raise Invalid(f"found command {_short(name)}; use one of {known}")
+        try:
+            return command, command.request.model_validate(found)
+        except ValidationError as error:
+            raise Invalid(_fault(command, error.errors(include_url=False)[0])) from None
 
 
 # ------------------------------------------------------------------ words of the protocol
@@ -240,15 +268,29 @@ def _error(code: str, detail: str) -> dict[str, object]:
     return {"error": code, "detail": detail}
 
 
-def _utc(wall: float) -> str:
-    return datetime.fromtimestamp(int(wall), UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+def _told(error: LbProbeError) -> dict[str, object]:
+    if isinstance(error, Invalid):
+        return _error("invalid", str(error))
+    if isinstance(error, Refused):
+        gates = [asdict(gate) for gate in error.gates]
+        return _error("refused", str(error)) | {"gates": gates, "paste": error.paste}
+    return _error("failed", str(error))
 
 
-def _state_word(mode: Mode, is_ok: Mapping[Page, bool]) -> str:
-    """Return the guide's word for what the node does, which is not what it is (R2, R3)."""
-    if mode is Mode.PRIMARY:
-        return "active" if is_ok[Page.STATUS] else "not_available"
-    return "standby" if is_ok[Page.HASTATUS] else "not_available"
+def _fault(command: Command[Any], fault: Any) -> str:
+    """Say what one fault of a request is: what was found, and what to use."""
+    if fault["type"] == "value_error":
+        return str(fault["ctx"]["error"])
+    key = str(fault["loc"][0]) if fault["loc"] else ""
+    fields = command.request.model_fields
+    if fault["type"] == "extra_forbidden":
+        return f"found {key[:60]}; {command.name} takes {', '.join(sorted(['command', *fields]))}"
+    value = None if fault["type"] == "missing" else fault["input"]
+    return f"found {key} {_short(value)}; use {fields[key].description or fault['msg']}"
+
+
+def _short(value: object) -> str:
+    return repr(value)[:100]
 
 
 async def _read_line(reader: asyncio.StreamReader) -> bytes:
@@ -262,40 +304,6 @@ async def _read_line(reader: asyncio.StreamReader) -> bytes:
         raise Invalid(
             f"found no line within {_REQUEST_S:g}s; end the request by a newline"
         ) from error
-
-
-def _parse(line: bytes) -> dict[str, str]:
-    """Raise Invalid unless this is one of the two requests."""
-    try:
-        request = json.loads(line)
-    except (ValueError, RecursionError) as error:
-        raise Invalid(f"found no JSON ({error}); wanted one object on one line") from error
-    if not isinstance(request, dict):
-        raise Invalid("found no JSON object; wanted one, with a command")
-    command = request.get("command")
-    if command == "status":
-        known = {"command"}
-    elif command == "failover-mode":
-        known = {"command", "mode", "reason"}
-        mode = request.get("mode")
-        if not isinstance(mode, str) or mode not in _MODES:
-            raise Invalid(f"found mode {mode!r}; use primary or secondary")
-    else:
-        raise Invalid(f"found command {command!r}; use status or failover-mode")
-    if unknown := sorted(set(request) - known):
-        raise Invalid(f"found {', '.join(unknown)}; {command} takes {', '.join(sorted(known))}")
-    _check_reason(request.get("reason", ""))
-    return request
-
-
-def _check_reason(reason: object) -> None:
-    """Raise Invalid unless this can be saved and shown."""
-    if not isinstance(reason, str):
-        raise Invalid("found a reason that is no text; put it in quotes")
-    if len(reason) > _MAX_REASON:
-        raise Invalid(f"found a reason of {len(reason)} characters; use at most {_MAX_REASON}")
-    if not reason.isprintable():
-        raise Invalid("found a reason with control characters; write it on one line")
 
 
 # ------------------------------------------------------------------ the socket file

@@ -126,6 +126,8 @@ class Pages:
         self._answers: dict[Page, _Answer] = {}
         self._announced = dict.fromkeys(Page, ERROR)
         self._is_draining = False
+        # What keeps both pages at ERROR, by who says so.
+        self.obstacles: dict[str, str] = {}
         self._server: asyncio.Server | None = None
         self._is_stopped = False
         self._connections: set[_Connection] = set()
@@ -209,11 +211,18 @@ class Pages:
             self._announce(page)
 
     def _judge(self, page: Page, now: float) -> PageView:
-        mode = self._state.current.mode
+        state = self._state.current
+        mode = state.mode
         is_well, reasons = self._checks.healthy(page, now)
         if page is Page.STATUS and mode is not Mode.PRIMARY:
             # A real Standby serves no status page; one that said OK would draw traffic.
             reasons = ["mode is Standby: only a Primary serves", *reasons]
+            is_well = False
+        if state.quarantine is not None:
+            reasons = [f"quarantined: {state.quarantine.reason}", *reasons]
+            is_well = False
+        if self.obstacles:
+            reasons = [*self.obstacles.values(), *reasons]
             is_well = False
         if self._is_draining:
             reasons = ["the agent is stopping", *reasons]

@@ -12,42 +12,154 @@ import fcntl
 import json
 import os
 import threading
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Annotated, Any, Self
 
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from lb_probe.core import data_lineage
+from lb_probe.core.data_lineage import Lineage
 from lb_probe.core.model import Mode, Role
 from lb_probe.ports import LbProbeError
 
-VERSION = 1
+VERSION = 2
 _MAX_BYTES = 64 * 1024
-_YEAR_10000 = 253_402_300_800.0
 _FIRST_MODE = {Role.PRIMARY: Mode.PRIMARY, Role.SECONDARY: Mode.STANDBY}
-_MODES = {mode.value: mode for mode in (Mode.STANDBY, Mode.PRIMARY)}
+_MODES = (Mode.STANDBY, Mode.PRIMARY)
+# Written for people who read the file; what is in force follows from the rest.
+_HEAD = ("version", "node", "state")
+
+Wall = Annotated[float, Field(ge=0, lt=253_402_300_800)]  # UTC seconds, before the year 10000
 
 
 class StateError(LbProbeError):
     """The state file or its lock cannot be used; says what was found, wanted and what to do."""
 
 
-@dataclass(frozen=True, slots=True)
-class NodeState:
+class Section(BaseModel):
+    """A part of the file that one feature owns; unknown keys and odd values are refused."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid", allow_inf_nan=False)
+
+
+class Switch(Section):
+    """Something that a person turned on or off.
+
+    Attributes:
+        since_wall: UTC seconds since 1970; 0 where nobody ever touched it.
+        by: Who did it, for example `uid 0`.
+    """
+
+    is_on: bool
+    since_wall: Wall = 0.0
+    by: str = ""
+    reason: str = ""
+
+
+class Quarantine(Section):
+    """Why this node keeps both pages at ERROR until an operator decides (X12).
+
+    Attributes:
+        peer: The node that says it is the Primary.
+        reason: What was found, a sentence.
+    """
+
+    peer: str
+    reason: str
+    since_wall: Wall
+
+
+class Attempt(Section):
+    """A promotion by heartbeat, saved before its command runs: it runs once an incident (R65).
+
+    Attributes:
+        outcome: How it ended, a sentence; empty where that is not known.
+    """
+
+    began_wall: Wall
+    outcome: str = ""
+
+
+class Data(Section):
+    """What is known of this node's copy of the application's data.
+
+    Attributes:
+        suspect: Why it cannot be trusted, a sentence; empty while it can (R24).
+        suspect_since_wall: UTC seconds since 1970; 0 while it can.
+        reign: Whose writes it contains, as are the next three; see `core.data_lineage`.
+        by_hand: A manual sync has succeeded since the node was last Primary (R87).
+    """
+
+    suspect: str = ""
+    suspect_since_wall: Wall = 0.0
+    reign: Wall = 0.0
+    until: Wall = 0.0
+    fork_reign: Wall = 0.0
+    fork_until: Wall = 0.0
+    by_hand: bool = False
+
+    def with_lineage(self, lineage: Lineage) -> Self:
+        """Return the same with another lineage."""
+        return self.model_copy(update=asdict(lineage))
+
+
+class NodeState(Section):
     """What the node is just now.
 
     Attributes:
         mode: STANDBY or PRIMARY; never UNKNOWN.
         since_wall: UTC seconds since 1970 when this mode began, for people.
-        cause: "role" for the first mode ever, "operator" for a command.
+        cause: "role" for the first mode ever, "operator" for a command, "heartbeat" for a
+            promotion by itself.
         by: Who did it, for example `uid 0`; empty for "role".
         reason: What that person said; may be empty.
+        ha: Whether schedule and promotion run; off until somebody turns them on (R68).
+        clients: Whether the application takes new connections, as far as we were told (R123).
+        promotion: The promotion that was begun since the peer last answered; None without one.
     """
 
     mode: Mode
-    since_wall: float
+    since_wall: Wall
     cause: str
     by: str = ""
     reason: str = ""
+    ha: Switch = Switch(is_on=False)
+    clients: Switch = Switch(is_on=True)
+    quarantine: Quarantine | None = None
+    promotion: Attempt | None = None
+    data: Data = Data()
+
+    @property
+    def state(self) -> str:
+        """The guide's word for what the node does while its checks pass (R2)."""
+        if self.quarantine is not None:
+            return "not_available"
+        return "active" if self.mode is Mode.PRIMARY else "standby"
+
+    def lineage(self, now_wall: float) -> Lineage:
+        """Return what the node's data contains at a moment, UTC seconds since 1970."""
+        data = self.data
+        kept = Lineage(data.reign, data.until, data.fork_reign, data.fork_until)
+        if self.mode is not Mode.PRIMARY:
+            return kept
+        if not kept.is_known:  # Primary by its role, or by a release that kept no lineage
+            kept = data_lineage.begun(kept, self.since_wall)
+        # Who is turned away, or meets a page that says ERROR, writes nothing.
+        last_write = now_wall if self.clients.is_on else self.clients.since_wall
+        if self.quarantine is not None:
+            last_write = min(last_write, self.quarantine.since_wall)
+        return data_lineage.ended(kept, last_write)
+
+    def moved(self, mode: Mode, now_wall: float) -> Data:
+        """Return what `data` is once the node is in another mode."""
+        lineage = self.lineage(now_wall)
+        if mode is not Mode.PRIMARY:
+            return self.data.with_lineage(lineage)
+        begun = self.data.with_lineage(data_lineage.begun(lineage, now_wall))
+        return begun.model_copy(update={"by_hand": False})
 
 
 class StateFile:
@@ -75,7 +187,7 @@ class StateFile:
         try:
             found = _read(self.path, node)
             if found is None:
-                found = NodeState(_FIRST_MODE[role], now_wall, "role")
+                found = NodeState(mode=_FIRST_MODE[role], since_wall=now_wall, cause="role")
                 self._write(found)
         except BaseException:
             self.close()
@@ -94,19 +206,43 @@ class StateFile:
             StateError: Not saved, or it cannot be told; the old mode goes on.
             ValueError: UNKNOWN is not a mode to be in; or a reason of many thousand characters.
         """
-        if mode not in _MODES.values():
+        if mode not in _MODES:
             raise ValueError(f"a node cannot be in mode {mode.value}")
+
+        def moved(now: NodeState) -> Mapping[str, object]:
+            if mode is now.mode:
+                return {}
+            return {
+                "mode": mode,
+                "since_wall": now_wall,
+                "cause": cause,
+                "by": by,
+                "reason": reason,
+                "data": now.moved(mode, now_wall),
+            }
+
+        return self.update(moved)
+
+    def update(self, change: Callable[[NodeState], Mapping[str, object]]) -> NodeState:
+        """Save what `change` makes of the state, and return the state then.
+
+        The one way to write. A feature returns its own fields only, made of what it is given:
+        what others save meanwhile stays. What changes nothing is not written.
+
+        Raises:
+            StateError: Not saved, or it cannot be told; the old state goes on.
+            ValueError: A value that could not be read back.
+        """
         with self._change_lock:
             if self._lock_fd is None:
                 raise StateError(f"{self.path}: the agent is stopping; start it and try again")
-            if mode is self._current.mode:
-                if self._in_doubt:
-                    self._write(self._current)
-                return self._current
-            wanted = NodeState(mode, now_wall, cause, by, reason)
-            self._write(wanted)
-            self._current = wanted
-            return wanted
+            before = self._current
+            wanted = _with(before, change(before))
+            if wanted != before or self._in_doubt:
+                self._write(wanted)
+            if wanted != before:
+                self._current = wanted
+            return self._current
 
     def close(self) -> None:
         """Give the lock back; the lock file stays, so that two agents never lock two files."""
@@ -132,7 +268,8 @@ class StateFile:
         Raises:
             StateError: Not saved; or renamed and not confirmed, which a second try settles.
         """
-        document = asdict(state) | {"version": VERSION, "node": self.node, "mode": state.mode.value}
+        head = {"version": VERSION, "node": self.node, "state": state.state}
+        document = head | state.model_dump(mode="json")
         data = (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
         if len(data) > _MAX_BYTES:
             raise ValueError(f"a state of {len(data)} bytes could not be read back")
@@ -147,10 +284,15 @@ class StateFile:
             with contextlib.suppress(OSError):
                 temporary.unlink()
             raise StateError(
-                f"{self.path}: found {_said(error)}; wanted to save mode {state.mode.value};"
+                f"{self.path}: found {_said(error)}; wanted to save the state of node {self.node};"
                 " make the folder writable, with free space, and try again"
             ) from error
         self._in_doubt = False
+
+
+def _with(state: NodeState, fields: Mapping[str, object]) -> NodeState:
+    """Return the state with other fields, each of its kind."""
+    return NodeState(**(dict(state) | dict(fields)))
 
 
 def _said(error: OSError) -> str:
@@ -229,22 +371,21 @@ def _parse(document: object, node: str) -> NodeState:
     version = document.get("version")
     if type(version) is not int:
         raise ValueError("no version number")
-    if version != VERSION:
+    if version not in {1, VERSION}:
         raise ValueError(f"version {version}, written by another lb-probe")
     if document.get("node") != node:
         raise ValueError(f"the state of node {document.get('node')!r}")
-    mode = document.get("mode")
-    if not isinstance(mode, str) or mode not in _MODES:
-        raise ValueError(f"mode {mode!r}")
-    since = document.get("since_wall", -1)
-    if type(since) not in {int, float} or not 0 <= since < _YEAR_10000:
-        raise ValueError(f"since_wall {since!r}")
-    cause, by, reason = (_text(document, key) for key in ("cause", "by", "reason"))
-    return NodeState(_MODES[mode], float(since), cause, by, reason)
+    # Version 1 knew the mode and whose doing it was; the rest begins as on a fresh node.
+    body = {key: value for key, value in document.items() if key not in _HEAD}
+    try:
+        state = NodeState.model_validate_json(json.dumps(body))
+    except ValidationError as error:
+        raise ValueError(_fault(error.errors(include_url=False)[0])) from None
+    if state.mode not in _MODES:
+        raise ValueError(f"mode {state.mode.value!r}")
+    return state
 
 
-def _text(document: dict[str, object], key: str) -> str:
-    value = document.get(key)
-    if not isinstance(value, str):
-        raise ValueError(f"{key} {value!r}")
-    return value
+def _fault(fault: Any) -> str:
+    key = ".".join(str(part) for part in fault["loc"])
+    return f"no {key}" if fault["type"] == "missing" else f"{key} {fault['input']!r}"

@@ -1,11 +1,16 @@
 """The agent of one node, wired."""
 
 import asyncio
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from lb_probe.agent import checks as agent_checks
+from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
+from lb_probe.agent.node import Node, Part
+from lb_probe.app import agent_watch
 from lb_probe.app.loop import on_signals, run
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
@@ -30,28 +35,19 @@ def run_agent(path: Path, node: str) -> int:
         LbProbeError: Its state, socket or address cannot be used.
     """
     config = load(path, as_=f"agent:{node}")
-    _, found = agent_node(config, node)
-    agent = found.agent
-    assert agent is not None
-    role = found.role
-    assert role is not None  # groups of equals have no agents: they are refused
+    agent_node(config, node)
 
     async def serve() -> int:
         stop = asyncio.Event()
         log = Fanout(Log().emit, Systemd().emit)
         on_signals(stop, log)
-        await agent_daemon.run(
-            node,
-            role,
-            (agent.listen.host, agent.listen.port),
-            agent.control,
-            agent.state,
-            [_agent_check(c) for c in agent.checks],
-            agent.drain_s,
-            SystemClock(),
-            stop,
-            log,
-        )
+        clock, setup = SystemClock(), _setup(config, node)
+        if config.notify is not None:
+            from lb_probe.app.notify import agent_outbox  # aiohttp: 200 ms that others do not pay
+
+            outbox = partial(agent_outbox, config, setup.state, node, clock, log)
+            setup = replace(setup, open_outbox=outbox)
+        await agent_daemon.run(setup, clock, stop, log)
         return 0
 
     return run(serve())
@@ -68,6 +64,23 @@ def agent_control(path: Path, node: str) -> Path:
     return found.agent.control
 
 
+def init_trust(path: Path, node: str) -> str:
+    """Make the key of a node's agent where there is none; return what its peers need of it.
+
+    Raises:
+        ConfigError: The file cannot be used, or the node has no agent.
+        Invalid: The agent has no `trust`.
+        LbProbeError: The key cannot be made, or the one that is there cannot be used.
+    """
+    _, found = agent_node(load(path, as_=f"agent:{node}"), node)
+    if found.agent is None or found.agent.trust is None:
+        raise Invalid(f"node {node} has no `trust:` under `agent:` in {path}")
+    from lb_probe.agent.trust.identity import Keys
+    from lb_probe.app.agent_peers import trust_folder
+
+    return Keys(trust_folder(found), node).export()
+
+
 def agent_node(config: Config, name: str) -> tuple[GroupConfig, NodeConfig]:
     """Return a node that we serve the pages for, and its group.
 
@@ -81,20 +94,88 @@ def agent_node(config: Config, name: str) -> tuple[GroupConfig, NodeConfig]:
     raise Invalid(f"node {name} has no `agent:` in {config.path}")
 
 
-def _agent_check(check: Any) -> agent_checks.Check:
+def _setup(config: Config, name: str) -> agent_daemon.Setup:
+    group, node = agent_node(config, name)
+    agent = node.agent
+    assert agent is not None
+    role = node.role
+    assert role is not None  # groups of equals have no agents: they are refused
+    report = agent.report
+    return agent_daemon.Setup(
+        node=name,
+        group=group.name,
+        role=role,
+        listen=(agent.listen.host, agent.listen.port),
+        control=agent.control,
+        state=agent.state,
+        checks=[_check(check) for check in agent.checks],
+        drain_s=agent.drain_s,
+        report=(report.listen.host, report.listen.port) if report else None,
+        secret=secret_of(report.secret_file) if report and report.secret_file else b"",
+        commands=agent_watch.commands_of(agent),
+        parts=_parts(config, group, node),
+    )
+
+
+def secret_of(file: Path) -> bytes:
+    """Return the secret that a file holds, without the end of its line.
+
+    Raises:
+        Invalid: It cannot be read, or is empty.
+    """
+    try:
+        secret = file.read_bytes().strip()
+    except OSError as error:
+        raise Invalid(f"{file}: {error.strerror or error}; wanted the secret of a report") from None
+    if not secret:
+        raise Invalid(f"{file}: found nothing; wanted the secret of a report")
+    return secret
+
+
+# ------------------------------------------------------------------ its features
+def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callable[[Node], Part]]:
+    """Return what makes each feature that this node's file asks for, as the status shows them."""
+    assert node.agent is not None
+    makers = agent_watch.parts(config, group, node)
+    if node.agent.trust is not None:
+        from lb_probe.app import agent_peers  # cryptography: 100 ms that others do not pay
+
+        makers += agent_peers.parts(config, group, node)
+    if node.agent.sync is not None:
+        from lb_probe.app import agent_sync
+
+        makers += agent_sync.parts(group, node)
+    return makers
+
+
+# ------------------------------------------------------------------ checks
+def _check(check: Any) -> agent_checks.Check:
     pace: dict[str, Any] = {
         "interval_s": check.interval_s,
         "timeout_s": check.timeout_s,
         "fall": check.fall,
         "rise": check.rise,
         "max_age_s": check.max_age_s,
-        "pages": frozenset(Page(page) for page in check.pages),
+        "pages": frozenset(() if check.informative else map(Page, check.pages)),
         "name": check.name,
     }
-    if check.type == "http":
-        return agent_checks.HttpCheck(
-            **pace, url=str(check.url), expect_status=check.expect_status, expect=check.expect
-        )
-    if check.type == "tcp":
-        return agent_checks.TcpCheck(**pace, host=check.address.host, port=check.address.port)
-    return agent_checks.CommandCheck(**pace, argv=tuple(check.argv))
+    return _CHECKS[check.type](pace, check)
+
+
+_CHECKS: dict[str, Callable[[dict[str, Any], Any], agent_checks.Check]] = {
+    "http": lambda pace, c: agent_checks.HttpCheck(
+        **pace, url=str(c.url), expect_status=c.expect_status, expect=c.expect
+    ),
+    "tcp": lambda pace, c: agent_checks.TcpCheck(**pace, host=c.address.host, port=c.address.port),
+    "command": lambda pace, c: agent_checks.CommandCheck(**pace, argv=tuple(c.argv)),
+    "systemd": lambda pace, c: agent_checks.SystemdCheck(**pace, unit=c.unit),
+    "disk": lambda pace, c: agent_checks.DiskCheck(
+        **pace,
+        path=str(c.path),
+        min_free_percent=c.min_free.percent,
+        min_free_bytes=c.min_free.size,
+    ),
+    "process": lambda pace, c: agent_checks.ProcessCheck(
+        **pace, program=c.program, at_least=c.at_least, user=c.user
+    ),
+}

@@ -3,7 +3,6 @@
 import asyncio
 import re
 import socket
-from collections.abc import Iterator
 from pathlib import Path
 
 from lb_probe.adapters.agent_check import AgentCheck
@@ -13,12 +12,13 @@ from lb_probe.adapters.f5_ltm import F5Ltm
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers, RuntimeApi
 from lb_probe.adapters.icontrol import Unit, Units
 from lb_probe.admin.auth import Operator, Rank
+from lb_probe.app.targets import targets_of as targets_of
+from lb_probe.app.targets import tls_of
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Address,
     Config,
     GroupConfig,
-    NodeConfig,
     Url,
 )
 from lb_probe.config.model import (
@@ -30,17 +30,15 @@ from lb_probe.config.model import (
     F5GtmAdapter,
     F5LtmAdapter,
     HaproxyAdapter,
-    Tls,
 )
 from lb_probe.config.values import parse_tsig_key
 from lb_probe.controller import Setup
-from lb_probe.core.model import Page
 from lb_probe.pool import PoolSetup, SetPublisher
 from lb_probe.ports import (
     NotFound,
     Publisher,
 )
-from lb_probe.prober.http_probe import Target, TlsSettings, make_ssl_context
+from lb_probe.prober.http_probe import make_ssl_context
 from lb_probe.prober.tls import NodeContext
 from lb_probe.store.sqlite import SqliteStore
 
@@ -56,56 +54,6 @@ def group_of(config: Config, name: str) -> GroupConfig:
             return group
     names = ", ".join(g.name for g in config.groups)
     raise NotFound(f"no group {name}; the groups are: {names}")
-
-
-def targets_of(group: GroupConfig) -> Iterator[Target]:
-    """Yield every page of every node of a group, as it is probed."""
-    for node in group.nodes:
-        context = None
-        server_name = node.tls.server_name if node.tls else None
-        if node.url.scheme in ("https", "tls"):
-            name = server_name or node.url.host
-            context = make_ssl_context(tls_of(node.tls, name))
-        # A node without pages is well when a connection to it can be made.
-        for page in Page if node.url.scheme in ("http", "https") else (Page.STATUS,):
-            path = node.status_path if page is Page.STATUS else node.hastatus_path
-            yield Target(
-                group=group.name,
-                node=node.name,
-                page=page,
-                scheme=node.url.scheme,
-                host=node.url.host,
-                port=node.url.port,
-                path=path,
-                host_header=server_name or _host_header(node),
-                server_name=server_name,
-                ssl_context=context,
-                timeout_s=group.probe.timeout_s,
-                source=group.probe.source,
-                connection=group.probe.connection,
-                accept_suffix=node.primary_accept_suffix,
-            )
-
-
-def _host_header(node: NodeConfig) -> str:
-    host = f"[{node.url.host}]" if ":" in node.url.host else node.url.host
-    is_default = node.url.port == (443 if node.url.scheme == "https" else 80)
-    return host if is_default else f"{host}:{node.url.port}"
-
-
-def tls_of(tls: Tls | None, name: str) -> TlsSettings:
-    """Return how a connection is encrypted, for a server that calls itself `name`."""
-    if tls is None:
-        return TlsSettings(server_name=name)
-    return TlsSettings(
-        ca_file=tls.ca_file,
-        server_name=name,
-        cert_file=tls.cert_file,
-        key_file=tls.key_file,
-        min_version=tls.min_version,
-        fingerprint=tls.fingerprint,
-        insecure=tls.insecure,
-    )
 
 
 class Balancers:

@@ -22,6 +22,8 @@ from lb_probe.admin.door import Door
 from lb_probe.admin.health import Health
 from lb_probe.admin.page import Site
 from lb_probe.admin.tokens import Tokens
+from lb_probe.app.agents_heard import agents_of
+from lb_probe.app.agents_heard import listen as listen_to_agents
 from lb_probe.app.break_glass import note_files, read_notes
 from lb_probe.app.listen import serve_on, server_context, start_asked
 from lb_probe.app.loop import Signals, run
@@ -143,6 +145,7 @@ class Prober:
         self, store: SqliteStore, word: Callable[[], Awaitable[str]], stack: AsyncExitStack
     ) -> None:
         config, events = self._config, self._events
+        self._agents = agents_of(config.groups)
         self._groups = self._controlled(store)
         self._schedule = self._scheduled()
         stack.push_async_callback(self._close_asked)
@@ -183,6 +186,8 @@ class Prober:
             work["references"] = self._reference_watch()
         else:
             self._groups.references({})
+        if agents := self._agents:
+            work["agents"] = lambda: listen_to_agents(agents, self._groups.hear, self._clock)
         work |= {key: device.run for key, device in self._balancers.devices.items()}
         work |= self._messages.parts()
         for key, part in work.items():
@@ -238,9 +243,10 @@ class Prober:
         idle = {g.name: Setup(g.shape, (), g.fingerprints, g.was) for g in pairs}
         await self._groups.judge(list(idle.values()))
         operators = operators_of(config)
+        agents = agents_of(config.groups)
         changed = [group for group in config.groups if group.name not in kept]
         fresh, pools = await self._prepared(changed, before.keys() - kept)
-        for key in ("schedule", "references", *self._messages.parts()):
+        for key in ("schedule", "references", "agents", *self._messages.parts()):
             await self._stop_part(key)
         await self._groups.swap(
             list(now),
@@ -249,7 +255,7 @@ class Prober:
             kept,
             config.limits.failovers_per_minute,
         )
-        self._config = config
+        self._config, self._agents = config, agents
         for name in before.keys() - now.keys():
             self._metrics.forget(name)
         self._know(config.groups)

@@ -34,7 +34,9 @@ from lb_probe.config import (
     load,
 )
 from lb_probe.config.model import (
+    F5Adapter,
     HaproxyAdapter,
+    Tls,
 )
 from lb_probe.config.values import parse_haproxy_socket
 from lb_probe.core.timing import lints
@@ -126,6 +128,13 @@ def check(path: Path, as_: str, *, looks_around: bool = False) -> list[str]:
         for node in group.nodes
         if node.tls is not None and node.tls.insecure
     ]
+    warnings += [
+        f"group {group.name}: {adapter.name}: `insecure: true` sends the password to whoever"
+        " answers: use ca_file, or fingerprint beside it"
+        for group in config.groups
+        for adapter in group.adapters
+        if isinstance(adapter, F5Adapter) and _is_gullible(adapter.tls)
+    ]
     for group in config.groups:
         found = () if group.is_pool else lints(group.times)  # they are about a failover's times
         warnings += [f"group {group.name}: {lint.text}" for lint in found]
@@ -133,6 +142,10 @@ def check(path: Path, as_: str, *, looks_around: bool = False) -> list[str]:
     if looks_around and not as_.startswith("agent:"):
         warnings += run(_around(config))
     return warnings
+
+
+def _is_gullible(tls: Tls | None) -> bool:
+    return tls is not None and tls.insecure and tls.fingerprint is None
 
 
 async def _around(config: Config) -> list[str]:

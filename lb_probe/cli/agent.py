@@ -1,8 +1,11 @@
 """The agent of a node: the daemon, and the verbs that talk to it."""
 
+import json
+from pathlib import Path
+
 import click
 
-from lb_probe import client, render
+from lb_probe import agent_peers_view, agent_sync_view, agent_view, client, render
 from lb_probe.cli.top import (
     VerbGroup,
     cli,
@@ -17,7 +20,8 @@ from lb_probe.cli.top import (
 from lb_probe.client import Json
 
 
-def _node_option() -> click.Option:
+def node_option() -> click.Option:
+    """Return the option that says which node of the file is meant."""
     return click.Option(["--node"], metavar="NAME", help="The node, as probes.yaml names it.")
 
 
@@ -26,7 +30,7 @@ def _node_option() -> click.Option:
     section="Run",
     example="lb-probe agent --node epmm-a",
     invoke_without_command=True,
-    params=[_node_option(), config_option()],
+    params=[node_option(), config_option()],
 )
 @click.pass_context
 def agent(ctx: click.Context, node: str | None) -> None:
@@ -37,54 +41,174 @@ def agent(ctx: click.Context, node: str | None) -> None:
     from lb_probe import app
 
     with local_errors():
-        code = app.run_agent(config_file(), _node(node))
+        code = app.run_agent(config_file(), node_of(node))
     raise click.exceptions.Exit(code)
 
 
-def _node(given: str | None) -> str:
+def node_of(given: str | None) -> str:
+    """Return the node that was meant, here or before the subcommand.
+
+    Raises:
+        UsageError: None was.
+    """
     node = given or click.get_current_context().find_object(str)
     if not node:
         raise click.UsageError("which node? for example: --node epmm-a")
     return node
 
 
-def _ask_agent(node: str, request: Json) -> Json:
+def ask(node: str, request: Json, timeout_s: float = client.READ_TIMEOUT_S) -> Json:
+    """Send one request to the agent of a node, and return its answer.
+
+    Raises:
+        ClientError: The agent does not answer, or says what is wrong.
+    """
+    return client.ask_agent(control_of(node), request, timeout_s)
+
+
+def control_of(node: str) -> Path:
+    """Return the control socket of a node's agent."""
     from lb_probe import app
 
     with local_errors():
-        control = app.agent_control(config_file(), node)
-    return client.ask_agent(control, request)
+        return app.agent_control(config_file(), node)
 
 
+def act(
+    node: str | None, command: str, reason: str, override: tuple[str, ...], **more: object
+) -> None:
+    """Send an act, and show its warnings and how the node is then."""
+    said = {key: value for key, value in {"override": list(override), **more}.items() if value}
+    request: Json = {"command": command, "reason": reason, **said}
+    answer = ask(node_of(node), request, client.AGENT_ACT_TIMEOUT_S)
+    say(render.warning_lines(answer), err=True)
+    say(agent_view.agent_block(answer, own_look()))
+
+
+def reason_option() -> click.Option:
+    """Return the option that says why something is done."""
+    return click.Option(["--reason"], default="", metavar="TEXT", help="Why, for the record.")
+
+
+def override_option() -> click.Option:
+    """Return the option that opens a gate by its name."""
+    return click.Option(
+        ["--override"], multiple=True, metavar="GATE", help="Open a gate that a refusal named."
+    )
+
+
+# ------------------------------------------------------------------ reading
 @agent.command(
     "status",
-    params=[_node_option(), format_option(), config_option()],
+    params=[node_option(), format_option(), config_option()],
     epilog="Example: lb-probe agent status --node epmm-a -o json",
 )
 def agent_status(node: str | None, form: str) -> None:
     """Show what the agent of this machine knows."""
-    answer = _ask_agent(_node(node), {"command": "status"})
-    show(form, answer, lambda: render.agent_block(answer, own_look()))
+    answer = ask(node_of(node), {"command": "status"})
+    look = own_look()
+    peers = agent_peers_view.status_lines(answer, look)
+    syncs = [
+        *agent_sync_view.pair_lines(answer, look),
+        *agent_sync_view.status_lines(answer, look),
+    ]
+    show(form, answer, lambda: [*agent_view.agent_block(answer, look), *peers, *syncs])
 
 
+@agent.group("logs")
+def agent_logs() -> None:
+    """Read what the agent keeps of its own doings."""
+
+
+@agent_logs.command(
+    "heartbeat",
+    params=[
+        node_option(),
+        click.Option(["--follow", "-f"], is_flag=True, help="Go on with what comes."),
+        click.Option(
+            ["--lines", "-n"], type=click.IntRange(0, 1000), default=20, show_default=True
+        ),
+        click.Option(["--json", "as_json"], is_flag=True, help="One JSON object a line."),
+        config_option(),
+    ],
+    epilog="Example: lb-probe agent logs heartbeat --follow --node epmm-b",
+)
+def agent_logs_heartbeat(node: str | None, follow: bool, lines: int, as_json: bool) -> None:
+    """Show each attempt to reach the peer: result, count, when next (R100)."""
+    request: Json = {"command": "logs-heartbeat", "follow": follow, "lines": lines}
+    look = own_look()
+    silence_s = None if follow else client.READ_TIMEOUT_S
+    for entry in client.follow_agent(control_of(node_of(node)), request, silence_s):
+        say([json.dumps(entry) if as_json else agent_view.heartbeat_line(entry, look)])
+
+
+# ------------------------------------------------------------------ acting
 @agent.group("failover")
 def agent_failover() -> None:
-    """Change the mode that a node's hastatus page shows."""
+    """Change what the node is to its pair: the guide's commands of this name."""
 
 
 @agent_failover.command(
     "mode",
     params=[
         click.Argument(["mode"], type=click.Choice(["primary", "secondary"])),
-        _node_option(),
-        click.Option(["--reason"], default="", metavar="TEXT", help="Why, for the agent's log."),
+        node_option(),
+        reason_option(),
+        override_option(),
+        click.Option(
+            ["--restart-scheduler"],
+            is_flag=True,
+            help="With secondary: start the replication schedule as well.",
+        ),
         config_option(),
     ],
     epilog="Example: lb-probe agent failover mode primary --node epmm-b --reason 'takeover'",
 )
-def agent_mode(mode: str, node: str | None, reason: str) -> None:
+def agent_mode(
+    mode: str, node: str | None, reason: str, override: tuple[str, ...], restart_scheduler: bool
+) -> None:
     """Make the node say Primary or Standby; moves no traffic, and may be repeated (R119)."""
-    request = {"command": "failover-mode", "mode": mode, "reason": reason}
-    answer = _ask_agent(_node(node), request)
-    say(render.warning_lines(answer), err=True)
-    say(render.agent_block(answer, own_look()))
+    more = {"mode": mode, "restart_scheduler": restart_scheduler}
+    act(node, "failover-mode", reason, override, **more)
+
+
+@agent_failover.command(
+    "client-connection",
+    params=[
+        click.Argument(
+            ["word"], metavar="disable|enable", type=click.Choice(["disable", "enable"])
+        ),
+        node_option(),
+        reason_option(),
+        config_option(),
+    ],
+    epilog="Example: lb-probe agent failover client-connection disable --node epmm-a",
+)
+def agent_clients(word: str, node: str | None, reason: str) -> None:
+    """Turn new clients away, or take them again, by the command in probes.yaml (R123, R124)."""
+    act(node, f"client-{word}", reason, ())
+
+
+@agent.group("ha")
+def agent_ha() -> None:
+    """Turn this node's heartbeat, promotion and schedule on or off; off until enabled (R68)."""
+
+
+@agent_ha.command(
+    "enable",
+    params=[node_option(), reason_option(), config_option()],
+    epilog="Example: lb-probe agent ha enable --node epmm-b",
+)
+def agent_ha_enable(node: str | None, reason: str) -> None:
+    """Let the node watch its peer, sync by its schedule, and promote itself where it may."""
+    act(node, "ha-enable", reason, ())
+
+
+@agent_ha.command(
+    "disable",
+    params=[node_option(), reason_option(), config_option()],
+    epilog="Example: lb-probe agent ha disable --node epmm-b --reason 'upgrade'",
+)
+def agent_ha_disable(node: str | None, reason: str) -> None:
+    """Stop all that; a sync that runs goes on to its end (R69)."""
+    act(node, "ha-disable", reason, ())

@@ -46,7 +46,7 @@ def notify_test(channel: str | None, form: str) -> None:
     found: list[Json] = [
         {"channel": t.channel, "type": t.type, "ok": t.ok, "detail": t.detail} for t in tried
     ]
-    show(form, {"channels": found}, lambda: render.channel_table(found))
+    show(form, {"channels": found}, lambda: render.channel_table(found, own_look()))
     failed = [t.channel for t in tried if not t.ok]
     if failed:
         raise client.ClientError(f"{', '.join(failed)} took no message")

@@ -1,4 +1,7 @@
-"""The form of every mapping of probes.yaml: strict, frozen, spelled as in the file."""
+"""What every mapping of probes.yaml is made of.
+
+A field is spelled in the file as in its class, without the unit: `interval_s` is `interval`.
+"""
 
 from typing import Any
 
@@ -14,7 +17,7 @@ def key(about: str, default: Any = ..., **more: Any) -> Any:
 
 
 class Frozen(BaseModel):
-    """A mapping of the file; a field is spelled there as here, without the unit."""
+    """A mapping of the file: unknown keys are faults, and nothing changes later."""
 
     model_config = ConfigDict(
         extra="forbid",

@@ -9,6 +9,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, Field, PrivateAttr, ValidationInfo, field_validator
 
 from lb_probe.config import values as v
+from lb_probe.config.agent import CHECKS, AgentConfig
 from lb_probe.config.frozen import Frozen as _Frozen
 from lb_probe.config.frozen import key as _key
 from lb_probe.config.notify import CHANNELS, Notify
@@ -124,71 +125,6 @@ class Tls(_Frozen):
     min_version: Literal["1.2", "1.3"] = _key("oldest TLS version that is spoken", "1.2")
     fingerprint: v.Fingerprint | None = _key("SHA-256 of the one certificate that is taken", None)
     insecure: bool = _key("true takes any certificate; only for a trial", False)
-
-
-class _Check(_Frozen):
-    name: v.Name = _key("name in metrics; TYPE-NUMBER when left out", "", validate_default=False)
-    interval_s: v.Duration = _key("between runs", "5s")
-    timeout_s: v.Duration = _key("the whole run", "2s")
-    fall: v.CheckCount = _key("failures in a row before it counts as failed", 3)
-    rise: v.CheckCount = _key("passes in a row before a failed one counts as good", 2)
-    max_age_s: v.Duration = Field(
-        default_factory=lambda data: 3.0 * (data.get("interval_s", 0) + data.get("timeout_s", 0)),
-        validate_default=False,
-        description="an older result is a failure; three times interval and timeout when left out",
-    )
-    pages: tuple[Literal["status", "hastatus"], ...] = _key(
-        "pages it decides", ("status", "hastatus")
-    )
-
-
-class HttpCheck(_Check):
-    """Passes when a url answers as expected."""
-
-    type: Literal["http"] = _key("http, tcp or command")
-    url: v.CheckUrl = _key('a url, e.g. "http://127.0.0.1:8081/health"')
-    expect_status: v.HttpStatus = _key("HTTP status that passes", 200)
-    expect: v.Text | None = _key("text that must be in the body", None)
-
-
-class TcpCheck(_Check):
-    """Passes when a TCP connection is accepted."""
-
-    type: Literal["tcp"] = _key("http, tcp or command")
-    address: v.HostPort = _key('host:port, e.g. "127.0.0.1:3306"')
-
-
-class CommandCheck(_Check):
-    """Passes when a program ends with 0; no shell reads the line."""
-
-    type: Literal["command"] = _key("http, tcp or command")
-    argv: v.Argv = _key('a list, program first, e.g. ["/usr/bin/systemctl", "is-active", "x"]')
-
-
-Check = Annotated[HttpCheck | TcpCheck | CommandCheck, Field(discriminator="type")]
-CHECKS: dict[str, type[BaseModel]] = {"http": HttpCheck, "tcp": TcpCheck, "command": CommandCheck}
-
-
-class AgentConfig(_Frozen):
-    """The agent of a node that lb-probe serves the pages for."""
-
-    listen: v.HostPort = _key('host:port of the two pages, e.g. "0.0.0.0:8080"')
-    control: v.SocketPath = _key("a path for the UNIX socket of its owner")
-    drain_s: v.ZeroDuration = _key("pages say ERROR this long before a stop", "0s")
-    state: v.FilePath = Field(
-        default_factory=lambda data: data.get("control", Path("x")).with_suffix(".state.json"),
-        validate_default=False,
-        description="where the mode is kept; beside `control`, as NAME.state.json, when left out",
-    )
-    checks: tuple[Check, ...] = _key("what decides the pages", ())
-
-    @field_validator("checks")
-    @classmethod
-    def _named(cls, checks: tuple[Check, ...]) -> tuple[Check, ...]:
-        return tuple(
-            check.model_copy(update={"name": check.name or f"{check.type}-{number}"})
-            for number, check in enumerate(checks, 1)
-        )
 
 
 class NodeConfig(_Frozen):
@@ -419,10 +355,33 @@ class GroupConfig(_Frozen):
             return nodes
         return tuple(n.model_copy(update={"candidate": n is secondaries[0]}) for n in nodes)
 
+    def partner_of(self, node: NodeConfig) -> NodeConfig | None:
+        """Return the peer that a node's agent means: as configured, the Primary, its candidate."""
+        given = node.agent.peer if node.agent else None
+        for other in self.nodes:
+            if given is not None:
+                is_it = other.name == given
+            elif node.role is Role.PRIMARY:
+                is_it = other.candidate
+            else:
+                is_it = other.role is Role.PRIMARY
+            if is_it and other is not node:
+                return other
+        return None
+
+    @property
+    def _own_promotion(self) -> timing.Promotion | None:
+        """How the candidate promotes itself, as the file says or as its agent does it."""
+        if self.promotion is not None:
+            return self.promotion.times
+        agents = [node.agent for node in self.nodes if node.candidate and node.agent]
+        beats = [agent.heartbeat for agent in agents if agent.heartbeat]
+        return beats[0].times if beats else None
+
     @property
     def times(self) -> timing.Timing:
         """The group's times, for lints and explanations."""
-        probe, promotion = self.probe, self.promotion
+        probe = self.probe
         return timing.Timing(
             interval_s=probe.interval_s,
             recheck_s=probe.recheck_s,
@@ -432,7 +391,7 @@ class GroupConfig(_Frozen):
             max_age_s=probe.max_age_s,
             confirm_s=self.confirm_s,
             serving_deadline_s=self.serving_deadline_s,
-            promotion=promotion.times if promotion else None,
+            promotion=self._own_promotion,
             ttl_s=max((a.ttl_s for a in self.adapters if isinstance(a, DnsAdapter)), default=None),
             has_adapters=self.act and bool(self.adapters),
         )

@@ -8,7 +8,7 @@ import shlex
 import stat
 from collections.abc import Callable, Iterable
 
-from lb_probe.config import dns_rules, f5_rules, notify_rules
+from lb_probe.config import agent_rules, dns_rules, f5_rules, notify_rules
 from lb_probe.config.address import Address, Url
 from lb_probe.config.source import Source, Spot, nearest, shown
 from lb_probe.config.values import parse_haproxy_socket, parse_path
@@ -77,6 +77,8 @@ def _judge_group(group: Spot) -> None:
             node.at("tls").fault(f"tls with a {scheme} url", "https, or leave tls out")
         _judge_pair(node.at("tls"))
         _unique(node.items("agent", "checks"), "a check name", key=_check_name)
+        agent_rules.judge(node, [other.at("name").text for other in nodes])
+    agent_rules.judge_peers(nodes)
     if group.at("policy").value == "active-active":
         needed = _judge_members(nodes)
     else:
@@ -298,6 +300,8 @@ def _judge_agent(root: Spot, name: str) -> None:
     groups = root.items("groups")
     known = [text for spot in _agents(groups) if (text := spot.text)]
     if name in known:
+        for group in groups:
+            _judge_peers(group, name)
         return
     for node in _nodes(groups):
         if node.at("name").text == name:
@@ -306,6 +310,17 @@ def _judge_agent(root: Spot, name: str) -> None:
     meant, use = nearest(name, known)
     use = use if known else "a node with agent: in it"
     root.at("groups").fault(f"no node {shown(name)}{meant}", use)
+
+
+def _judge_peers(group: Spot, name: str) -> None:
+    """What one agent reads: its secret, and with a heartbeat what proves the others' pages."""
+    nodes = group.items("nodes")
+    own = [node for node in nodes if node.at("name").text == name]
+    for node in own:
+        _judge_file(node.at("agent", "report", "secret_file"), is_secret=True)
+    if own and own[0].at("agent", "heartbeat").value is not None:
+        for node in nodes:
+            _judge_tls(node.at("tls"))
 
 
 def _judge_files(root: Spot) -> None:
@@ -321,6 +336,7 @@ def _judge_files(root: Spot) -> None:
     _judge_file(tls.at("client_ca_file"), is_secret=False)
     for node in _nodes(root.items("groups")):
         _judge_tls(node.at("tls"))
+        _judge_file(node.at("agent", "report", "secret_file"), is_secret=True)
     for group in root.items("groups"):
         for adapter in group.items("adapters"):
             _judge_tls(adapter.at("tls"))

@@ -8,6 +8,7 @@ import ipaddress
 import os
 import re
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -15,6 +16,7 @@ from pydantic import AfterValidator, Field, PlainValidator, ValidationInfo
 
 from lb_probe.config.address import Address, Url, parse_host
 from lb_probe.core.notice import CLASSES
+from lb_probe.core.sync_schedule import parse_run_every, parse_start
 
 NAME = r"[A-Za-z0-9_.:-]{1,128}"
 _DURATION = r"[0-9]{1,9}(?:\.[0-9]{1,3})?(?:ms|s|m|h|d)"
@@ -141,6 +143,27 @@ def _program(value: Any) -> Any:
     if "/" in value[0] and not value[0].startswith("/"):
         raise ValueError("an absolute path or a bare name as the program")
     return value
+
+
+@dataclass(frozen=True, slots=True)
+class FreeRoom:
+    """Least room on a file system: a share of it, or bytes; the other is 0."""
+
+    percent: float = 0.0
+    size: int = 0
+
+
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "TiB": 1 << 40}
+_ROOM = r"(?:100|[0-9]{1,2}(?:\.[0-9])?)%|[0-9]{1,6}(?:[KMGT]i)?B"
+
+
+def _room(text: str) -> FreeRoom:
+    if not re.fullmatch(_ROOM, text):
+        raise ValueError('a share or a size, e.g. "10%" or "5GiB" (B, KiB, MiB, GiB, TiB)')
+    if text.endswith("%"):
+        return FreeRoom(percent=float(text[:-1]))
+    number = text.rstrip("KMGTiB")
+    return FreeRoom(size=int(number) * _SIZES[text.removeprefix(number)])
 
 
 # ------------------------------------------------------------------ notifications
@@ -320,6 +343,13 @@ Duration = Annotated[float, _duration("10ms")]
 ZeroDuration = Annotated[float, _duration("0s")]
 Count = Annotated[int, _whole(1, 1000)]
 CheckCount = Annotated[int, _whole(1, 100)]
+Room = Annotated[FreeRoom, _text(_room, _matched(f"(?:{_ROOM})"))]
+Unit = Annotated[
+    str,
+    _like(r"[A-Za-z0-9:_.\\@][A-Za-z0-9:_.\\@-]{0,254}", "a unit's name, e.g. postgresql.service"),
+]
+Program = Annotated[str, _like(r"[^/\s][^/]{0,254}", "a file name without a folder, e.g. postgres")]
+Port = Annotated[int, _whole(1, 65535)]
 HttpStatus = Annotated[int, _whole(100, 599)]
 Name = Annotated[str, _like(NAME, "1 to 128 of the characters A-Z a-z 0-9 _ . : -")]
 Text = Annotated[str, _like(r"[\s\S]+", "text that is not empty")]
@@ -355,6 +385,8 @@ Fingerprint = Annotated[str, _text(_fingerprint)]
 SourceAddress = Annotated[str, _text(_source_address)]
 DnsServer = Annotated[Address, _text(parse_dns_server)]
 DnsName = Annotated[str, _text(parse_dns_name)]
+StartTime = Annotated[int, _text(parse_start)]
+RunEvery = Annotated[int, _text(parse_run_every)]
 Ttl = Annotated[float, _duration("1s"), AfterValidator(_whole_seconds)]
 RecordValues = Annotated[
     tuple[str, ...],

@@ -45,7 +45,7 @@ def plan(runtime: Runtime, ask: Ask, decision: Decision, now: float, wall: float
         )
     request = _request(runtime, ask, wall)
     target = acts.target_of(request, runtime.group, runtime.saved.assigned)
-    world = runtime.world(target, now)
+    world = runtime.world(target, now, wall)
     found = acts.plan(request, world)
     known = {gate.id for gate in found.gates}
     strange = sorted((ask.override | ask.attest.keys()) - known)
@@ -58,7 +58,7 @@ def plan(runtime: Runtime, ask: Ask, decision: Decision, now: float, wall: float
 def resume_gates(runtime: Runtime, now: float, wall: float) -> acts.Plan:
     """Judge `resume` as nobody, for explanations; changes nothing."""
     request = acts.Request("resume", "nobody", "looking", wall)
-    world = runtime.world(runtime.group.primary, now)
+    world = runtime.world(runtime.group.primary, now, wall)
     found = acts.plan(request, world)
     return replace(found, paste=paste("resume", world, found.gates))
 

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from lb_probe.core import calm
+from lb_probe.core import agents, calm
 from lb_probe.core import evidence as ev
+from lb_probe.core.agents import Heard
 from lb_probe.core.evidence import Evidence
 from lb_probe.core.model import (
     Decision,
@@ -106,6 +107,7 @@ class Runtime:
         self.evidence = Evidence(floor=now)
         self.reconcilers: list[Reconciler] = []
         self.objections: Mapping[str, str] = {}
+        self.heard: dict[str, Heard] = {}
         self.lock = asyncio.Lock()
         self.is_moving = False
         self.hold_due_at: float | None = None
@@ -134,8 +136,9 @@ class Runtime:
             and self.evidence.page(self.group.primary, Page.STATUS).fails
         )
 
-    def world(self, target: str | None, now: float) -> World:
+    def world(self, target: str | None, now: float, wall: float) -> World:
         """Return what gates are judged by."""
+        words = agents.words(self.group, self.saved, self.heard, now)
         return World(
             group=self.group,
             saved=self.saved,
@@ -143,6 +146,9 @@ class Runtime:
             adapters=tuple(r.view for r in self.reconcilers),
             target=target,
             now=now,
+            agents={gate: word.text for gate, word in words.items() if word.passed},
+            doubts={gate: word.text for gate, word in words.items() if not word.passed},
+            loss=agents.loss(self.group, str(target), self.heard, now, wall),
         )
 
     def shown(self, decision: Decision, now: float, wall: float) -> View:
@@ -172,6 +178,7 @@ class Runtime:
             timing=self.setup.timing,
             wall=wall,
             objections=tuple(self.objections.values()),
+            agents=dict(self.heard),
             interruption=self._interrupted(now),
         )
 
@@ -181,7 +188,7 @@ class Runtime:
         why, at = self.interruption
         return f"{why}, {now - at:.0f}s ago: no failure from before counts any more"
 
-    def why(self, now: float) -> tuple[str, ...]:
+    def why(self, now: float, wall: float) -> tuple[str, ...]:
         """Return what speaks for an automatic failover, in words for the record."""
         group = self.group
         status = self.evidence.page(group.primary, Page.STATUS)
@@ -196,7 +203,8 @@ class Runtime:
         if says.last:
             age = now - says.last.started_at
             lines.append(f"{group.candidate} hastatus: Mode: Standby, {age:.1f}s old")
-        return tuple(lines)
+        loss = agents.loss(group, group.candidate, self.heard, now, wall)
+        return (*lines, loss) if loss else tuple(lines)
 
 
 def came_to_wait(before: Saved, state: Saved, group: Group) -> bool:

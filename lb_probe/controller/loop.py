@@ -20,6 +20,7 @@ from lb_probe.controller.keeping import Keeping
 from lb_probe.controller.vantage import Vantage
 from lb_probe.core import acts, calm
 from lb_probe.core import evidence as ev
+from lb_probe.core.agents import Heard
 from lb_probe.core.failover import decide
 from lb_probe.core.model import (
     Action,
@@ -252,6 +253,12 @@ class Controller:
                 self.tick()
 
     # -------------------------------------------------------------- evidence in
+    def hear(self, name: str, node: str, heard: Heard) -> None:
+        """Take what the agent of a node said; it decides nothing."""
+        runtime = self._groups.get(name)
+        if runtime is not None and node in runtime.group.names:
+            runtime.heard[node] = heard
+
     def observe(self, name: str, observation: Observation) -> None:
         """Take one finished probe; a decision it completes is carried out at once."""
         runtime, now = self._groups[name], self._vantage.notice_stall()
@@ -471,13 +478,14 @@ class Controller:
             return
         group, decided_at = runtime.group, self._clock.monotonic()
         self._failovers.append(decided_at)  # before the save: no other group slips past meanwhile
+        at_wall = self._clock.wall()
         state = acts.fail_over(
             runtime.saved,
             group.candidate,
-            at_wall=self._clock.wall(),
+            at_wall=at_wall,
             rule=decision.rule,
             condition=decision.condition,
-            why=runtime.why(decided_at),
+            why=runtime.why(decided_at, at_wall),
         )
         try:
             await self._save(runtime, state, decided_at)

@@ -91,6 +91,7 @@ def plan(request: Request, world: World) -> Plan:
             at_wall=request.at_wall,
             actor=request.actor,
             reason=request.reason,
+            evidence=(world.loss,) if world.loss and request.verb in MOVING else (),
             notes=_notes(request, gates),
         )
         after = replace(after, generation=world.saved.generation + 1, last_change=change)

@@ -9,6 +9,7 @@ Source: DESIGN section 6; X5, X14.
 import math
 from collections.abc import Mapping
 
+from lb_probe.core import agents
 from lb_probe.core import evidence as ev
 from lb_probe.core.evidence import PageEvidence
 from lb_probe.core.model import (
@@ -61,6 +62,9 @@ def explain(view: View, gates: tuple[Gate, ...] = (), line: str = "") -> str:
     )
     parts += [f"  {name:<10}  {value:<12}  {why}" for name, value, why in columns]
     parts += ["", "Load balancers:", *_balancers(view)]
+    said = agents.lines(view.group, view.agents, view.now)
+    if said:
+        parts += ["", "Agents:", *(f"  {text}" for text in said), *_loss(view)]
     if view.roles_swapped:
         parts += ["", "Roles: as swap-roles saved them; probes.yaml does not agree yet."]
     if view.saved.hold:
@@ -79,6 +83,18 @@ def explain(view: View, gates: tuple[Gate, ...] = (), line: str = "") -> str:
         parts += [_gate(gate) for gate in gates]
         parts += [f"  {_before(gates)}", f"    {line}"] if line else []
     return "\n".join(parts) + "\n"
+
+
+def _loss(view: View) -> list[str]:
+    """Say what was left behind by the move that is in force, or would be by one now."""
+    change = view.saved.last_change
+    told = change.evidence if change is not None and change.target != change.source else ()
+    if lost := [f"  {text}" for text in told if text.startswith(agents.LOSS)]:
+        return lost
+    if view.saved.latched or view.wall is None:
+        return []
+    text = agents.loss(view.group, view.group.candidate, view.agents, view.now, view.wall)
+    return [f"  a move now: {text}"] if text else []
 
 
 def _gate(gate: Gate) -> str:

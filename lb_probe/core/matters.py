@@ -292,6 +292,16 @@ def _balancer(group: str, adapter: AdapterStatus, may_write: bool) -> Matter | N
             do=f"does {does} answer on that port from there? All of it: lb-probe explain {group}",
             runbook="load-balancer-holds-the-node-down",
         )
+    if seen is not None and seen.unsettled:
+        return replace(
+            matter,
+            word="unsettled",
+            title=f"{group}: {name} sends traffic to {does}, and may forget it",
+            why=seen.unsettled,
+            safe=f"users are served as asked; a restart or a takeover of {name} could undo it",
+            do=f"see what it says; it is tried for ever. All of it: lb-probe explain {group}",
+            runbook="move-not-settled",
+        )
     return None
 
 

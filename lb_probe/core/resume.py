@@ -40,6 +40,8 @@ class World:
         target: The node the verb would send traffic to; None for verbs that move none.
         now: Monotonic seconds.
         agents: What agents vouch for, by gate; empty where no agent says anything.
+        doubts: Why agents do not vouch for a gate; empty where no agent says anything.
+        loss: What a move to the target at this moment would leave behind; empty where not known.
     """
 
     group: Group
@@ -49,6 +51,8 @@ class World:
     target: str | None
     now: float
     agents: Mapping[str, str] = field(default_factory=dict)
+    doubts: Mapping[str, str] = field(default_factory=dict)
+    loss: str = ""
 
 
 def _act(world: World) -> Gate:
@@ -120,7 +124,7 @@ def _vouched(gate: str, what: str) -> Callable[[World], Gate]:
         return Gate(
             gate,
             bool(word),
-            word or "no agent vouches for it",
+            word or world.doubts.get(gate) or "no agent vouches for it",
             f"{what.format(primary=primary, other=other)}: an agent's evidence, or your word",
             open_with="attest",
         )

@@ -4,10 +4,11 @@ Source: DESIGN sections 6 and 7; X5, X14.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
 
+from lb_probe.core import agents as ag
 from lb_probe.core import evidence as ev
+from lb_probe.core.agents import Agents
 from lb_probe.core.evidence import Evidence, PageEvidence
 from lb_probe.core.model import (
     Change,
@@ -21,6 +22,7 @@ from lb_probe.core.model import (
     Seen,
     Serving,
 )
+from lb_probe.core.moments import iso as iso
 from lb_probe.core.timing import Timing
 
 CERTIFICATE_S = 21 * 86_400.0  # an expiry that is nearer is told
@@ -57,6 +59,7 @@ class View:
         timing: Its times, for what could happen next; None where nobody told them.
         wall: The same moment, UTC seconds since 1970; None leaves certificates unjudged.
         objections: What load balancers say that see the Primary up while we do not.
+        agents: What the agents of its nodes said last; empty where there are none.
         interruption: What lately made old failures worth nothing; empty after a while.
     """
 
@@ -70,6 +73,7 @@ class View:
     timing: Timing | None = None
     wall: float | None = None
     objections: tuple[str, ...] = ()
+    agents: Agents = field(default_factory=dict)
     interruption: str = ""
 
     @property
@@ -78,18 +82,10 @@ class View:
         return self.group.name
 
 
-def iso(wall: float) -> str:
-    """Return UTC seconds since 1970 as ISO-8601.
-
-    >>> iso(0.0)
-    '1970-01-01T00:00:00Z'
-    """
-    return datetime.fromtimestamp(wall, UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
-
-
 def as_json(view: View) -> dict[str, object]:
     """Return the group as the API of DESIGN section 7 gives it."""
     saved, group = view.saved, view.group
+    agents = ag.as_json(group, view.agents, view.now)
     return {
         "name": view.name,
         "policy": "manual-resume",
@@ -109,7 +105,7 @@ def as_json(view: View) -> dict[str, object]:
         "nodes": [_node(view, name) for name in group.names],
         "adapters": [_adapter(adapter) for adapter in view.adapters],
         "last_change": change_json(saved.last_change),
-    }
+    } | ({"agents": agents} if agents else {})
 
 
 def hold_json(hold: Hold | None) -> dict[str, object] | None:

@@ -16,7 +16,7 @@ from lb_probe.core.model import Event
 # Thousands a second, or the same again and again: counted, not logged.
 QUIET = frozenset(
     {
-        *("probe.done", "publish.sent", "publish.done", "publish.failing"),
+        *("agent.heartbeat", "probe.done", "publish.sent", "publish.done", "publish.failing"),
         *("notify.waiting", "notify.failing", "notify.pinged"),
     }
 )
@@ -35,6 +35,28 @@ LEVELS = {
     "act.refused": "warning",
     "part.crashed": "error",
     "config.not-reloaded": "warning",
+    "agent.trust-failed": "error",
+    "agent.peer-lost": "warning",
+    "agent.peer-refused": "warning",
+    "agent.trust-missing": "error",
+    "agent.connection-lapsed": "error",
+    "agent.clock-apart": "error",
+    "agent.nodes-differ": "warning",
+    "agent.heartbeat-failed": "error",
+    "agent.promotion-refused": "error",
+    "agent.promotion-failed": "error",
+    "agent.not-serving": "error",
+    "agent.quarantined": "error",
+    "agent.dual-primary": "error",
+    "agent.state-failed": "error",
+    "agent.peer-silent": "warning",
+    "agent.clients-disabled": "warning",
+    "agent.clients-disabled-still": "warning",
+    "agent.ha-disabled": "warning",
+    "agent.sync-alarm": "warning",
+    "agent.sync-refused": "warning",
+    "agent.sync-skipped": "warning",
+    "agent.sync-not-recorded": "error",
     "config.reload-failed": "error",
     "notify.failed": "warning",
     "notify.rejected": "error",

@@ -73,6 +73,16 @@ async def test_ipv4_and_ipv6_move_in_one_step(server):
     assert await server.serial() == before + 1
 
 
+async def test_nodes_of_one_site_share_an_address(bind):
+    """R43: a name leads to sites; which node of a site has the traffic is not its business."""
+    a, b = NODES["epmm-a"], NODES["epmm-b"]
+    edge = mover(bind, values={"main-a": a, "main-b": a, "dr": b})
+    for node, also in (("main-b", {"main-a"}), ("dr", set()), ("main-a", {"main-b"})):
+        await edge.publish(node)
+        seen = (await edge.read_back()).told_for(node)
+        assert (seen.node, set(seen.also)) == (node, also)
+
+
 async def test_an_alias_moves_as_well(server):
     edge = mover(server, values=ALIASES, alias=True)
     await moved(edge, "epmm-a")

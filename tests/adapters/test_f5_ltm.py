@@ -7,14 +7,18 @@ from pathlib import Path
 from typing import Any
 
 import f5_bench as f5
+import hypothesis
 import pytest
 from emulator import Condition, Emulator, faults
+from hypothesis import strategies as st
 
 from lb_probe.adapters import f5_ltm
-from lb_probe.adapters.f5_ltm import F5Ltm, traps
+from lb_probe.adapters.f5_gtm import members as gtm_members
+from lb_probe.adapters.f5_ltm import F5Ltm, members, traps
 from lb_probe.adapters.f5_ltm.monitors import names
 from lb_probe.adapters.icontrol import adapter as base
 from lb_probe.adapters.icontrol import follow_up, units
+from lb_probe.adapters.icontrol.answers import entries, items_of, status_of, version_of
 from lb_probe.clock import SystemClock
 from lb_probe.core.model import Event, Seen
 from lb_probe.ports import Closable, Paced, PublishError, Settling, Unreachable
@@ -363,6 +367,19 @@ async def test_a_step_that_fails_is_shown_and_repaired_and_the_move_stands(
     assert all(unit.saves for unit in pair.emulator.units)
 
 
+async def test_an_account_that_may_only_toggle_moves_and_says_what_it_may_not(
+    pair: f5.Bench,
+) -> None:
+    pair.password_file.write_text("operator-secret")
+    edge = pair.ltm(username="operator")
+    await edge.publish(B)
+    with pytest.raises(PublishError, match=r"the save failed: .* operator may not do this"):
+        await edge.settle_now()
+    seen = await edge.read_back()
+    assert seen.node == B
+    assert "operator may not do this" in seen.unsettled
+
+
 async def test_a_sync_that_fails_silently_is_noticed_and_repeated(pair: f5.Bench) -> None:
     pair.emulator.shared.loses_syncs = 1
     pair.emulator.shared._pending = False
@@ -664,12 +681,67 @@ async def test_a_trap_is_told_in_status_and_by_check(single: f5.Bench) -> None:
     assert len([text for text in await edge.examine() if "monitor /Common/ha" in text]) == 1
 
 
+async def test_check_tells_of_manual_resume(single: f5.Bench) -> None:
+    path = "ltm/monitor/https/~Common~status"
+    single.emulator.configure("PATCH", path, {"manualResume": "enabled"})
+    (said,) = await single.ltm().examine()
+    assert said.startswith("monitor /Common/status has manual resume")
+    assert (await single.ltm().read_back()).detail == ""
+
+
 async def test_check_names_each_unit_that_cannot_be_asked(pair: f5.Bench) -> None:
     pair.emulator.unit(1).condition = Condition.OFF
     told = await pair.ltm().examine()
     assert pair.emulator.urls[1].removeprefix("https://") in told[0]
     pair.emulator.unit(1).condition = Condition.RUNNING
     assert await pair.ltm().examine() == []
+
+
+# ------------------------------------------------------------------ nonsense
+KEYS = st.sampled_from(
+    ["items", "entries", "nestedStats", "status", "description", "value", "fullPath", "address",
+     "state", "session", "enabled", "minActiveMembers", "monitor", "selfLink", "send", "recv",
+     "ttl", "serverside.curConns", "/members/x"]
+)  # fmt: skip
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.text(max_size=5)
+    | st.just("/status/status.html"),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(KEYS, inner, max_size=4),
+    max_leaves=8,
+)
+
+
+@hypothesis.settings(max_examples=150, deadline=None)
+@hypothesis.given(found=st.dictionaries(KEYS, JSON, max_size=6))
+def test_no_json_makes_reading_it_raise(found: dict[str, Any]) -> None:
+    """Issue, bad input: whatever stands in an answer that is JSON and an object."""
+    item = {"fullPath": f5.NODES[A], "address": "192.0.2.10"} | found
+    for items in (items_of(found), [item]):
+        ltm = members.PoolState.of(found, items, version_of(found))
+        gtm = gtm_members.PoolState.of(found, items, found)
+        nodes = {str(number): path for number, path in enumerate(ltm.members)}
+        assert members.missing(ltm, nodes) == []
+        assert members.read(ltm, nodes).chosen is not None
+        nodes = {str(number): path for number, path in enumerate(gtm.enabled)}
+        assert gtm_members.read(gtm, nodes).chosen is not None
+    assert isinstance(status_of(found), str)
+    assert isinstance(traps(found), list)
+    assert all(members.Counted.of(values).connections is not None for _, values in entries(found))
+
+
+async def test_a_monitors_own_word_is_no_administrators(single: f5.Bench) -> None:
+    """`recv-disable`: enabled by us, held down by its monitor; no drift."""
+    state = members.PoolState(
+        {
+            f5.NODES[A]: {"state": "up", "session": "monitor-disabled"},
+            f5.NODES[B]: {"state": "user-down", "session": "user-disabled"},
+        }
+    )
+    seen = members.read(state, f5.NODES)
+    assert (seen.node, seen.usable) == (A, False)
 
 
 # ------------------------------------------------------------------ random faults

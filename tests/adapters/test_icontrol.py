@@ -11,7 +11,7 @@ import f5_bench as f5
 import pytest
 from emulator import Condition, Emulator, faults
 
-from lb_probe.adapters.icontrol import Busy, Denied, Missing, unit
+from lb_probe.adapters.icontrol import Busy, Denied, Missing, unit, wire
 from lb_probe.adapters.icontrol.answers import judge
 from lb_probe.ports import PublishError, Unreachable
 from lb_probe.prober.http_probe import TlsSettings, make_ssl_context
@@ -301,7 +301,7 @@ async def test_a_lake_of_an_answer_is_refused(
 ) -> None:
     made = bench.unit(0)
     await made.get(*STATUS)
-    monkeypatch.setattr(unit, "LARGEST_ANSWER", 100)
+    monkeypatch.setattr(wire, "LARGEST_ANSWER", 100)
     with pytest.raises(PublishError, match="more than 100 bytes"):
         await made.get(*STATUS)
 
@@ -331,6 +331,16 @@ async def test_a_certificate_that_is_not_right_is_told_before_the_password_is_se
         with pytest.raises(Unreachable, match=rf"certificate not taken: .*{text}.*compare `tls`"):
             await bench.unit(0).get(*STATUS)
         assert emulator.unit(0).log == []
+
+
+async def test_a_certificate_for_another_name_is_taken_where_that_is_said(tmp_path: Path) -> None:
+    async with (
+        Emulator.single(tls="other-name") as emulator,
+        f5.Bench(emulator, tmp_path) as bench,
+    ):
+        name = "bigip.example.net"
+        tls = make_ssl_context(emulator.ca_file, name)
+        assert await bench.unit(0, tls=tls, server_name=name).get(*STATUS)
 
 
 async def test_a_pinned_certificate_is_the_only_one_that_is_taken(bench: f5.Bench) -> None:

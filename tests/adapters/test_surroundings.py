@@ -85,14 +85,15 @@ async def test_a_big_ip_that_would_not_work_is_told_and_nothing_is_written(tmp_p
         password.chmod(0o600)
         adapter = (
             "{{type: f5-ltm, name: bigip, hosts: {hosts}, pool: /Common/epmm, username: lb-probe,"
-            ' password_file: f5.pass, tls: {{ca_file: "{ca}"}},'
+            " password_file: f5.pass, tls: {{{tls}}},"
             ' nodes: {{a: "/Common/192.0.2.10:443", b: "/Common/192.0.2.{b}:443"}}}}'
         )
         first, second = bigip.urls
         file = tmp_path / "probes.yaml"
 
         async def check(**words):
-            text = adapter.format(**{"hosts": [first], "ca": bigip.ca_file, "b": 12} | words)
+            tls = f'ca_file: "{bigip.ca_file}"'
+            text = adapter.format(**{"hosts": [first], "tls": tls, "b": 12} | words)
             where = {"folder": tmp_path, "a": "http://127.0.0.1:9", "b": "http://127.0.0.2:9"}
             file.write_text(FILE.format(tls="", adapter=text, **where))
             found = await asyncio.to_thread(app.check, file, "check", looks_around=True)
@@ -108,6 +109,8 @@ async def test_a_big_ip_that_would_not_work_is_told_and_nothing_is_written(tmp_p
             path = f"ltm/pool/~Common~epmm/members/~Common~192.0.2.{node}:443"
             bigip.configure("PATCH", path, {"session": "user-enabled"})
         assert await check() == []
+        (said,) = await check(tls="insecure: true")
+        assert "sends the password to whoever answers" in said
         bigip.unit(1).condition = Condition.OFF
         (said,) = await check(hosts=[first, second])
         assert second.removeprefix("https://") in said

@@ -11,7 +11,8 @@ from loopback import listening, port_of
 
 from lb_probe.advice.haproxy_lines import Choices
 from lb_probe.advice.haproxy_pages import ABLE, SERVING, SERVING_AND_MORE, pages_text
-from lb_probe.agent.checks import Checks, CommandCheck
+from lb_probe.agent.check import CommandCheck
+from lb_probe.agent.checks import Checks
 from lb_probe.agent.pages import Pages
 from lb_probe.agent.state import StateFile
 from lb_probe.clock import SystemClock

@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from lb_probe.agent.checks import Check, Checks
+from lb_probe.agent.check import Check
+from lb_probe.agent.checks import Checks
 from lb_probe.agent.pages import Limits, Pages
 from lb_probe.agent.state import StateFile
 from lb_probe.clock import SystemClock

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 from loopback import listening, port_of
 
-from lb_probe.agent.checks import Checks, CommandCheck, HttpCheck, TcpCheck, _printable, _Record
+from lb_probe.agent.check import CommandCheck, HttpCheck, TcpCheck
+from lb_probe.agent.check_runs import _printable
+from lb_probe.agent.checks import Checks, _Record
 from lb_probe.core.model import Page
 
 SLOW = 30.0
@@ -204,7 +206,7 @@ async def test_an_http_server_that_hangs_fails_at_the_deadline(clock, eventually
 
 async def test_a_deadline_above_five_seconds_is_not_rounded_up():
     # aiohttp rounds its own timeouts of 5 s and more to whole seconds of the loop's clock.
-    from lb_probe.agent.checks import _http_session
+    from lb_probe.agent.check_runs import _http_session
 
     async with _http_session() as session:
         assert session.timeout.total is None

@@ -15,10 +15,13 @@ from pathlib import Path
 import pytest
 
 from lb_probe.agent import state
-from lb_probe.agent.checks import TcpCheck
+from lb_probe.agent.check import TcpCheck
 from lb_probe.agent.control import Control, ControlError
+from lb_probe.agent.node import Node
 from lb_probe.agent.state import StateFile
+from lb_probe.agent.verbs import Verbs
 from lb_probe.core.model import Page, Role
+from lb_probe.events.audit import Audit
 
 
 @pytest.fixture
@@ -27,15 +30,17 @@ def controlled(serve, tmp_path):
     async def start(role=Role.SECONDARY, checks=(), path=None, runs=True):
         path = path or tmp_path / "c.sock"
         async with serve(role, checks, runs=runs) as node:
-            control = Control(
-                path,
-                role=role,
+            whole = Node(
+                "a",
+                role,
                 state=node.state,
-                pages=node.pages,
                 checks=node.checks,
+                pages=node.pages,
                 clock=node.clock,
                 sink=node.sink,
             )
+            audit = Audit(tmp_path / "a.audit", node.clock.wall)
+            control = Control(path, Verbs(whole, ()).commands(), audit)
             await control.start()
             try:
                 yield node, path
@@ -69,6 +74,10 @@ async def test_status_tells_everything_about_the_node(controlled, call):
         "cause": "role",
         "by": "",
         "reason": "",
+        "ha": {"enabled": False, "since": None, "by": "", "reason": ""},
+        "clients": {"enabled": True, "since": None, "by": "", "reason": ""},
+        "quarantine": None,
+        "data_suspect": "",
         "pages": {"status": {"code": 503, "text": "MOBILEIRON-STATUS: ERROR"}, "hastatus": ok},
     }
 
@@ -150,7 +159,7 @@ async def test_the_pages_answer_while_the_disk_hangs(controlled, monkeypatch, ca
         (b"\xff\xff\n", "found no JSON"),
         (b"[" * 60_000 + b"\n", "found no JSON"),
         (b"[]\n", "found no JSON object"),
-        ({}, "found command None; use status or failover-mode"),
+        ({}, "found command None; use one of failover-mode, ha-disable, ha-enable, status"),
         ({"command": ["status"]}, "found command"),
         ({"command": "reboot"}, "found command 'reboot'"),
         ({"command": "status", "force": 1}, "found force; status takes command"),

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from lb_probe.agent import daemon
-from lb_probe.agent.checks import TcpCheck
+from lb_probe.agent.check import TcpCheck
 from lb_probe.agent.pages import ListenError
 from lb_probe.agent.state import StateError, StateFile
 from lb_probe.core.model import Role
@@ -17,15 +17,23 @@ from lb_probe.core.model import Role
 class Agent:
     """`daemon.run` in a task, with what a test wants to know of it."""
 
-    def __init__(self, folder, clock, sink, role=Role.PRIMARY, checks=(), port=0, drain_s=0.0):
+    def __init__(
+        self, folder, clock, sink, role=Role.PRIMARY, checks=(), port=0, drain_s=0.0, **more
+    ):
         self.control = folder / "agent.sock"
         self.sink = sink
         self.stop = asyncio.Event()
-        arguments = (
-            "a", role, ("127.0.0.1", port), self.control, folder / "agent.json",
-            checks, drain_s, clock, self.stop, sink,
-        )  # fmt: skip
-        self.task = asyncio.ensure_future(daemon.run(*arguments))
+        setup = daemon.Setup(
+            node="a",
+            role=role,
+            listen=("127.0.0.1", port),
+            control=self.control,
+            state=folder / "agent.json",
+            checks=checks,
+            drain_s=drain_s,
+            **more,
+        )
+        self.task = asyncio.ensure_future(daemon.run(setup, clock, self.stop, sink))
 
     @property
     def port(self):

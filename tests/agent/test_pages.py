@@ -12,7 +12,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lb_probe.agent.checks import Checks, TcpCheck
+from lb_probe.agent.check import TcpCheck
+from lb_probe.agent.checks import Checks
 from lb_probe.agent.pages import Limits, ListenError, Pages, _Connection
 from lb_probe.agent.state import StateFile
 from lb_probe.clock import SystemClock

@@ -78,7 +78,7 @@ def test_the_documented_file_is_understood(tmp_path):
         (b"[" * 60_000, "found "),
         (b"[]", "found no JSON object"),
         (json.dumps(GOOD).encode()[:-9], "found "),
-        (json.dumps(GOOD | {"version": 2}).encode(), "found version 2, written by another"),
+        (json.dumps(GOOD | {"version": 3}).encode(), "found version 3, written by another"),
         (json.dumps(GOOD | {"version": True}).encode(), "found no version number"),
         (json.dumps(GOOD | {"node": "core-b"}).encode(), "found the state of node 'core-b'"),
         (json.dumps(GOOD | {"mode": "unknown"}).encode(), "found mode 'unknown'"),
@@ -98,7 +98,7 @@ def test_a_file_that_cannot_be_understood_is_refused_and_left_alone(tmp_path, co
             StateFile(path, **SUBJECT)
         message = str(refusal.value)
         assert found in message
-        assert "; wanted the state of node core-a as version 1; put back a copy" in message
+        assert "; wanted the state of node core-a as version 2; put back a copy" in message
     assert path.read_bytes() == content
 
 
@@ -174,7 +174,7 @@ def test_a_failed_save_keeps_the_old_mode_and_a_second_try_settles_it(tmp_path, 
 
         monkeypatch.setattr(state, "_sync_folder", refuse)
         with pytest.raises(
-            StateError, match="found Input/output error; wanted to save mode standby"
+            StateError, match="found Input/output error; wanted to save the state of node core-a"
         ):
             file.change(**to(Mode.STANDBY))
         assert file.current.mode is Mode.PRIMARY

@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import pytest
 
+from lb_probe.core.agents import Heard
 from lb_probe.core.evidence import Evidence, fold, situation
 from lb_probe.core.explain import explain, headline, outlook
 from lb_probe.core.failover import CONDITIONS, decide
@@ -27,6 +28,7 @@ from lb_probe.core.model import (
     Secondary,
     Seen,
 )
+from lb_probe.core.peer_report import PeerReport
 from lb_probe.core.timing import Timing
 from lb_probe.core.view import AdapterStatus, View, as_json, gate_json, reason
 
@@ -283,3 +285,25 @@ def test_the_ttl_of_a_dns_name_is_added_to_when_clients_follow():
         assert len(said) == 2
         assert said[1].startswith("clients follow up to 30s after the move, some later")
         assert outlook(replace(decided, timing=Timing()))[1:] == []
+
+
+# ------------------------------------------------------------------ what agents say
+def reported(saved, **fields):
+    """Return what is explained where the agent of b has been heard a second ago."""
+    report = PeerReport(node="b", last_good_sync=(800.0, 900.0), **fields)
+    heard = {"b": Heard(report, 99.0)}
+    return explain(replace(view(saved), agents=heard, wall=1_000.0))
+
+
+def test_explanation_tells_what_a_move_now_would_leave_behind():
+    text = reported(Saved("a", generation=1), mode=Mode.STANDBY)
+    assert "\nAgents:\n" in text
+    assert "a move now: data-loss window 3 min 20 s: b was last synced completely from" in text
+
+
+def test_explanation_tells_what_the_move_in_force_left_behind_and_not_what_one_now_would():
+    lost = "data-loss window 42 s: b was last synced completely from 10:00"
+    moved = replace(ON_B, last_change=replace(CHANGE, evidence=("why", lost)))
+    assert f"\n  {lost}\n" in reported(moved, mode=Mode.PRIMARY)
+    assert "data-loss" not in reported(ON_B, mode=Mode.PRIMARY)  # nothing on record of this one
+    assert "a move now" not in reported(moved, mode=Mode.PRIMARY)

@@ -91,6 +91,12 @@ def test_a_load_balancer_that_holds_the_node_down_by_its_own_check_is_told():
     assert found.runbook == "load-balancer-holds-the-node-down"
 
 
+def test_a_move_that_a_load_balancer_may_forget_is_told():
+    unsaved = replace(IN_SYNC, seen=Seen("a", ("a",), True, unsettled="the save failed"))
+    (found,) = of_pair(view(adapters=(unsaved,)))
+    assert (found.word, found.why, found.settle_s) == ("unsettled", "the save failed", 60.0)
+
+
 def test_what_is_not_to_be_written_does_not_drift():
     """`act: false`, hands off, nobody assigned: what a load balancer does then is its own."""
     astray = replace(IN_SYNC, seen=Seen("b", ("b",), True), in_sync=False)

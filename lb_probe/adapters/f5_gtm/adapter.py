@@ -18,6 +18,7 @@ from lb_probe.adapters.f5_gtm import members
 from lb_probe.adapters.f5_gtm.members import PoolState
 from lb_probe.adapters.icontrol import Icontrol, Missing, Unit, Units
 from lb_probe.adapters.icontrol.adapter import POLL_S, Change, Doubtful
+from lb_probe.adapters.icontrol.answers import items_of
 from lb_probe.adapters.icontrol.beside import Question
 from lb_probe.adapters.icontrol.follow_up import Step
 from lb_probe.core.model import Seen
@@ -247,8 +248,7 @@ class F5Gtm(Icontrol):
             unit.get(*self._path, "members"),
             unit.get(*self._path, "members", "stats"),
         )
-        items = [item for item in found.get("items") or [] if isinstance(item, dict)]
-        state = PoolState.of(pool, items, stats)
+        state = PoolState.of(pool, items_of(found), stats)
         if absent := members.missing(state, self._nodes):
             has = ", ".join(state.enabled) or "none"
             raise Missing(

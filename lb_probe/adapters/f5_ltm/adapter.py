@@ -16,7 +16,7 @@ from lb_probe.adapters.f5_ltm import members, monitors
 from lb_probe.adapters.f5_ltm.members import Counted, PoolState
 from lb_probe.adapters.icontrol import Icontrol, Json, Missing, Unit, Units
 from lb_probe.adapters.icontrol.adapter import POLL_S, Change, Doubtful
-from lb_probe.adapters.icontrol.answers import entries, member_of, version_of
+from lb_probe.adapters.icontrol.answers import entries, items_of, member_of, version_of
 from lb_probe.adapters.icontrol.beside import Question
 from lb_probe.adapters.icontrol.follow_up import Step
 from lb_probe.core.model import Seen
@@ -149,7 +149,7 @@ class F5Ltm(Icontrol):
             return [*told, self._lacks(unit, state, absent)]
         seen = members.read(state, self._nodes)
         try:
-            around = await self._look_around()
+            around = [*await self._look_around(), *await self._latches(unit, state)]
         except PublishError as error:
             around = [str(error)]
         told += _new(told, around)
@@ -256,11 +256,9 @@ class F5Ltm(Icontrol):
     async def _fetched(self, unit: Unit) -> PoolState:
         path = ("tm", "ltm", "pool", self._pool)
         pool = await unit.get(*path, expandSubcollections="true")
-        reference = pool.get("membersReference")
-        items = reference.get("items") if isinstance(reference, dict) else None
-        if items is None:  # none, or a version that does not expand
-            items = (await unit.get(*path, "members")).get("items") or []
-        found = [item for item in items if isinstance(item, dict)]
+        found = items_of(pool.get("membersReference"))
+        if not found:  # none, or a version that does not expand
+            found = items_of(await unit.get(*path, "members"))
         return PoolState.of(pool, found, version_of(pool))
 
     def _lacks(self, unit: Unit, state: PoolState, absent: Sequence[str]) -> str:
@@ -304,17 +302,31 @@ class F5Ltm(Icontrol):
 
     async def _look_around(self) -> Sequence[str]:
         unit = await self._units.active()
-        told, state = [], await self._fetched(unit)
-        rules = [state.monitor, *(str(m.get("monitor")) for m in state.members.values())]
-        for name in dict.fromkeys(name for rule in rules for name in monitors.names(rule)):
-            found = await self._monitor(unit, name)
-            told += [f"monitor {name}: {text}" for text in monitors.traps(found)]
+        state = await self._fetched(unit)
+        told = [
+            f"monitor {name}: {text}"
+            for name, found in (await self._monitors(unit, state)).items()
+            for text in monitors.traps(found)
+        ]
         if not self._follow_up.trouble:
             told += [
                 f"{text}: it would go there when the units change places; republish brings it over"
                 for text in await self._differing(unit)
             ]
         return told
+
+    async def _latches(self, unit: Unit, state: PoolState) -> list[str]:
+        return [
+            f"monitor {name} has manual resume: a node that it took down for a moment stays down"
+            " until republish; lb-probe never resumes by itself, so it is not needed"
+            for name, found in (await self._monitors(unit, state)).items()
+            if found.get("manualResume") == "enabled"
+        ]
+
+    async def _monitors(self, unit: Unit, state: PoolState) -> dict[str, Json]:
+        rules = [state.monitor, *(str(m.get("monitor")) for m in state.members.values())]
+        names = dict.fromkeys(name for rule in rules for name in monitors.names(rule))
+        return {name: await self._monitor(unit, name) for name in names}
 
     async def _monitor(self, unit: Unit, name: str) -> Json:
         for kind in monitors.KINDS:

@@ -15,6 +15,8 @@ from lb_probe.core.model import Seen
 ENABLE: Json = {"state": "user-up", "session": "user-enabled"}
 # Not `user-disabled` alone: clients that a persistence record knows would still come as new ones.
 FORCE_OFFLINE: Json = {"state": "user-down", "session": "user-disabled"}
+# The last one is the monitor's word (`recv-disable`) and not an administrator's.
+_ENABLED = ("user-enabled", "monitor-enabled", "monitor-disabled")
 _USABLE = {"up": True, "unchecked": True, "fqdn-up": True, "down": False, "fqdn-down": False}
 
 
@@ -67,12 +69,19 @@ def meaning(member: Json) -> str:
     state, session = member.get("state"), member.get("session")
     if state == "user-down":
         return "offline"
-    return "enabled" if session in ("user-enabled", "monitor-enabled") else "disabled"
+    return "enabled" if session in _ENABLED else "disabled"
+
+
+def is_usable(member: Json) -> bool | None:
+    """Tell whether its own monitor lets an enabled member have traffic; None while it checks."""
+    if member.get("session") == "monitor-disabled":
+        return False
+    return _USABLE.get(str(member.get("state")))
 
 
 def is_held_down(member: Json) -> bool:
     """Tell whether it is enabled and its own monitor keeps traffic from it."""
-    return meaning(member) == "enabled" and _USABLE.get(str(member.get("state"))) is False
+    return meaning(member) == "enabled" and is_usable(member) is False
 
 
 def missing(state: PoolState, nodes: Mapping[str, str]) -> list[str]:
@@ -99,14 +108,14 @@ def read(state: PoolState, nodes: Mapping[str, str]) -> Seen:
     ]
     usable = None
     if only is not None:
-        found = str(state.members[nodes[only]].get("state"))
-        usable = _USABLE.get(found)
+        found = state.members[nodes[only]]
+        usable = is_usable(found)
         if usable is False:
             said.append(
                 f"its own monitor holds {nodes[only]} down; where the monitor has manual resume it"
                 " stays so until an enable: republish sends one"
             )
-        elif found.endswith("checking"):
+        elif str(found.get("state")).endswith("checking"):
             said.append(f"the monitor of {nodes[only]} has not answered yet")
     return Seen(
         only,

@@ -114,6 +114,16 @@ def parsed(raw: bytes) -> tuple[Json | None, str]:
     return found, str(found.get("message") or "")
 
 
+def items_of(answer: object) -> list[Json]:
+    """Return the objects of a collection; there may be no `items` where it is empty.
+
+    >>> items_of({"items": [{"name": "a"}, 1]}), items_of({"items": 2}), items_of(None)
+    ([{'name': 'a'}], [], [])
+    """
+    found = answer.get("items") if isinstance(answer, dict) else None
+    return [item for item in found if isinstance(item, dict)] if isinstance(found, list) else []
+
+
 # ------------------------------------------------------------------ statistics
 def entries(answer: Json) -> Iterator[tuple[str, Json]]:
     """Yield key and values of each entry of a statistics answer; there may be none after a boot."""

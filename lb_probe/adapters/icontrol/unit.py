@@ -8,7 +8,6 @@ Rules of this file, each of them a trap that other clients fell into:
 * A login that was refused is tried a second time and then no more until the password file changes,
   so that no account is locked by us.
 * A login is never broken off: its token would live on without an owner.
-* Addresses are built by segment: a route domain (`%10`) must arrive as `%2510`.
 * The answer to a login is never shown: older versions send the password back in it.
 * Nothing that changes something is sent twice here. Whoever asks again has read first.
 
@@ -16,25 +15,19 @@ Source: iControl REST user guide; K44237337 (token limit), K02126317.
 """
 
 import asyncio
-import json
 import random
 import ssl
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import aiohttp
-from yarl import URL
-
-from lb_probe.adapters.icontrol.answers import SHOWN, Busy, Denied, Json, judge, parsed
+from lb_probe.adapters.icontrol.answers import Busy, Denied, Json, judge, parsed
 from lb_probe.adapters.icontrol.beside import Beside
-from lb_probe.core.status_page import printable
-from lb_probe.ports import PublishError, Unreachable
+from lb_probe.adapters.icontrol.wire import Answer, Wire
+from lb_probe.ports import PublishError
 
 TIMEOUT_S = 5.0
 SAVE_S = 60.0  # a large configuration takes its time
-LARGEST_ANSWER = 8 << 20
 RENEW_AT = 0.8  # of a token's life
 LIFE_S = 1200.0  # where the unit does not say
 LEAST_LIFE_S = 30.0  # a token this near its end is not used for a move
@@ -48,6 +41,7 @@ _TRANSACTION = "X-F5-REST-Coordination-Id"
 _TOKEN = "X-F5-Auth-Token"  # noqa: S105  # a header's name
 _NO_HEADER = "no user authentication header"
 _FORGOTTEN = "X-F5-Auth-Token does not exist"
+_LOGIN = ("shared", "authn", "login")
 _TOKENS = ("shared", "authz", "tokens")
 
 
@@ -64,8 +58,6 @@ class Unit:
 
     Attributes:
         host: How it is called in messages.
-        runs: Grows when it forgot our token, or answers again after it took no connections: it may
-            have restarted.
     """
 
     def __init__(
@@ -79,27 +71,28 @@ class Unit:
         server_name: str | None = None,
         timeout_s: float = TIMEOUT_S,
     ) -> None:
-        self._url = URL(url)
-        self.host = self._url.authority
-        self.runs = 0
+        self._wire = Wire(url, tls, server_name)
+        self.host = self._wire.host
         self._username = username
         self._password_file = password_file
         self._now = now
-        self._tls = tls
-        self._server_name = server_name
         self._timeout_s = timeout_s
         self._beside = Beside()
-        self._session: aiohttp.ClientSession | None = None
         self._token = ""
         self._renew_at = self._ends_at = 0.0
         self._login: asyncio.Future[PublishError | None] | None = None
         self._refused: tuple[object, int] = (None, 0)
         self._login_at = 0.0
-        self._is_gone = False
+        self._forgot = 0
         self._busy: tuple[str, int] = ("", 0)
         self._busy_until = 0.0
         self._saving = asyncio.Lock()
         self._saved_from = -1.0
+
+    @property
+    def runs(self) -> int:
+        """Grows when it forgot our token or took no connections for a while: it has restarted."""
+        return self._wire.returns + self._forgot
 
     async def get(self, *path: str, **query: str) -> Json:
         """Read one object.
@@ -165,9 +158,7 @@ class Unit:
         token, self._token = self._token, ""
         if token:
             await self._give_back(token, token)
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        await self._wire.close()
 
     def _was_busy(self, error: Busy) -> None:
         times = self._busy[1]
@@ -200,7 +191,7 @@ class Unit:
         except Denied as error:
             # Spurious ones are known under load, and a token may have been deleted by others.
             # Nothing was done: a request that is not let in is not carried out.
-            self.runs += token == self._token and _FORGOTTEN in str(error)
+            self._forgot += token == self._token and _FORGOTTEN in str(error)
             token = await self._given_token(instead_of=token)
             try:
                 found = await send(token)
@@ -231,10 +222,8 @@ class Unit:
             raise Denied(self._told_refused())
         began = self._now()
         body = {"username": self._username, "password": password, "loginProviderName": "tmos"}
-        address = self._address(("shared", "authn", "login"), {})
-        found = self._judged_login(
-            await self._exchange("POST", address, body, {}, self._timeout_s), seen
-        )
+        answer = await self._wire.exchange("POST", _LOGIN, body, {}, {}, self._timeout_s)
+        found = self._judged_login(answer, seen)
         token = found.get("token")
         told = token if isinstance(token, dict) else {}
         if not isinstance(name := told.get("token"), str) or not name:
@@ -256,7 +245,7 @@ class Unit:
             why = getattr(error, "strerror", None) or type(error).__name__
             raise PublishError(f"{self._password_file} cannot be read: {why}") from None
 
-    def _judged_login(self, answer: "_Answer", seen: object) -> Json:
+    def _judged_login(self, answer: Answer, seen: object) -> Json:
         found, text = parsed(answer.raw)
         if answer.status == 200 and found is not None:
             return found
@@ -311,13 +300,6 @@ class Unit:
         except PublishError:
             return  # it ends by itself within twenty minutes
 
-    # -------------------------------------------------------------- the wire
-    def _address(self, path: tuple[str, ...], query: dict[str, str]) -> URL:
-        url = self._url / "mgmt"
-        for segment in path:
-            url /= segment.replace("/", "~")
-        return url.with_query(query) if query else url
-
     async def _send(
         self,
         method: str,
@@ -327,87 +309,7 @@ class Unit:
         headers: dict[str, str],
         timeout_s: float,
     ) -> Json:
-        address = self._address(path, query)
-        answer = await self._exchange(method, address, body, headers, timeout_s)
+        answer = await self._wire.exchange(method, path, body, query, headers, timeout_s)
         shown = path[:3] if path[:3] == _TOKENS else path
         where = f"{self.host}: {method} {' '.join(shown)}"
         return judge(where, self._username, answer.status, answer.raw, answer.location)
-
-    async def _exchange(
-        self, method: str, url: URL, body: Json | None, headers: dict[str, str], timeout_s: float
-    ) -> "_Answer":
-        try:
-            async with (
-                asyncio.timeout(timeout_s),
-                self._opened().request(
-                    method,
-                    url,
-                    data=None if body is None else json.dumps(body),
-                    headers={"Content-Type": "application/json", **headers},
-                    allow_redirects=False,
-                    server_hostname=self._server_name,
-                ) as answer,
-            ):
-                raw = await self._whole(answer)
-        except TimeoutError:
-            raise Unreachable(f"{self.host}: no answer within {timeout_s:g}s") from None
-        except (aiohttp.ClientError, OSError) as error:
-            self._is_gone |= _is_no_connection(error)
-            raise Unreachable(f"{self.host}: {_why(error)}") from None
-        self.runs += self._is_gone
-        self._is_gone = False
-        location = answer.headers.get("Location", "").partition("?")[0]
-        return _Answer(answer.status, raw, location if 300 <= answer.status < 400 else "")
-
-    async def _whole(self, answer: aiohttp.ClientResponse) -> bytes:
-        raw = bytearray()
-        async for piece in answer.content.iter_any():
-            raw += piece
-            if len(raw) > LARGEST_ANSWER:
-                raise PublishError(f"{self.host}: found more than {LARGEST_ANSWER} bytes")
-        return bytes(raw)
-
-    def _opened(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            self._session = aiohttp.ClientSession(
-                connector=aiohttp.TCPConnector(ssl=self._tls, limit=8),
-                timeout=aiohttp.ClientTimeout(total=None),
-                cookie_jar=aiohttp.DummyCookieJar(),
-                trust_env=False,
-            )
-        return self._session
-
-
-@dataclass(frozen=True, slots=True)
-class _Answer:
-    """One answer, not judged yet.
-
-    Attributes:
-        location: Where a redirect leads; empty where it is none.
-    """
-
-    status: int
-    raw: bytes = field(repr=False)
-    location: str
-
-
-def _is_no_connection(error: Exception) -> bool:
-    return isinstance(error, aiohttp.ClientConnectorError) and not isinstance(
-        error, aiohttp.ClientSSLError
-    )
-
-
-def _why(error: Exception) -> str:
-    """Say why there is no answer, in words that name no address twice."""
-    if isinstance(error, aiohttp.ClientConnectorCertificateError):
-        cause = error.certificate_error
-        text = getattr(cause, "verify_message", "") or str(cause)
-        return f"certificate not taken: {printable(text, SHOWN)}; compare `tls`"
-    if isinstance(error, aiohttp.ClientConnectorError):
-        cause = error.os_error
-        return printable(str(cause.strerror or cause), SHOWN)
-    if isinstance(error, aiohttp.ServerDisconnectedError):
-        return "closed the connection without an answer"
-    if isinstance(error, aiohttp.ClientPayloadError):
-        return "the answer was cut off"
-    return printable(str(error) or type(error).__name__, SHOWN)

@@ -120,6 +120,8 @@ class Units:
             if self._synced_from > changed_at:
                 return
             begun, status = now(), status_of(await unit.get("tm", "cm", "sync-status"))
+            if status == IN_SYNC and len(self.all) == 1:
+                return  # and no peer can be asked whether it is so
             if status in HOPELESS:
                 raise PublishError(f"{unit.host} says '{status}'; {HOPELESS[status]}")
             line = f"config-sync to-group {self.device_group}"

@@ -1,0 +1,1 @@
+"""What a node is, for its partner to compare."""

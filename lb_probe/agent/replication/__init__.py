@@ -1,0 +1,1 @@
+"""Replication: the operator's own commands, at the right time and in the right direction."""

@@ -1,0 +1,1 @@
+"""Whom an agent trusts, and how agents talk: a key of its own, pinned peers, mutual TLS."""

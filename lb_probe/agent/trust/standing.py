@@ -1,0 +1,105 @@
+"""How things stand with one peer: who reaches whom, and whose clock is where."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TypeGuard
+
+from lb_probe.core.clock_offset import Offset
+
+_CHARS = 400
+_LONGEST_S = 253_402_300_800.0
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One direction, as last seen.
+
+    Attributes:
+        is_open: None where nobody has tried yet, or it cannot be told.
+        phase: Where it failed; see `WireError`.
+        detail: What was found; empty while all is well.
+        at_wall: When, UTC seconds since 1970.
+    """
+
+    is_open: bool | None = None
+    phase: str = ""
+    detail: str = ""
+    at_wall: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The peer's clock, as last measured.
+
+    Attributes:
+        offset: None where it was not measured, or cannot be believed.
+        severity: ok, warning, error, or unknown before the first measurement.
+        detail: What was found; empty while all is well.
+    """
+
+    offset: Offset | None = None
+    severity: str = "unknown"
+    detail: str = ""
+
+    @property
+    def view(self) -> Mapping[str, object]:
+        """The same as JSON."""
+        offset = self.offset
+        return {
+            "severity": self.severity,
+            "offset_s": offset.seconds if offset else None,
+            "bound_s": offset.bound_s if offset else None,
+            "detail": self.detail,
+        }
+
+
+@dataclass(slots=True)
+class Standing:
+    """What is known of one peer.
+
+    Attributes:
+        outward: From here to there.
+        inward: From there to here, as the peer says; or as its visits show, where it cannot say.
+        came_at_wall: When it last came through our door; None for never.
+    """
+
+    outward: Way = Way()
+    inward: Way = Way()
+    clock: Clock = Clock()
+    came_at_wall: float | None = None
+
+
+def told_offset(body: Mapping[str, object]) -> Offset | None:
+    """Return how far our clock is ahead of the peer's, as the peer measured it; None for unknown.
+
+    Args:
+        body: The peer's answer to `contact`; anything may be in it.
+    """
+    found = body.get("clock")
+    if not isinstance(found, Mapping):
+        return None
+    seconds, bound_s = found.get("offset_s"), found.get("bound_s")
+    if not _is_span(seconds) or not _is_span(bound_s):
+        return None
+    return Offset(float(seconds), abs(float(bound_s)))
+
+
+def _is_span(value: object) -> TypeGuard[float]:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return -_LONGEST_S < value < _LONGEST_S  # nan is not
+
+
+def told(body: Mapping[str, object], now_wall: float) -> Way:
+    """Return the way from the peer to us, as the peer tells it; unknown where it does not.
+
+    Args:
+        body: The peer's answer to `contact`; anything may be in it.
+    """
+    found = body.get("outward")
+    if not isinstance(found, Mapping):
+        return Way()
+    is_open, phase, detail = (found.get(key) for key in ("is_open", "phase", "detail"))
+    if not isinstance(is_open, bool) or not isinstance(phase, str) or not isinstance(detail, str):
+        return Way()
+    return Way(is_open, phase[:32], detail[:_CHARS], now_wall)

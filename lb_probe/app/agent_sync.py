@@ -1,0 +1,62 @@
+"""How an agent copies from its partner, wired."""
+
+import contextlib
+from collections.abc import Callable
+
+from lb_probe.agent.node import Node, Part
+from lb_probe.agent.peer_pages import PeerPages
+from lb_probe.agent.replication.one_word import one_word
+from lb_probe.agent.replication.pair import Pair
+from lb_probe.agent.replication.part import Replication
+from lb_probe.agent.replication.settings import FirstSchedule, Settings
+from lb_probe.app.agent_watch import peer_pages
+from lb_probe.config import GroupConfig, NodeConfig
+from lb_probe.config.agent import AgentConfig
+from lb_probe.config.sync import Sync
+
+_PAGES_S = 5.0  # to ask the partner's pages before a sync
+
+
+def parts(group: GroupConfig, node: NodeConfig) -> list[Callable[[Node], Part]]:
+    """Return what makes replication, where the file has it, and what tells whether one runs."""
+    agent, peer = node.agent, group.partner_of(node)
+    assert agent is not None
+    address = peer.url.host if peer is not None else ""
+
+    def pair(one: Node) -> Pair:
+        return Pair(one, address)
+
+    if agent.sync is None or peer is None:
+        return [pair]
+    settings = _settings(agent, agent.sync, node, peer)
+    pages: PeerPages | None = None
+    with contextlib.suppress(OSError):  # its authority's file is the prober's, and not read here
+        pages = peer_pages(group, peer, _PAGES_S)
+
+    def replication(one: Node) -> Replication:
+        if pages is not None:
+            one.sync_guards.append(one_word(one, pages))
+        return Replication(one, settings)
+
+    return [replication, pair]
+
+
+def _settings(agent: AgentConfig, sync: Sync, node: NodeConfig, peer: NodeConfig) -> Settings:
+    first = sync.schedule
+    return Settings(
+        history=sync.history or agent.state.with_name(f"{node.name}.sync.db"),
+        peer=peer.name,
+        addresses=(peer.url.host,),
+        sync_command=sync.sync_command,
+        count_command=sync.count_command,
+        salvage_command=sync.salvage_command,
+        timeout_s=sync.timeout_s,
+        initial_timeout_s=sync.initial_timeout_s,
+        stop_s=sync.stop_within_s,
+        marker=sync.marker,
+        schedule=FirstSchedule(first.start_s, first.run_every_s, first.because or "")
+        if first
+        else None,
+        overdue_s=sync.overdue_s,
+        inhibits=sync.inhibit,
+    )
