@@ -135,6 +135,7 @@ class Reconciler:
         self._wrote_at = -math.inf
         # Asked once: to compare an object with a Protocol takes as long as a publication.
         self._signed = publisher if signature and isinstance(publisher, Signed) else None
+        self._settling = publisher if isinstance(publisher, Settling) else None
         self._signature = signature
         self._elsewhere = elsewhere
         self._unsettled = ""
@@ -145,6 +146,11 @@ class Reconciler:
     def view(self) -> AdapterView:
         """What gates and people may know of it."""
         return AdapterView(self.publisher.name, self.seen, self._watch.yielded, self.detail)
+
+    @property
+    def has_yielded(self) -> bool:
+        """Whether somebody else writes there and we stopped."""
+        return self._watch.yielded
 
     @property
     def is_in_sync(self) -> bool:
@@ -221,7 +227,7 @@ class Reconciler:
     async def _read(self) -> Seen:
         """Read, and call what is right for several nodes by the one that is wanted."""
         seen, node = await self.publisher.read_back(), self._wanted.node
-        if seen.node is not None:
+        if seen.node is not None and self._elsewhere:
             seen = replace(seen, also=(*seen.also, *sorted(self._elsewhere)))
         if node not in self._elsewhere:
             return seen.told_for(node)
@@ -350,8 +356,8 @@ class Reconciler:
 
     def _let_settle(self, seen: Seen, *, may_write: bool) -> None:
         """Let what follows a move go on; tell what of it fails, once for each wording."""
-        if isinstance(self.publisher, Settling):
-            self.publisher.settle(may_write=may_write)
+        if self._settling is not None:
+            self._settling.settle(may_write=may_write)
         before, self._unsettled = self._unsettled, seen.unsettled
         if seen.unsettled and seen.unsettled != before:
             self._emit("publish.unsettled", adapter=self.publisher.name, detail=seen.unsettled)

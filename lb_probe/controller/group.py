@@ -153,25 +153,26 @@ class Runtime:
 
     def shown(self, decision: Decision, now: float, wall: float) -> View:
         """Return everything that is shown of the group."""
-        adapters = tuple(
+        wanted = self.saved.assigned
+        adapters = [
             AdapterStatus(
-                name=r.publisher.name,
-                type=r.publisher.type,
-                wanted=self.saved.assigned,
-                seen=r.seen,
-                yielded=r.view.yielded,
-                in_sync=r.is_in_sync,
-                detail=r.detail,
-                restarts=r.restarts,
+                r.publisher.name,
+                r.publisher.type,
+                wanted,
+                r.seen,
+                r.has_yielded,
+                r.is_in_sync,
+                r.detail,
+                r.restarts,
             )
             for r in self.reconcilers
-        )
+        ]
         return View(
             group=self.group,
             saved=self.saved,
             decision=decision,
             evidence=self.evidence,
-            adapters=adapters,
+            adapters=tuple(adapters),
             roles_swapped=self.group.nodes != self.setup.group.nodes,
             now=now,
             timing=self.setup.timing,

@@ -113,6 +113,17 @@ async def test_failure_at_any_point_leaves_the_old_file(tmp_path, monkeypatch, p
     assert file.path.read_text() == "epmm b\nother x\n"
 
 
+async def test_sync_that_ended_and_has_not_been_noted_yet_holds_nobody_up(tmp_path):
+    """Between the end of a sync and its callbacks others run; to wait for it would spin."""
+    file = file_of(tmp_path / "m")
+    await file.put({"epmm": "b"})
+    ended = asyncio.get_running_loop().create_future()
+    ended.set_result(None)
+    file._syncing = ended
+    async with asyncio.timeout(PATIENT_S):
+        await file.kept()
+
+
 class FolderSync:
     """`os.fsync`, but that of a folder fails or waits as told."""
 
@@ -215,9 +226,13 @@ async def test_thousand_services_that_move_at_once_are_a_few_writes(tmp_path, mo
     real = map_file._write
     monkeypatch.setattr(map_file, "_write", lambda *a: (writes.append(a), real(*a)))
 
-    async with asyncio.TaskGroup() as tasks:
+    async def move(i: int) -> None:
+        await file.put({f"g{i}": "b"})
+        await file.kept()
+
+    async with asyncio.timeout(PATIENT_S), asyncio.TaskGroup() as tasks:
         for i in range(1000):
-            tasks.create_task(file.put({f"g{i}": "b"}))
+            tasks.create_task(move(i))
 
     assert file.path.read_text() == "".join(f"g{i} b\n" for i in range(1000))
     assert len(writes) <= 3

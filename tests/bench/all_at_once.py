@@ -99,7 +99,7 @@ class World:
         self.controller = Controller(setups, store, self.clock, events)
 
     def _count(self, event: Event) -> None:
-        if event.name == "publish.confirmed" and event.fields["node"] == "b":
+        if event.name == "publish.done" and event.fields["node"] == "b":  # read back
             self.waiting.discard(event.group)
             if not self.waiting:
                 self.done.set()

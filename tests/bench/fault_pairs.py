@@ -133,6 +133,7 @@ frontend f{i}
     default_backend g{i}
 backend g{i}
     option httpchk GET /status/status.html
+    http-check expect status 200
     http-check expect string {ok}
     server a 127.0.0.1:{a} check inter 1s fastinter 250ms fall 3 rise 2
     server b 127.0.0.1:{b} backup

@@ -198,7 +198,7 @@ async def measure(folder: Path, pid: int, groups: int) -> None:
         print(f"style {name}:")
         device = Device(path, timeout_s=5)
         edges = make(device)
-        await one_by_one(edges[0], 200)
+        await one_by_one(edges[0], 100)
         await at_once(edges[:50], 20)
         await at_once(edges, 6)
         await kept(device, edges, pid, 10)

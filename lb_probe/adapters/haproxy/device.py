@@ -41,6 +41,8 @@ _LATE_S = 0.2
 _FEW = 48  # backends asked for one by one; beyond, one table of all of them is cheaper
 _FEW_BYTES = 8_000
 _GATHER_S = 0.05  # while changes queue, a reading waits this long for more who want it
+_CROWD = 100  # who want one at the same moment: more will come, and each answer costs 2 ms
+_CROWD_S = 0.02
 _PLACE_SHARE = 0.75  # of the deadline, for a place: a line sent in its last moment has no answer
 _LEARN_PAUSE_S = 10.0
 _ATTEND_S = 1.0
@@ -199,6 +201,8 @@ class Device:
         outcome: Reading | Exception | None = None
         try:
             await self._wait_for_others()
+            if len(batch.needs) > _CROWD:
+                await asyncio.sleep(_CROWD_S)
             self._batch = None  # who asks from here on wants a later one
             outcome = await self._read(Need.of_all(batch.needs))
         except READ_ERRORS as exc:

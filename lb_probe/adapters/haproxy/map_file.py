@@ -160,15 +160,14 @@ class MapFile:
             ) from exc
 
     async def _sync(self) -> None:
-        if self._syncing is None:
-            covered = self._renamed
+        # One that has ended is not waited for: that would take no time, for ever.
+        if self._syncing is None or self._syncing.done():
             loop = asyncio.get_running_loop()
             self._syncing = loop.run_in_executor(None, _sync_folder, self.path)
-            self._syncing.add_done_callback(partial(self._note_sync, covered))
+            self._syncing.add_done_callback(partial(self._note_sync, self._renamed))
         await asyncio.shield(self._syncing)
 
     def _note_sync(self, covered: int, done: asyncio.Future[None]) -> None:
-        self._syncing = None
         if not done.cancelled() and done.exception() is None:
             self._synced = max(self._synced, covered)
 
