@@ -221,7 +221,7 @@ async def test_what_is_over_is_not_remembered():
             asked = target(port)
             for _ in range(200):
                 await ask(engine, asked)
-            assert sum(map(len, engine._deadlines.values())) <= 1
+            assert sum(map(len, engine._deadlines.values())) <= 64
             assert engine._links == {}
             engine.keep_only([])
             assert engine._ways == {}

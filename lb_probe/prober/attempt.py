@@ -81,12 +81,6 @@ class _Seen:
         self.note = attempt.note
 
 
-def _observation(attempt: "Attempt", verdict: Verdict, code: int | None, now: float) -> Observation:
-    seen = _Seen(attempt, verdict, code, now)
-    seen.__class__ = Observation  # type: ignore[assignment]
-    return seen  # type: ignore[return-value]
-
-
 class Attempt:
     """One attempt: one question, one deadline, one observation.
 
@@ -278,7 +272,7 @@ class Attempt:
         except BlockingIOError:
             return
         if link.stream is None:
-            self._take(data, is_end=not data, is_cut=False)
+            self._take(data)
         else:
             self._decrypt(link, link.stream, data)
         is_more = len(data) == _CHUNK or (data and events & _CLOSING)
@@ -295,11 +289,11 @@ class Attempt:
                 return
         try:
             while (plain := stream.read()) and self._link is link:
-                self._take(plain, is_end=False, is_cut=False)
+                self._take(plain)
             if stream.is_ended and self._link is link:
-                self._take(b"", is_end=True, is_cut=False)
+                self._take(b"")
         except ssl.SSLEOFError:
-            self._take(b"", is_end=True, is_cut=True)
+            self._take(b"", is_cut=True)
 
     def _shake_hands(self, link: Link, stream: Stream) -> bool:
         try:
@@ -324,14 +318,17 @@ class Attempt:
             self._finish(_CONNECTED)
         return True
 
-    def _take(self, data: bytes, *, is_end: bool, is_cut: bool) -> None:
-        """Take bytes of the answer, or its end."""
+    def _take(self, data: bytes, is_cut: bool = False) -> None:
+        """Take bytes of the answer; none is its end."""
         reading = self._reading
         if reading is None:
-            if is_end and self._is_on_kept:
+            if not data and self._is_on_kept:
                 raise ConnectionResetError
-            reading = self._reading = self._begin_reading(data)
-        if is_end:
+            reading = self._way.familiar
+            if self._trace is not None or reading is None or not reading.fits(data):
+                reading = self._begin_reading()
+            self._reading = reading
+        if not data:
             reading.end(is_cut=is_cut)
         elif reading.verdict is None:
             if self._trace is not None:
@@ -340,14 +337,11 @@ class Attempt:
         if reading.verdict is not None:
             self._finish(reading.verdict)
 
-    def _begin_reading(self, data: bytes) -> Reading:
-        way, trace = self._way, self._trace
-        if trace is not None:
-            trace.mark("first-byte", self._engine.clock())
-        elif way.familiar is not None and way.familiar.fits(data):
-            return way.familiar
-        way.familiar = Reading(self.target)
-        return way.familiar
+    def _begin_reading(self) -> Reading:
+        if self._trace is not None:
+            self._trace.mark("first-byte", self._engine.clock())
+        reading = self._way.familiar = Reading(self.target)
+        return reading
 
     # -------------------------------------------------------------- the end
     def fail_late(self) -> None:
@@ -412,8 +406,9 @@ class Attempt:
             if reading is not None:
                 self._trace.read(reading)
         self._leave()
-        code = None if reading is None else reading.code
-        engine.ended(self, _observation(self, verdict, code, now))
+        seen = _Seen(self, verdict, None if reading is None else reading.code, now)
+        seen.__class__ = Observation  # type: ignore[assignment]
+        engine.ended(self, seen)  # type: ignore[arg-type]
 
     def _phase(self) -> str:
         if self._stage is Phase.TIMEOUT:
@@ -423,20 +418,19 @@ class Attempt:
     def _leave(self) -> None:
         """Give the connection back, or close it; what was remembered for the way is dropped."""
         self.is_over = True
-        if self._stage is Phase.NAME and not self._way.endpoints:
-            self._engine.names.give_up(self.target.host, self.target.port, self._found)
-        link, self._link = self._link, None
-        reading, self._reading = self._reading, None
+        way, link, reading = self._way, self._link, self._reading
+        self._link = self._reading = None
         if link is None:
+            if self._stage is Phase.NAME and not way.endpoints:
+                self._engine.names.give_up(self.target.host, self.target.port, self._found)
             return
-        way = self._way
-        if link.stream is not None and link.stream.is_open and not way.is_reused:
-            self._remember_session(link.stream)
-        is_good = reading is not None and reading.may_be_kept and not link.unsent
-        if way.is_reused and is_good and way.kept is None:
+        if not way.is_reused:
+            if link.stream is not None and link.stream.is_open:
+                self._remember_session(link.stream)
+        elif reading is not None and reading.may_be_kept and not link.unsent and way.kept is None:
             way.kept, link.attempt = link, None
-        else:
-            self._engine.drop(link)
+            return
+        self._engine.drop(link)
 
     def _remember_session(self, stream: Stream) -> None:
         # Only of a full handshake: copying one costs as much as a handshake, and its age counts

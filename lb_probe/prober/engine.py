@@ -22,6 +22,7 @@ _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _EARLY_S = 0.0005  # timers of a loop are this good
 _TIMER_S = 0.001
 _ROUNDS = 4  # an answer, what is left of it, and its end
+_PRUNED = 64  # attempts: those that are over are forgotten each time so many were added
 
 
 class Engine:
@@ -193,9 +194,9 @@ class Engine:
         attempts = self._deadlines.get(timeout_s)
         if attempts is None:
             attempts = self._deadlines[timeout_s] = deque()
-        while attempts and attempts[0].is_over:
-            attempts.popleft()
         attempts.append(attempt)
+        if not len(attempts) % _PRUNED:
+            _forget_over(attempts)
         deadline = attempt.started_at + timeout_s
         if self._timer is None or deadline < self._timer_at:
             self._set_timer(deadline, attempt.started_at)
@@ -223,8 +224,7 @@ class Engine:
     def _next_deadline(self) -> float:
         soonest = math.inf
         for timeout_s, attempts in self._deadlines.items():
-            while attempts and attempts[0].is_over:
-                attempts.popleft()
+            _forget_over(attempts)
             if attempts:
                 soonest = min(soonest, attempts[0].started_at + timeout_s)
         return soonest
@@ -242,3 +242,8 @@ class Engine:
             if not again and not came:
                 return
             self._dispatch([*again, *came])
+
+
+def _forget_over(attempts: deque[Attempt]) -> None:
+    while attempts and attempts[0].is_over:
+        attempts.popleft()

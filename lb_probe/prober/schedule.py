@@ -48,6 +48,7 @@ _MIN_STALL_S = 1.0
 # A doubt seen this late is our own: the answer may have come, and not have been read yet.
 _LATE_DOUBT_S = 0.02
 _LONGEST_TIMER_S = 3600.0
+_NEVER = math.inf
 
 Report = Callable[[str, Observation], None]
 Hurry = Callable[[str, str, Page], bool]
@@ -242,15 +243,17 @@ class Schedule:
             self._start(slot, planned, now)
 
     def _start(self, slot: Slot, planned: float, now: float) -> None:
-        slot.planned, slot.last, slot.is_looked_at = math.inf, slot.due, False
+        slot.planned, slot.last, slot.is_looked_at = _NEVER, slot.due, False
         flight = Flight(slot, now, self._ended)
         slot.flights.append(flight)
         flight.handle = self._begin(slot.target, flight)
         late_s = self._clock() - planned
         self._late(late_s if late_s > 0.0 else 0.0)
         after = slot.overdue_s()
-        if after < math.inf:
-            self._plan(slot, now + after, is_beside=True)
+        if after < _NEVER:  # the timer is set when all that is due was started
+            slot.planned = slot.due = now + after
+            slot.is_beside = True
+            self._agenda.add(slot.planned, slot)
 
     # -------------------------------------------------------------- ends
     def _ended(self, flight: Flight, observation: Observation) -> None:

@@ -3,10 +3,11 @@
 Both pages of each node once a second are 4,000 probes a second, over loopback, to one server in a
 process of its own on another core: nginx where there is one, else a few lines of asyncio.
 
-    python tests/bench/probe_schedule.py [GROUPS] [SECONDS] [--hangs N] [--whole]
+    python tests/bench/probe_schedule.py [GROUPS] [SECONDS] [--hangs N] [--engine | --whole]
 
-Measured are the schedule and the probe engine. With --hangs, the first N nodes accept and never
-answer. With --whole it is a whole `lb-probe prober`, decisions and metrics included.
+Measured are the schedule and the probe engine alone (--engine), and a whole `lb-probe prober`,
+decisions and metrics included (--whole). With --hangs, the first N nodes accept and never answer
+the engine.
 """
 
 import argparse
@@ -229,7 +230,8 @@ def main():
     parser.add_argument("groups", nargs="?", type=int, default=1000)
     parser.add_argument("seconds", nargs="?", type=float, default=30.0)
     parser.add_argument("--hangs", type=int, default=0, help="nodes that never answer")
-    parser.add_argument("--whole", action="store_true", help="measure a whole prober")
+    parser.add_argument("--engine", action="store_true", help="measure schedule and engine only")
+    parser.add_argument("--whole", action="store_true", help="measure a whole prober only")
     given = parser.parse_args()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(hard, max(soft, 65536)), hard))
@@ -239,13 +241,15 @@ def main():
         server(Path(name), cores[-1]) as (kind, port),
     ):
         print(f"server: {kind} on core {cores[-1]}; the probes on core {cores[0]}", flush=True)
-        if given.whole:
+        if not given.whole:
+            print("schedule and engine alone", flush=True)
+            args = (cores[0], given.groups, given.seconds, port, given.hangs)
+            process = multiprocessing.get_context("spawn").Process(target=measure, args=args)
+            process.start()
+            process.join()
+        if not given.engine:
+            print("a whole prober", flush=True)
             whole(Path(name), cores[0], given.groups, given.seconds, port)
-            return
-        args = (cores[0], given.groups, given.seconds, port, given.hangs)
-        process = multiprocessing.get_context("spawn").Process(target=measure, args=args)
-        process.start()
-        process.join()
 
 
 if __name__ == "__main__":
