@@ -1,6 +1,8 @@
 """HAProxy's adapter against real HAProxys, and against servers that talk nonsense."""
 
+import ast
 import asyncio
+import re
 import socket
 import tempfile
 from pathlib import Path
@@ -12,6 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import listening
 
+from lb_probe.adapters import haproxy as haproxy_adapter
 from lb_probe.adapters.haproxy import MAX_REPLY_BYTES, HaproxyServers
 from lb_probe.core.model import Seen
 from lb_probe.ports import PublishError, Unreachable
@@ -306,6 +309,18 @@ def test_commands_are_the_one_line_that_is_sent():
         "set server epmm/b state ready;set server epmm/a state maint;set server epmm/c state maint"
     )
     assert adapter(Path("/x"), nodes=nodes).commands("epmm-b") == [line]
+
+
+def test_what_is_dangerous_on_old_versions_is_said_nowhere():
+    """Clients of 2.6 forget `set server addr`; `set maxconn` ends it, `prompt` wedges its socket."""
+    said = []
+    for file in Path(haproxy_adapter.__file__).parent.glob("*.py"):
+        tree = ast.parse(file.read_text())
+        docs = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
+        texts = [node for node in ast.walk(tree) if isinstance(node, ast.Constant)]
+        said += [t.value for t in texts if isinstance(t.value, str) and id(t) not in docs]
+    assert "set server " in said
+    assert [text for text in said if re.search(r"\baddr\b|\bset maxconn\b|\bprompt\b", text)] == []
 
 
 async def test_publication_is_one_connection_and_one_line(serve):

