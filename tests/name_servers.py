@@ -9,6 +9,7 @@ import signal
 import socket
 import subprocess
 import tempfile
+import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
@@ -201,6 +202,10 @@ class NameServer:
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
         try:
+            # Each thread stops when it is next scheduled; until then it may still answer.
+            tasks = Path(f"/proc/{self._process.pid}/task")
+            while any(_state(task) != "T" for task in tasks.iterdir()):
+                time.sleep(0.001)
             yield
         finally:
             self._process.send_signal(signal.SIGCONT)
@@ -265,3 +270,8 @@ def mover(*servers: NameServer | tuple[str, int], **more: object) -> DnsUpdate:
     values["key"] = key if callable(key) else lambda: key
     places = [s.place if isinstance(s, NameServer) else s for s in servers]
     return DnsUpdate(values.pop("name", "gslb"), places, **values)  # type: ignore[arg-type]
+
+
+def _state(task: Path) -> str:
+    """Return the letter of proc(5) for what a thread does."""
+    return (task / "stat").read_text().rpartition(")")[2].split()[0]

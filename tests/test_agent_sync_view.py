@@ -120,7 +120,7 @@ def test_the_status_shows_alarms_age_and_the_partner():
     assert view.status_lines({"sync": {"from": "a", "to": "b"}}, LOOK)[1].endswith("no sync yet")
     pair = {"name": "b", "address": "192.0.2.11", "state": "standby", "syncing": True,
             "last_synced": "2026-11-28T13:00:00Z", "age_s": 42, "fault": "no answer"}  # fmt: skip
-    assert view.pair_lines({"pair": pair}, LOOK) == [
+    assert view.pair_lines({"partner": pair}, LOOK) == [
         "",
         "pair: b (192.0.2.11): standby",
         "  last synced     2026-11-28T13:00:00Z, 42s ago",

@@ -516,7 +516,7 @@ async def test_scrape_of_a_thousand_groups_does_not_hold_up_the_loop(capsys):
             f" {rendered:.3f} s; longest stall {stalls.longest_s:.3f} s"
         )
     assert stalls.longest_s < 1.0  # of a loaded machine: tests/bench/scrape.py has the figures
-    assert again < first / 2  # nothing had changed: its lines were kept
+    assert again < 0.8 * first  # half on a quiet machine: nothing changed, its lines were kept
 
 
 async def test_scrapes_are_rendered_one_at_a_time():

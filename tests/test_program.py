@@ -87,7 +87,7 @@ async def test_a_flood_slows_the_program_and_not_the_loop(kind):
     assert ended.status is None
     assert len(ended.out) + len(ended.err) <= MAX_OUTPUT_BYTES + LAST_LINES * (LINE_CHARS + 1)
     assert beats > 50
-    assert longest < 0.25  # of a shared machine; all lines of one full pipe at once take longer
+    assert longest < 0.45  # of a busy machine; all lines of one full pipe at once take longer
     assert count < 300_000
     assert time.process_time() - spent < 5
 

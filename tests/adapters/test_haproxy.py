@@ -312,7 +312,7 @@ def test_commands_are_the_one_line_that_is_sent():
 
 
 def test_what_is_dangerous_on_old_versions_is_said_nowhere():
-    """Clients of 2.6 forget `set server addr`; `set maxconn` ends it; `prompt` wedges a socket."""
+    """Clients of 2.6 forget `set server addr`; `set maxconn` ends it, `prompt` wedges a socket."""
     said = []
     for file in Path(haproxy_adapter.__file__).parent.glob("*.py"):
         tree = ast.parse(file.read_text())

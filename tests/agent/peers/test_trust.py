@@ -101,6 +101,8 @@ async def test_a_key_is_rotated_with_overlap_and_the_old_one_revoked(pair, event
         assert [pin["fingerprint"] for pin in gone["revoked"]] == [old]
         assert (await two.a.trust.links["b"].report()).node == "b"
         assert two.a.post.told("trust") == []
+        # What was there is missed; what was never seen to be there is still being set up.
+        await eventually(lambda: two.a.trust.standings["b"].outward.is_open is True)
         await two.b.ask("trust-revoke", peer="a")
         await eventually(lambda: two.a.post.told("trust") == ["open"])
         with pytest.raises(LinkError, match="b does not trust a"):
