@@ -17,8 +17,8 @@ import pytest
 import yaml
 from aiohttp import web
 from api_desk import OPERATORS, TOKENS
+from cli_desk import App
 from click.testing import CliRunner
-from test_cli import App
 from test_scenarios import Story
 
 from lb_probe import app
