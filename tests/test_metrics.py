@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import shutil
 import socket
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -563,13 +560,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@pytest.fixture
-def folder():
-    path = Path(tempfile.mkdtemp(prefix="met", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
 
 
 class Slow:

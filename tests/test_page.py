@@ -6,10 +6,8 @@ import doctest
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from array import array
 from pathlib import Path
@@ -37,13 +35,6 @@ from lb_probe.ports import Record
 ROOT = Path(__file__).parents[1]
 STATIC = Path(site_room.__file__).parent / "static"
 SCRIPT = "<script>alert(1)</script>"
-
-
-@pytest.fixture
-def folder():
-    path = Path(tempfile.mkdtemp(prefix="page", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture
