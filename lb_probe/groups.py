@@ -84,7 +84,7 @@ class Groups:
         """
         await self._pairs.swap(pairs, kept)
         await self._pools.swap(pools, kept)
-        self._pairs.failovers_per_minute = failovers_per_minute
+        self._pairs.judgement.failovers_per_minute = failovers_per_minute
         self._know(names)
 
     async def close(self) -> None:
