@@ -43,10 +43,10 @@ def trust_folder(node: NodeConfig) -> Path:
     Raises:
         ValueError: It has no `trust`.
     """
-    agent = node.agent
-    if agent is None or agent.trust is None:
+    folder = node.agent.trust_folder if node.agent is not None else None
+    if folder is None:
         raise ValueError(f"node {node.name} has no agent with `trust:`")
-    return agent.trust.folder or agent.control.with_suffix(".trust")
+    return folder
 
 
 class _Peers:
