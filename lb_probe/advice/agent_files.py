@@ -1,14 +1,16 @@
-"""Where an agent keeps what must outlive a boot, and whether its key can be used.
+"""Where an agent keeps what must outlive a boot, and whether its key and its operators are there.
 
 Both show themselves on the worst day: a node that starts again without its mode says Primary by its
 role, and one whose key is gone is trusted by nobody.
 """
 
+import grp
+import pwd
 from collections.abc import Iterator
 from pathlib import Path
 
 from lb_probe.config import Config, NodeConfig
-from lb_probe.config.agent import LASTING
+from lb_probe.config.agent import LASTING, ControlOperator
 from lb_probe.ports import LbProbeError
 
 # Empty after a boot: the first two are in memory, the third is swept.
@@ -27,6 +29,8 @@ def agent_files(config: Config, *, as_: str) -> list[str]:
             if node.agent is None or as_ not in {"check", f"agent:{node.name}"}:
                 continue
             texts = [*_lost(node, config.path), *_key(node, is_here=as_ != "check")]
+            if as_ != "check":
+                texts += [text for one in node.agent.operators for text in _operator(one)]
             told += [f"group {group.name}: {node.name}: {text}" for text in texts]
     return told
 
@@ -72,3 +76,27 @@ def _key(node: NodeConfig, *, is_here: bool) -> Iterator[str]:
             f"agent.trust: {folder / 'key.pem'} does not exist yet; the agent makes it when it"
             f" starts, or you do: lb-probe agent trust init --node {node.name}"
         )
+
+
+def _operator(one: ControlOperator) -> Iterator[str]:
+    """Say why somebody who should have a role has none."""
+    kind, name = ("user", one.user) if one.user else ("group", one.group or "")
+    try:
+        known = pwd.getpwnam(name).pw_uid if one.user else grp.getgrnam(name).gr_gid
+    except KeyError:
+        yield f"agent.operators: this machine has no {kind} {name}: nobody gets {one.role} by it"
+        return
+    if not _is_mapped(known, Path(f"/proc/self/{kind[0]}id_map")):
+        yield (
+            f"agent.operators: {kind} {name} cannot be told from others, as this runs with users of"
+            " its own: say PrivateUsers=no in the unit of the agent"
+        )
+
+
+def _is_mapped(known: int, table: Path) -> bool:
+    """Tell whether our user namespace knows an id (user_namespaces(7))."""
+    try:
+        spans = [tuple(map(int, line.split())) for line in table.read_text().splitlines()]
+    except (OSError, ValueError):
+        return True
+    return any(first <= known < first + count for first, _, count in spans)

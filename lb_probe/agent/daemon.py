@@ -15,6 +15,7 @@ from lb_probe.agent.node import Node, Part
 from lb_probe.agent.notices import Notices
 from lb_probe.agent.pages import Pages
 from lb_probe.agent.promotion import Commands
+from lb_probe.agent.roles import Roles
 from lb_probe.agent.state import StateFile
 from lb_probe.agent.verbs import Verbs
 from lb_probe.core.model import Role
@@ -39,6 +40,7 @@ class Setup:
         secret: Signs the report; empty signs nothing.
         parts: Makes each feature, in the order of their sections in the status answer.
         commands: The operator's programs.
+        roles: Makes the roles of the control socket; None gives nobody but root and us any.
         outbox: Where people are told things; None tells nobody.
         open_outbox: Opens one once it is certain that no other agent of this node runs.
     """
@@ -55,6 +57,7 @@ class Setup:
     secret: bytes = b""
     parts: Sequence[Callable[[Node], Part]] = ()
     commands: Commands = field(default_factory=Commands)
+    roles: Callable[[Clock], Roles] | None = None
     outbox: Outbox | None = None
     open_outbox: Callable[[], AbstractAsyncContextManager[Outbox | None]] | None = None
 
@@ -104,7 +107,8 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
         commands = [command for part in parts for command in part.commands()]
         log = setup.state.with_name(f"{setup.state.name}.audit.jsonl")
         audit = Audit(log, clock.wall, _told(node))
-        control = Control(setup.control, commands, audit)
+        roles = setup.roles(clock) if setup.roles is not None else None
+        control = Control(setup.control, commands, audit, roles)
         stack.push_async_callback(pages.stop)
         host, port = await pages.start(*setup.listen)
         fields = {"listen": _address(host, port), "control": str(setup.control)}

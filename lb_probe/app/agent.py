@@ -10,6 +10,7 @@ from typing import Any
 from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.agent.node import Node, Part
+from lb_probe.agent.roles import Grant, Rank, Roles
 from lb_probe.app import agent_watch
 from lb_probe.app.loop import on_signals, run
 from lb_probe.clock import SystemClock
@@ -19,6 +20,7 @@ from lb_probe.config import (
     NodeConfig,
     load,
 )
+from lb_probe.config.agent import AgentConfig
 from lb_probe.core.model import Page
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.systemd import Systemd
@@ -113,7 +115,17 @@ def _setup(config: Config, name: str) -> agent_daemon.Setup:
         report=(report.listen.host, report.listen.port) if report else None,
         secret=secret_of(report.secret_file) if report and report.secret_file else b"",
         commands=agent_watch.commands_of(agent),
+        roles=partial(Roles, grants_of(agent)) if agent.operators else None,
         parts=_parts(config, group, node),
+    )
+
+
+def grants_of(agent: AgentConfig) -> tuple[Grant, ...]:
+    """Return who else may use an agent's control socket."""
+    ranks = {rank.word: rank for rank in Rank}
+    return tuple(
+        Grant("user" if one.user else "group", one.user or one.group or "", ranks[one.role])
+        for one in agent.operators
     )
 
 

@@ -112,11 +112,22 @@ class Report(Frozen):
     secret_file: v.FilePath | None = key("a file with a secret that signs the report", None)
 
 
+class ControlOperator(Frozen):
+    """Somebody on this machine, beside root and the agent's own user, who may use `control`."""
+
+    user: v.Account | None = key("a user of this machine", None)
+    group: v.Account | None = key("a group of this machine: everybody in it", None)
+    role: Literal["viewer", "operator", "admin"] = key("viewer, operator or admin")
+
+
 class AgentConfig(Frozen):
     """The agent of a node that lb-probe serves the pages for."""
 
     listen: v.HostPort = key('host:port of the two pages, e.g. "0.0.0.0:8080"')
     control: v.SocketPath = key("a path for the UNIX socket of its owner")
+    operators: tuple[ControlOperator, ...] = key(
+        "who else may use `control`; nobody when left out", ()
+    )
     drain_s: v.ZeroDuration = key("pages say ERROR this long before a stop", "0s")
     state: v.FilePath = Field(
         default_factory=lambda data: _kept(data.get("control", Path("x")), ".state.json"),

@@ -5,6 +5,7 @@ import shutil
 import pytest
 
 from lb_probe import app
+from lb_probe.advice.agent_files import _is_mapped
 from lb_probe.agent.trust.identity import Keys
 from lb_probe.config import load
 
@@ -84,3 +85,19 @@ def test_a_key_that_cannot_be_used_is_told_before_the_agent_starts(tmp_path, sai
     shutil.copy(tmp_path / "b.trust" / "key.pem", key)
     (cloned,) = said(as_="check")
     assert "found the key of 'b'; wanted that of a" in cloned
+
+
+def test_an_operator_that_the_machine_does_not_know_is_told(tmp_path, said):
+    """R125: at the start it is no fault: a directory that is down must not take the pages."""
+    Keys(tmp_path / "a.trust", "a")
+    operators = "operators: [{user: daemon, role: viewer}, {group: not-here, role: admin}]"
+    (text,) = said(operators)
+    assert "this machine has no group not-here: nobody gets admin by it" in text
+    assert said(operators, as_="check") == []
+
+
+def test_ids_that_a_user_namespace_does_not_know_are_found(tmp_path):
+    table = tmp_path / "uid_map"
+    table.write_text("         0          0          1\n       998        998          1\n")
+    assert [_is_mapped(one, table) for one in (0, 998, 1000)] == [True, True, False]
+    assert _is_mapped(1000, tmp_path / "none")
