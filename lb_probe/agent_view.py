@@ -26,6 +26,7 @@ def agent_block(answer: Json, look: Look) -> list[str]:
         lines += [f"       {plain(reason)}" for reason in _strings(page.get("reasons"))]
     lines += _pair_lines(_mapping(answer.get("pair")), look)
     lines += _heartbeat_lines(_mapping(answer.get("heartbeat")), look)
+    lines += _traffic_lines(_mapping(answer.get("traffic")), look)
     rows = [_check_row(c, look) for c in _dicts(answer.get("checks"))]
     return [*lines, *(["", *table(_CHECK_HEAD, rows, look.width)] if rows else [])]
 
@@ -101,7 +102,7 @@ def _heartbeat_lines(heartbeat: Json, look: Look) -> list[str]:
     says = plain(heartbeat.get("says"))
     level = {"ok": "good", "failing": "warn", "failed": "bad"}.get(says, "warn")
     count = f"{plain(heartbeat.get('failures'))} of {plain(heartbeat.get('of'))} failures"
-    then = plain(heartbeat.get("on_failure"))
+    then = plain(heartbeat.get("order") or heartbeat.get("on_failure"))
     peer = plain(heartbeat.get("peer"))
     lines = ["", f"heartbeat of {peer}: {look.paint(says, level)}, {count}, then {then}"]
     last = _mapping(heartbeat.get("last"))
@@ -116,6 +117,26 @@ def _heartbeat_lines(heartbeat: Json, look: Look) -> list[str]:
     return lines
 
 
+_HOLDS = {
+    "yes": "clients are sent here",
+    "soon": "clients are about to be sent here, or away",
+    "no": "clients are sent elsewhere",
+    "unknown": "it is not known where clients are sent",
+}
+
+
+def _traffic_lines(traffic: Json, look: Look) -> list[str]:
+    """Return what the prober says of the traffic, and whether it still speaks."""
+    age_s = traffic.get("age_s")
+    if not isinstance(age_s, int | float):
+        return []
+    text = _HOLDS.get(str(traffic.get("holds")), "odd")
+    if age_s > _SILENT_S:
+        return [look.paint(f"traffic: {text}, as the prober said {age_s:.0f}s ago", "warn")]
+    return [f"traffic: {text}, says the prober"]
+
+
+_SILENT_S = 15.0
 _CHECK_HEAD = ("CHECK", "PASSING", "AGE", "PAGES", "DETAIL")
 
 

@@ -228,7 +228,7 @@ class Notices(Part):
 
     def _promoted(self) -> Notice:
         state, node = self._node.state, self._node.name
-        by = "itself" if state.cause == "heartbeat" else state.by
+        by = state.by if state.cause == "operator" else "itself"
         return Notice(
             key=f"{node}/promoted/{state.since_wall:.3f}",
             event_class="promoted",

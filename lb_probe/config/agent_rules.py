@@ -20,6 +20,12 @@ def judge(node: Spot, names: list[str | None]) -> None:
         heartbeat.at("on_failure").fault(
             found, "commands: {promote_command: [PROGRAM, ...]} beside it"
         )
+    waits = heartbeat.at("order").value in (None, "flip-then-promote")
+    if promotes and waits and agent.at("report", "secret_file").value is None:
+        heartbeat.at("on_failure").fault(
+            "promote without report.secret_file: the prober could not tell that traffic came",
+            "report: {listen: ..., secret_file: ...} of the agent, or order: promote-by-itself",
+        )
     _judge_schedule(agent.at("sync", "schedule"))
     _judge_listeners(agent)
     _judge_trust(agent)

@@ -8,7 +8,7 @@ Source: R28, R55, R98; X7, X8; facts/epmm.md 3.1 (data-loss window).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lb_probe.core.data_lineage import Lineage
 from lb_probe.core.model import Group, Mode, Saved
@@ -26,11 +26,13 @@ class Heard:
     Attributes:
         at: When it was asked, monotonic seconds.
         fault: Why the last question got no answer; empty where it did.
+        challenge: What the next word to it is sealed over; empty where it takes none.
     """
 
     report: PeerReport | None
     at: float
     fault: str = ""
+    challenge: str = field(default="", repr=False)
 
 
 Agents = Mapping[str, Heard]
@@ -139,6 +141,11 @@ def _span(seconds: float) -> str:
 
 
 # ------------------------------------------------------------------ what is shown
+_THEN = {
+    "keep-in-standby": "stays in Standby then",
+    "flip-then-promote": "promotes itself once traffic is here",
+    "promote-by-itself": "then promotes itself, wherever the traffic is",
+}
 _HEARTBEAT = {
     "ok": "reaches {peer}",
     "failing": "begins to lose {peer}",
@@ -165,6 +172,8 @@ def _line(group: Group, name: str, heard: Heard, now: float) -> str:
     if report.heartbeat:
         peer = next((n for n in (group.primary, group.candidate) if n != name), "its peer")
         said.append(f"heartbeat {_HEARTBEAT.get(report.heartbeat, 'is odd').format(peer=peer)}")
+    if report.mode is Mode.STANDBY and report.then in _THEN:
+        said.append(_THEN[report.then])
     if report.data_suspect:
         said.append(f"data suspect: {report.data_suspect}")
     elif report.last_good_sync:
