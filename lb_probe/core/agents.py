@@ -91,13 +91,23 @@ def _synced(saved: Saved, here: PeerReport, there: PeerReport) -> Word:
         return Word(False, f"{here.node} has never been synced completely")
     began, ended = here.last_good_sync
     text = f"{here.node} was synced completely, {iso(began)} to {iso(ended)}"
-    change = saved.last_change
-    moved_at = change.at_wall if change and change.target != change.source else None
+    moved_at = _moved_at(saved, there)
     if moved_at is not None and began < moved_at:
         return Word(False, f"{text}, begun before the move at {iso(moved_at)}")
     if not _has_reign(_lineage(here), _lineage(there)):
         return Word(False, f"{text}, but not from {there.node} since that became Primary")
     return Word(True, text)
+
+
+def _moved_at(saved: Saved, there: PeerReport) -> float | None:
+    """Return when traffic moved to the node that has it, UTC seconds; None where nobody knows.
+
+    An ack or a hold is a later change than the move: then it is when that node became Primary.
+    """
+    change = saved.last_change
+    if change is not None and change.target != change.source:
+        return change.at_wall
+    return there.promoted_at
 
 
 def _has_reign(here: Lineage, there: Lineage) -> bool:
@@ -129,6 +139,30 @@ def loss(group: Group, target: str, agents: Agents, now: float, wall: float) -> 
         f"{LOSS} {_span(window_s)}: {target} was last synced completely from"
         f" {iso(sync[0])} to {iso(sync[1])}; what {group.primary} took in after {iso(sync[0])}"
         " may be missing there"
+    )
+
+
+def left_behind(saved: Saved, agents: Agents, home: str) -> str:
+    """Say what the move in force left behind; empty where traffic is at home, or nobody knows.
+
+    Its record says so too, but for a person who moved it past a silent agent. What the agent of
+    the node with the traffic said last is enough, however old: a Primary is not synced.
+
+    Args:
+        home: The Primary.
+    """
+    heard = agents.get(saved.assigned or "")
+    if saved.assigned == home or heard is None or heard.report is None:
+        return ""
+    sync, moved_at = heard.report.last_good_sync, _moved_at(saved, heard.report)
+    if moved_at is None:
+        return ""
+    if sync is None:
+        return f"{LOSS} not known: nobody says when {saved.assigned} was last synced"
+    return (
+        f"{LOSS} {_span(max(0.0, moved_at - sync[0]))}: {saved.assigned} was last synced completely"
+        f" from {iso(sync[0])} to {iso(sync[1])}, and traffic moved at {iso(moved_at)}; what {home}"
+        " took in between may be missing there"
     )
 
 
