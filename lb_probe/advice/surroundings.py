@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import grp
 import ipaddress
+import itertools
 import os
 import pwd
 import stat
@@ -20,8 +21,10 @@ from pathlib import Path
 
 from lb_probe.adapters.haproxy import RuntimeApi
 from lb_probe.config.model import Adapter, Config, GroupConfig, HaproxyAdapter
+from lb_probe.core.clock_offset import Limits, surely_apart
 from lb_probe.core.model import Failed, Mode, Page, Phase
 from lb_probe.ports import PublishError
+from lb_probe.prober.dated import clock_of
 from lb_probe.prober.http_probe import Report, Target, TlsSettings, make_ssl_context
 from lb_probe.prober.report import why
 from lb_probe.prober.tcp_probe import connects
@@ -215,7 +218,25 @@ async def _nodes(group: GroupConfig, targets: Sequence[Target], inspect: Inspect
     return [
         f"group {group.name}: {node} {' and '.join(which)}: {text}"
         for (node, text), which in pages.items()
-    ]
+    ] + _clocks(group, [(t.node, r) for t, r in zip(targets, reports, strict=True)])
+
+
+def _clocks(group: GroupConfig, answers: Sequence[tuple[str, Report]]) -> list[str]:
+    """Compare the clocks of a group's nodes by the dates of their pages (R11).
+
+    Measured by the same clock, so whether that one is right does not matter.
+    """
+    known = {node: found for node, report in answers if (found := clock_of(report, 0.0))}
+    limits = Limits()
+    told = []
+    for (one, its), (other, others) in itertools.combinations(known.items(), 2):
+        apart_s = surely_apart(its, others)
+        if apart_s > limits.warn_s:
+            told.append(
+                f"group {group.name}: the clocks of {one} and {other} are {apart_s:.1f}s apart at"
+                " least, by the dates of their pages; the guide wants exactly the same time on both"
+            )
+    return told
 
 
 def _is_standby(report: Report | None) -> bool:

@@ -11,6 +11,7 @@ from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.agent.node import Node, Part
 from lb_probe.agent.roles import Grant, Rank, Roles
+from lb_probe.agent.utc import Utc, UtcSettings
 from lb_probe.app import agent_watch
 from lb_probe.app.loop import on_signals, run
 from lb_probe.clock import SystemClock
@@ -21,6 +22,7 @@ from lb_probe.config import (
     load,
 )
 from lb_probe.config.agent import AgentConfig
+from lb_probe.core.clock_offset import Limits
 from lb_probe.core.model import Page
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.systemd import Systemd
@@ -147,17 +149,27 @@ def secret_of(file: Path) -> bytes:
 # ------------------------------------------------------------------ its features
 def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callable[[Node], Part]]:
     """Return what makes each feature that this node's file asks for, as the status shows them."""
-    assert node.agent is not None
+    agent = node.agent
+    assert agent is not None
     makers = agent_watch.parts(config, group, node)
-    if node.agent.trust is not None:
+    makers.append(lambda one: Utc(one, _utc_settings(agent)))
+    if agent.trust is not None:
         from lb_probe.app import agent_peers  # cryptography: 100 ms that others do not pay
 
         makers += agent_peers.parts(config, group, node)
-    if node.agent.sync is not None:
+    if agent.sync is not None:
         from lb_probe.app import agent_sync
 
         makers += agent_sync.parts(group, node)
     return makers
+
+
+def _utc_settings(agent: AgentConfig) -> UtcSettings:
+    server, trust = agent.time_server, agent.trust
+    return UtcSettings(
+        server=(server.host, server.port) if server else None,
+        limits=Limits(trust.clock_warn_s, trust.clock_error_s) if trust else Limits(),
+    )
 
 
 # ------------------------------------------------------------------ checks

@@ -139,6 +139,9 @@ class AgentConfig(Frozen):
     peer: v.Name | None = key(
         "its partner; the Primary, or the Primary's candidate, when left out", None
     )
+    time_server: v.HostPort | None = key(
+        'an NTP server that its clock is compared with, e.g. "ntp.example.com:123"', None
+    )
     report: Report | None = key("where the prober and Prometheus may read what it knows", None)
     commands: Commands = key("programs that promote, demote, and admit clients", {})
     heartbeat: Heartbeat | None = key("how a Secondary watches its peer", None)

@@ -60,15 +60,15 @@ def by_map(at, place, folder):
     return f"{{type: haproxy, name: edge, socket: {at}, map_file: {place}/m, key: epmm, {nodes}}}"
 
 
-def serve(statuses):
+def serve(statuses, date=""):
     """Answer each page with its text; nothing else."""
 
     async def answer(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         text = statuses[head.split()[1].decode()]
         code = "200 OK" if text.startswith(OK) else "503 Service Unavailable"
-        said = f"HTTP/1.1 {code}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}"
-        writer.write(said.encode())
+        head = f"HTTP/1.1 {code}\r\n{date}Content-Length: {len(text)}\r\nConnection: close\r\n"
+        writer.write(f"{head}\r\n{text}".encode())
         await writer.drain()
         writer.close()
 
@@ -235,3 +235,28 @@ async def test_a_port_that_only_the_peer_should_reach_is_told(tmp_path):
         assert f"port {own}" not in text.replace(f":{own}", "")
         assert f"port {dead}" not in text
         assert "can be reached" not in await told(tmp_path, a=f"http://127.0.0.1:{own}")
+
+
+async def test_clocks_that_are_apart_are_told_by_the_dates_of_the_pages(tmp_path):
+    """R11: without an agent; whose clock is right does not matter, and seconds are cut off."""
+    pages = {"/status/status.html": OK, "/hastatus.html": f"{OK} (Mode: Primary)"}
+
+    async def told_of(*dates, extra=""):
+        lines = [f"{extra}Date: {date}\r\n" if date else "" for date in dates]
+        async with (
+            listening(serve(pages, lines[0])) as one,
+            listening(serve(pages, lines[1])) as other,
+        ):
+            ports = [server.sockets[0].getsockname()[1] for server in (one, other)]
+            a, b = (f"http://127.0.0.1:{port}" for port in ports)
+            found = await told(tmp_path, a=a, b=b)
+            return [line for line in found.splitlines() if "clocks" in line]
+
+    now, soon = "Tue, 03 Nov 2026 10:00:00 GMT", "Tue, 03 Nov 2026 10:00:01 GMT"
+    (line,) = await told_of(now, "Tue, 03 Nov 2026 10:00:09 GMT")
+    assert line.startswith("group epmm: the clocks of a and b are ")
+    assert 6.0 < float(line.split(" are ")[1].split("s ")[0]) <= 8.0
+    assert await told_of(now, soon) == []
+    assert await told_of(now, None) == []
+    assert await told_of(now, "yesterday, or so") == []
+    assert await told_of(now, "Tue, 03 Nov 2026 10:00:09 GMT", extra="Age: 9\r\n") == []
