@@ -11,6 +11,7 @@ from lb_probe.core import pool_view, view
 from lb_probe.core.acts import Plan
 from lb_probe.core.agents import Heard
 from lb_probe.core.explain import explain
+from lb_probe.core.holds import Holds, holds
 from lb_probe.core.model import Observation, Page
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.view import View
@@ -99,6 +100,15 @@ class Groups:
     def hear(self, name: str, node: str, heard: Heard) -> None:
         """Take what the agent of a node said; groups of equals have none."""
         self._pairs.hear(name, node, heard)
+
+    def holds(self, name: str, node: str) -> Holds:
+        """Return whether a node has the traffic, for its agent."""
+        if name not in self._home:
+            return Holds.UNKNOWN  # a reload took it away
+        found = self.view(name)
+        if isinstance(found, PoolView):
+            return Holds.UNKNOWN
+        return holds(node, found.saved, (adapter.seen for adapter in found.adapters))
 
     def references(self, answers: Mapping[str, bool]) -> None:
         """Take what the reference targets answered."""
