@@ -1,9 +1,9 @@
 """The operator's page with 500 groups: first paint, a failover until it is seen, 200 open pages.
 
-First paint and failover are seen by a real Chromium; between the pages with 500 groups it opens some with
-13 (a screenful), which tell what the browser and the machine cost anyway. The open pages are 200 readers of the stream
-in a process of their own; CPU is that of the prober's side, with probes and a change every second,
-less the same without readers. Exits 1 where a limit is passed.
+First paint and failover are seen by a real Chromium; between the pages with 500 groups it opens
+pages with 13, a screenful, which tell what browser and machine cost anyway. The open pages are 200
+readers of the stream in a process of their own; CPU is that of the prober's side, with probes and a
+change every second, less the same without readers. Exits 1 where a limit is passed.
 
     python tests/bench/page.py [SECONDS]
 """
