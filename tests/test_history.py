@@ -590,7 +590,7 @@ def test_client_follows_the_pages_of_a_long_history(stand, monkeypatch):
     demo = stand()
     until(lambda: demo.group()["condition"] == "normal", "all is normal")
     until(lambda: len(demo.client.history(None, 1000, everything=True)) > 8, "some is recorded")
-    monkeypatch.setattr("lb_probe.client.HISTORY_PAGE", 3)
+    monkeypatch.setattr("lb_probe.client.api.HISTORY_PAGE", 3)
     paged = demo.client.whole_history("demo")
     whole = demo.client.history("demo", 1000, everything=True)
     assert paged == whole[: len(paged)]
