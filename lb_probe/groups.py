@@ -169,11 +169,19 @@ class Groups:
         Raises:
             NotFound: No such group.
         """
+        return self.looked(name)[1]
+
+    def looked(self, name: str) -> tuple[AnyView, Plan | None]:
+        """Return a group, and what `resume_gates` says of it, in one look.
+
+        Raises:
+            NotFound: No such group.
+        """
         found = self.view(name)
         if isinstance(found, PoolView):
-            return None
+            return found, None
         off_home = found.saved.latched or found.saved.assigned not in (None, found.group.primary)
-        return self._pairs.resume_gates(name) if off_home else None
+        return found, self._pairs.resume_gates(name) if off_home else None
 
     def explained(self, name: str) -> tuple[AnyView, Plan | None, str]:
         """Return a group, the gates of a resume where one is due, and why it is as it is.
@@ -181,10 +189,9 @@ class Groups:
         Raises:
             NotFound: No such group.
         """
-        found = self.view(name)
+        found, plan = self.looked(name)
         if isinstance(found, PoolView):
             return found, None, pool_view.explain(found)
-        plan = self.resume_gates(name)
         gates, line = (plan.gates, plan.paste) if plan else ((), "")
         return found, plan, explain(found, gates, line)
 
