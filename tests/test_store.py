@@ -1037,7 +1037,7 @@ async def transactions(store: SqliteStore) -> list[str]:
     told: list[str] = []
 
     def tell(statement: str) -> None:
-        if statement in ("BEGIN IMMEDIATE", "COMMIT", "ROLLBACK"):
+        if statement.split()[0] in ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT"):
             told.append(statement)
 
     await store._call(lambda db: db.set_trace_callback(tell))
@@ -1060,6 +1060,7 @@ async def test_changes_that_wait_together_share_transactions(
         assert not any(one.done() for one in waiting)
     await asyncio.gather(*waiting)
     assert transactions.count("COMMIT") <= 10
+    assert "SAVEPOINT change" not in transactions
     assert [r.group for r in await store.history(limit=1000)] == groups
     assert sorted(await store.load()) == groups
 
@@ -1082,7 +1083,9 @@ async def test_nobody_hears_of_a_change_before_the_transaction_is_saved(
     assert all(count > place for place, count in enumerate(seen))
 
 
-async def test_conflict_of_one_group_is_none_of_the_others(store: SqliteStore) -> None:
+async def test_conflict_of_one_group_is_none_of_the_others(
+    store: SqliteStore, transactions: list[str]
+) -> None:
     await save(store, 1, "stale")
     await save(store, 2, "stale")
     with held_up(store.path):
@@ -1106,6 +1109,7 @@ async def test_conflict_of_one_group_is_none_of_the_others(store: SqliteStore) -
     }
     history = [(r.group, r.generation) for r in await store.history()]
     assert history == [("stale", 1), ("stale", 2), ("one", 1), ("two", 1), ("three", 1)]
+    assert "SAVEPOINT change" in transactions
 
 
 async def test_changes_of_one_group_are_made_in_the_order_they_were_asked_for(

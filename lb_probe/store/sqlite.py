@@ -3,8 +3,8 @@
 `init` makes the file once, on purpose. `SqliteStore.open` looks at it read-only first, so that a
 file it refuses is left as it was found; then it migrates an older one and proves that writes work.
 Every commit is synced to disk before it returns (WAL, synchronous=FULL). Commits that wait while
-the disk syncs share the next transaction, so that a thousand groups need no thousand syncs: each is
-a savepoint of its own in it, and a conflict of one is none of the others.
+the disk syncs share the next transaction, so that a thousand groups need no thousand syncs; a
+conflict of one is none of the others, which are then made again, each in a savepoint of its own.
 
 Files beside `state.db`: `-wal` and `-shm` while in use (part of the store after a crash),
 `.lock` (the pid of the prober that uses it), `.v<N>.bak` (what was there before a migration).
@@ -566,6 +566,10 @@ class _Waiting:
             self.done.set_exception(self.error)
 
 
+class _OneFailedError(Exception):
+    """One of several changes could not be made."""
+
+
 class SqliteStore:
     """The Store port over one SQLite file.
 
@@ -769,7 +773,26 @@ class SqliteStore:
                     one.end()
 
     def _together(self, batch: Sequence[_Waiting], db: sqlite3.Connection) -> None:
-        """Make these changes in one transaction; one that fails leaves the others alone."""
+        """Make these changes in one transaction; one that fails leaves the others alone.
+
+        At first as if none would fail: a savepoint around each trebles the statements, and a
+        statement waits for its turn beside a busy loop.
+        """
+        try:
+            with self._write(db):
+                self._make_all(batch, db)
+        except _OneFailedError:  # nothing of them is saved
+            self._one_by_one(batch, db)
+
+    def _make_all(self, batch: Sequence[_Waiting], db: sqlite3.Connection) -> None:
+        for one in batch:
+            if one.begin():
+                try:
+                    one.change(db)
+                except Exception as error:
+                    raise _OneFailedError from error
+
+    def _one_by_one(self, batch: Sequence[_Waiting], db: sqlite3.Connection) -> None:
         with self._write(db):
             for one in batch:
                 if not one.begin():
