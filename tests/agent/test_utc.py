@@ -13,8 +13,8 @@ from lb_probe.agent.utc import Kept, Utc, UtcSettings, kernel_word
 from lb_probe.clock import SystemClock
 from lb_probe.core.clock_offset import Limits
 from lb_probe.core.model import Role
-from lb_probe.render import Look
 from lb_probe.render.agent import agent_block
+from lb_probe.render.text import Look
 
 
 class SetClock(SystemClock):
