@@ -21,7 +21,10 @@ from cli_desk import (
 )
 
 import lb_probe
-from lb_probe import cli, render
+from lb_probe import cli
+from lb_probe.render.group import status_table
+from lb_probe.render.levels import RANKS, next_step
+from lb_probe.render.text import Look
 
 
 # ------------------------------------------------------------------ help
@@ -178,9 +181,9 @@ def test_every_condition_of_the_table_has_a_mark_and_an_unknown_one_is_bad():
     from lb_probe.core.failover import RULES
 
     words = {rule.condition for rule in RULES}
-    assert words <= set(render.RANKS)
+    assert words <= set(RANKS)
     new = group(condition="brand-new")
-    assert "!! brand-new" in "\n".join(render.status_table([new], render.Look()))
+    assert "!! brand-new" in "\n".join(status_table([new], Look()))
 
 
 def test_one_group_shows_probes_adapters_and_the_next_step(api):
@@ -383,4 +386,4 @@ def test_next_step_is_one_that_is_not_refused(changes, step):
     shown = group(**{"assigned": None, "condition": "unassigned", **changes})
     if "blocked" in changes:
         shown["condition"] = "normal"
-    assert step in render.next_step(shown)
+    assert step in next_step(shown)

@@ -61,7 +61,9 @@ def test_an_agent_without_node_is_a_usage_error(app, config):
 
 def test_without_any_configuration_the_places_are_named(app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(client, "CONFIG_PLACES", (Path("probes.yaml"), tmp_path / "etc.yaml"))
+    monkeypatch.setattr(
+        client.address, "CONFIG_PLACES", (Path("probes.yaml"), tmp_path / "etc.yaml")
+    )
     result = run(None, "prober")
     assert result.exit_code == 2
     assert "give -c FILE or set LB_PROBE_CONFIG" in result.stderr
