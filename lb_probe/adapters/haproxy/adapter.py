@@ -175,7 +175,7 @@ class Adapter(ABC):
             raise self._error(exc) from exc
         self._newest = max(self._newest, reading.begun)
         if self.is_due() and not device.is_fed:
-            await self.settle()
+            await self.tend()
         return seen
 
     async def in_flight(self) -> Mapping[str, int]:
@@ -287,7 +287,7 @@ class Adapter(ABC):
             and (bool(leaving.workers) or self._trouble != "")
         )
 
-    async def settle(self) -> None:
+    async def tend(self) -> None:
         """End the sessions that are due: once here, and for as long as a worker leaves with some.
 
         A failure is told in `Seen.detail` and tried again a second later.
@@ -413,7 +413,9 @@ class Adapter(ABC):
         owner: str = "",
     ) -> Seen:
         process, leaving = reading.process, self._device.leaving
-        said = [*said, self._trouble]
+        if reading.several:
+            node = usable = None  # the other one may do something else
+        said = [reading.several, *said, self._trouble]
         if leaving is not None:
             said += [leaving.problem, f"reloads: {leaving.reloads}" * bool(leaving.reloads)]
         return Seen(
