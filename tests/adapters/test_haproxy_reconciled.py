@@ -219,6 +219,7 @@ async def test_map_file_that_somebody_replaced_is_written_back_and_told(make_ser
         await until(lambda: not kept.edge._mending.may)
         proxy.map.write_text(old)
         await until(lambda: "a restart would follow the file" in kept.reconciler.detail)
+        await asyncio.sleep(0.2)  # time enough for four looks
         assert proxy.map.read_text() == old  # hands off
         kept.keep("epmm-b")
         await until(is_mended)
