@@ -278,7 +278,7 @@ class HaproxyMap(Adapter):
     # -------------------------------------------------------------- the file follows what runs
     def settle(self, *, may_write: bool) -> None:
         """Let the file be written where it says something else than HAProxy does, or not."""
-        self._mending.may = may_write
+        self._mending.allow(may=may_write)
 
     async def settle_now(self) -> None:
         """Make the file say what HAProxy does.

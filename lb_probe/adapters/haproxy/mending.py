@@ -26,14 +26,23 @@ class Mending:
 
     def __init__(self) -> None:
         self.may = self.differs = False
+        self._is_known = False
         self.trouble = ""
         self._done: deque[float] = deque(maxlen=PATIENCE)
         self._not_before = 0.0
 
+    def allow(self, *, may: bool) -> None:
+        """Note whether it may be written; what differed at the last reading was told by now.
+
+        Not before: a file that is mended before anybody heard of it leaves no trace in the log.
+        """
+        self._is_known = may and self.may and self.differs
+        self.may = may
+
     def is_due(self, now: float) -> bool:
         """Whether to write it now, in seconds of the loop's clock."""
         is_open = now >= self._not_before and not self._is_often(now)
-        return self.may and self.differs and is_open
+        return self._is_known and self.differs and is_open
 
     def note(self, now: float, failure: str = "") -> None:
         """Note that it was written, or why it could not be."""
