@@ -207,11 +207,12 @@ class HaproxyProcess:
             with sock.makefile("rb") as answer:
                 return answer.read().decode()
 
-    async def ask_service(self, name: str = "service.sock") -> str:
+    async def ask_service(self, name: str = "service.sock", path: str = "/") -> str:
         """Return the name of the backend that a client of the service reaches, or the status."""
         reader, writer = await asyncio.open_unix_connection(str(self.folder / name))
         try:
-            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode())
             answer = (await asyncio.wait_for(reader.read(), 10)).decode()
         finally:
             writer.close()
@@ -326,7 +327,9 @@ def make_serving_haproxy(
     """Makes a HAProxy of a style, not started, in front of the nodes."""
     with contextlib.ExitStack() as stack:
 
-        def make(style: str, *, is_plain: bool = False) -> HaproxyProcess:
+        def make(
+            style: str, *, is_plain: bool = False, nodes: dict[str, asyncio.Server] = nodes
+        ) -> HaproxyProcess:
             config = MAP_CONFIG if style == "map" else CONFIG
             ports = port_of(nodes["a"]), port_of(nodes["b"])
             process = HaproxyProcess(haproxy_binary, *ports, config=config, is_plain=is_plain)

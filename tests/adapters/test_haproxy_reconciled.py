@@ -7,83 +7,18 @@ import random
 import socket
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from haproxy_desk import NODES, Kept, edge_of
 
-from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
-from lb_probe.clock import SystemClock
-from lb_probe.core.model import Event
-from lb_probe.reconcile import Reconciler, Wanted
+from lb_probe.reconcile import Wanted
 
-NODES = {"epmm-a": "a", "epmm-b": "b"}
 PATIENT_S = 20.0
 RELOADS = 25  # of each version of HAProxy, in each mode and style
 CLIENTS = 8
 SETTLED_S = 0.02  # for so long nothing happens, and every client asks again
-
-
-class Kept:
-    """One adapter kept at what is wanted, as a prober does; `events` is what it told."""
-
-    def __init__(self, edge: Any, *, confirmed: int = 0, signature: str = "") -> None:
-        self.events: list[Event] = []
-        self.generation = confirmed
-        self.confirmed = asyncio.Event()
-        self.edge = edge
-        self.reconciler = Reconciler(
-            "epmm",
-            edge,
-            SystemClock(),
-            self,
-            confirm=self._confirm,
-            confirmed=confirmed,
-            changed=lambda: None,
-            signature=signature,
-        )
-
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
-
-    def named(self, name: str) -> list[Event]:
-        return [event for event in self.events if event.name == name]
-
-    async def _confirm(self, adapter: str, generation: int) -> bool:
-        if generation == self.generation:
-            self.confirmed.set()
-        return True
-
-    def want(self, node: str) -> None:
-        """A change of ours, as a failover or a resume is."""
-        self.generation += 1
-        self.confirmed.clear()
-        self.keep(node)
-
-    def keep(self, node: str) -> None:
-        """What was saved before."""
-        self.reconciler.want(Wanted(node, self.generation, may_write=True))
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Kept"]:
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(self.edge.device.run()),
-                tasks.create_task(self.reconciler.run()),
-            ]
-            try:
-                yield self
-            finally:
-                for task in running:
-                    task.cancel()
-
-
-def edge_of(proxy: Any, style: str, **changes: Any) -> HaproxyServers | HaproxyMap:
-    device = Device(changes.pop("socket", proxy.admin), **changes)
-    if style == "server":
-        return HaproxyServers("edge-1", device, "epmm", NODES)
-    file = None if style == "map without its file" else proxy.map
-    return HaproxyMap("edge-1", device, str(proxy.map), "epmm", NODES, local_file=file)
 
 
 async def answered_by(proxy: Any) -> str:

@@ -24,6 +24,7 @@ from lb_probe.ports import PublishError, Unreachable
 Changed = Callable[[Seen | PublishError], None]
 TIMEOUT_S = 2.0
 _TRY_AGAIN_S = 1.0
+_FRESH_S = 0.1  # of what is in flight in workers that leave, while somebody waits for its end
 _UPTIME_S = 2.0  # people read it: it may be out by so much
 
 
@@ -181,7 +182,8 @@ class Adapter(ABC):
     async def in_flight(self) -> Mapping[str, int]:
         """Return for each node the requests and connections on its servers and in their queues.
 
-        Nodes whose backend does not exist are left out.
+        With a master socket those in workers that leave count too. Nodes whose backend does not
+        exist are left out.
 
         Raises:
             PublishError: HAProxy did not tell.
@@ -191,13 +193,16 @@ class Adapter(ABC):
             reply = await self._device.ask(";".join(f"show stat {name} 4 -1" for name in asked))
             parts = answers.sections(reply, len(asked))
             known = [p for p in parts if p is not None and not p.startswith(b"No such proxy")]
-            found = {k: v for part in known for k, v in answers.stats(part).items()}
+            found = [(k, v.in_flight) for part in known for k, v in answers.stats(part).items()]
         except READ_ERRORS as exc:
             raise self._error(exc) from exc
+        await self._device.attend(_FRESH_S)
+        if (leaving := self._device.leaving) is not None:
+            found += [some for servers in leaving.workers.values() for some in servers.items()]
         count: dict[str, int] = {}
-        for server, stat in found.items():
+        for server, sessions in found:
             if (node := self._node_of(*server)) is not None:
-                count[node] = count.get(node, 0) + stat.in_flight
+                count[node] = count.get(node, 0) + sessions
         return count
 
     # -------------------------------------------------------------- the feed

@@ -13,6 +13,7 @@ Source: HAProxy management guide, "Unix Socket commands"; rule X2.
 
 import asyncio
 import itertools
+import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -123,7 +124,7 @@ class Device:
         self._asked = ("", 0.0)
         self._lessons = 0
         self._attending = asyncio.Lock()
-        self._attend_at = 0.0
+        self._attended_at = -math.inf
         self.is_fed = False
 
     # -------------------------------------------------------------- lines
@@ -307,16 +308,16 @@ class Device:
         return self._files.setdefault(path, MapFile(path, timeout_s=self._timeout_s))
 
     # -------------------------------------------------------------- who leaves
-    async def attend(self) -> None:
-        """Look at the workers that leave, once a second at most."""
+    async def attend(self, max_age_s: float = _ATTEND_S) -> None:
+        """Look at the workers that leave, where the last look ended longer ago than that."""
         master = self._master
         now = asyncio.get_running_loop().time
-        if master is None or now() < self._attend_at:
+        if master is None or now() < self._attended_at + max_age_s:
             return
         async with self._attending:
-            if now() >= self._attend_at:
+            if now() >= self._attended_at + max_age_s:
                 self.leaving = await master.look()
-                self._attend_at = now() + _ATTEND_S
+                self._attended_at = now()
 
     async def end_leaving(self, is_theirs: Callable[[str, str], bool]) -> int:
         """End the sessions of leaving workers to servers for which `is_theirs(backend, server)`.
