@@ -163,7 +163,28 @@ def metric_names() -> set[str]:
 def test_every_metric_is_in_the_page_and_no_other():
     _, _, section = OPERATIONS.read_text().partition("\n## Metrics\n")
     section = section.partition("\n## ")[0]
-    assert set(re.findall(r"^\| `(lb_probe_\w+)`", section, re.MULTILINE)) == metric_names()
+    told = set(re.findall(r"^\| `(lb_probe_\w+)`", section, re.MULTILINE))
+    assert {name for name in told if not name.startswith("lb_probe_agent_")} == metric_names()
+
+
+def test_every_metric_of_an_agent_is_in_a_page_and_no_other():
+    """What an agent shows depends on what its node has: the sources name all of it."""
+    sources = (ROOT / "lb_probe" / "agent").rglob("*.py")
+    text = "\n".join(source.read_text() for source in sources)
+    there = set(re.findall(r'(?:Reading\(|PREFIX \+)\s*"(\w+)"', text))
+    there |= set(re.findall(r'^    "(\w+_seconds)": "', text, re.MULTILINE))
+    there |= {f"{name}_total" for name in re.findall(r'Counted\(\s*"(\w+)"', text)}
+    told = set()
+    for page in ("operations.md", "agent-trust.md", "replication.md"):
+        for _, section in re.findall(
+            r"^(## Metrics)\n(.*?)(?=^## |\Z)", (ROOT / "docs" / page).read_text(), re.M | re.S
+        ):
+            rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+            names = {name for row in rows for name in re.findall(r"`(\w+)(?:\{[^`]*\})?`", row)}
+            if page != "agent-trust.md":  # which says once that all begin with it
+                names = {name for name in names if name.startswith("lb_probe_agent_")}
+            told |= {name.removeprefix("lb_probe_agent_") for name in names}
+    assert told == there
 
 
 def test_every_variable_of_the_environment_is_in_the_page():
