@@ -53,6 +53,7 @@ FAMILIES = {
     "prober_last_probe_timestamp_seconds": set(),
     "notifications_total": {"channel", "result"},
     "notifications_waiting": {"channel"},
+    "notifications_oldest_timestamp_seconds": {"channel"},
     "store_writable": set(),
     "config_last_reload_successful": set(),
     "audit_records": set(),

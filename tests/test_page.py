@@ -18,6 +18,7 @@ from api_desk import TOKENS, until
 from page_desk import PageDesk
 
 from lb_probe.admin.page import board as board_room
+from lb_probe.admin.page import card as card_room
 from lb_probe.admin.page import draw as draw_room
 from lb_probe.admin.page import levels as levels_room
 from lb_probe.admin.page import site as site_room
@@ -566,7 +567,7 @@ def test_the_headline_says_how_everything_stands(found, says, title):
     assert (line.text, line.title) == (says, title)
 
 
-@pytest.mark.parametrize("room", [draw_room, levels_room, site_room])
+@pytest.mark.parametrize("room", [card_room, draw_room, levels_room])
 def test_the_examples_in_the_sources_are_true(room):
     found = doctest.testmod(room)
     assert found.attempted

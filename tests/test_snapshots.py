@@ -219,7 +219,7 @@ def reading(command, name=""):
 
 
 def test_every_reading_verb_has_its_snapshot():
-    # An agent's are held by tests/agent: they need an agent.
+    # Those of an agent are in test_agent_snapshots: they need an agent.
     verbs = {verb for verb in reading(cli) if not verb.startswith("agent ")}
     lines = [f"{line} " for line in READING.values()]
     assert [verb for verb in verbs if not any(line.startswith(f"{verb} ") for line in lines)] == []
