@@ -4,8 +4,7 @@ Source: DESIGN sections 4 and 7.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 
 from lb_probe.controller import Ask, Controller, OfflineNote, Setup
 from lb_probe.core import pool_view, view
@@ -19,6 +18,7 @@ from lb_probe.core.view import View
 from lb_probe.pool import PoolController, PoolSetup
 from lb_probe.ports import NotFound, Record, Span, Store
 
+AT_ONCE = 100  # groups that are shown without a pause
 AnyView = View | PoolView
 
 
@@ -85,7 +85,7 @@ class Groups:
         """
         await self._pairs.swap(pairs, kept)
         await self._pools.swap(pools, kept)
-        self._pairs.failovers_per_minute = failovers_per_minute
+        self._pairs.judgement.failovers_per_minute = failovers_per_minute
         self._know(names)
 
     async def close(self) -> None:
@@ -148,10 +148,20 @@ class Groups:
         """
         return self._of(name).view(name)
 
-    def views(self) -> tuple[AnyView, ...]:
-        """Return what is shown of each group: at most a tick old, and cheap."""
-        pools: Iterator[AnyView] = (self._pools.view(name) for name in self._pools.names)
-        return tuple(chain(self._pairs.views(), pools))
+    async def views(self) -> list[AnyView]:
+        """Return what is shown of each group: at most a tick old, and cheap.
+
+        A few at a time: a thousand at once would keep the loop from its probes for 10 ms.
+        """
+        pairs, pools, found = self._pairs.names, self._pools.names, list[AnyView]()
+        for at in range(0, len(pairs), AT_ONCE):
+            found += self._pairs.views(pairs[at : at + AT_ONCE])
+            await asyncio.sleep(0)
+        for at in range(0, len(pools), AT_ONCE):
+            here = set(self._pools.names)  # a reload may have taken some meanwhile
+            found += [self._pools.view(name) for name in pools[at : at + AT_ONCE] if name in here]
+            await asyncio.sleep(0)
+        return found
 
     def resume_gates(self, name: str) -> Plan | None:
         """Judge `resume` as nobody; None where traffic is at home, or has none.
@@ -159,11 +169,19 @@ class Groups:
         Raises:
             NotFound: No such group.
         """
+        return self.looked(name)[1]
+
+    def looked(self, name: str) -> tuple[AnyView, Plan | None]:
+        """Return a group, and what `resume_gates` says of it, in one look.
+
+        Raises:
+            NotFound: No such group.
+        """
         found = self.view(name)
         if isinstance(found, PoolView):
-            return None
+            return found, None
         off_home = found.saved.latched or found.saved.assigned not in (None, found.group.primary)
-        return self._pairs.resume_gates(name) if off_home else None
+        return found, self._pairs.resume_gates(name) if off_home else None
 
     def explained(self, name: str) -> tuple[AnyView, Plan | None, str]:
         """Return a group, the gates of a resume where one is due, and why it is as it is.
@@ -171,10 +189,9 @@ class Groups:
         Raises:
             NotFound: No such group.
         """
-        found = self.view(name)
+        found, plan = self.looked(name)
         if isinstance(found, PoolView):
             return found, None, pool_view.explain(found)
-        plan = self.resume_gates(name)
         gates, line = (plan.gates, plan.paste) if plan else ((), "")
         return found, plan, explain(found, gates, line)
 

@@ -397,7 +397,10 @@ async def served(application):
 
 
 def health(take=lambda: lambda: b"", trouble="", unready=""):
-    return Health(take, CONTENT_TYPE, trouble=lambda: trouble, unready=lambda: unready)
+    async def taken():
+        return take()
+
+    return Health(taken, CONTENT_TYPE, trouble=lambda: trouble, unready=lambda: unready)
 
 
 @pytest.mark.parametrize(

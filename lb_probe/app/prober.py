@@ -427,10 +427,10 @@ class Prober:
             Event("audit.written", fields={"seq": number, "action": action, "hash": digest})
         )
 
-    def _snapshot(self) -> Callable[[], bytes]:
+    async def _snapshot(self) -> Callable[[], bytes]:
         groups = self._groups
         snapshot = Snapshot(
-            groups.views(), groups.is_store_writable, is_config_good=not self._config_fault
+            await groups.views(), groups.is_store_writable, is_config_good=not self._config_fault
         )
         return lambda: self._metrics.render(snapshot)
 

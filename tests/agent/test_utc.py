@@ -10,11 +10,11 @@ from lb_probe.agent import utc
 from lb_probe.agent.node import Node
 from lb_probe.agent.ntp import _PACKET, NtpError, ask
 from lb_probe.agent.utc import Kept, Utc, UtcSettings, kernel_word
-from lb_probe.agent_view import agent_block
 from lb_probe.clock import SystemClock
 from lb_probe.core.clock_offset import Limits
 from lb_probe.core.model import Role
-from lb_probe.render import Look
+from lb_probe.render.agent import agent_block
+from lb_probe.render.text import Look
 
 
 class SetClock(SystemClock):

@@ -24,6 +24,7 @@ from lb_probe.ports import PublishError, Unreachable
 Changed = Callable[[Seen | PublishError], None]
 TIMEOUT_S = 2.0
 _TRY_AGAIN_S = 1.0
+_UPTIME_S = 2.0  # people read it: it may be out by so much
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,7 +265,10 @@ class Adapter(ABC):
         if self._known_as is None or self._known_as[0] != key:
             self._known_as = key, self._judge(reading)
         seen, uptime_s = self._known_as[1], float(reading.process.uptime_s)
-        return seen if seen.uptime_s == uptime_s else replace(seen, uptime_s=uptime_s)
+        if seen.uptime_s is None or abs(uptime_s - seen.uptime_s) > _UPTIME_S:
+            seen = replace(seen, uptime_s=uptime_s)
+            self._known_as = key, seen
+        return seen
 
     def _tell(self, seen: Seen | PublishError) -> None:
         for changed in tuple(self._callbacks.values()):
