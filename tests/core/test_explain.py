@@ -320,3 +320,8 @@ def test_what_the_move_left_behind_is_told_after_an_ack_too():
     assert "data-loss" not in reported(acked, mode=Mode.PRIMARY)  # nobody knows when
     moved = replace(ON_B, last_change=replace(CHANGE, at_wall=842.0))
     assert "\n  data-loss window 42 s: b was last" in reported(moved, mode=Mode.PRIMARY)
+
+
+def test_clients_that_are_turned_away_are_something_to_see_to():
+    shown = reported(ON_B, mode=Mode.PRIMARY, takes_clients=False)
+    assert "b has the traffic and turns new clients away" in shown.partition("To see to:")[2]
