@@ -778,6 +778,7 @@ class PoolController:
             adapters=adapters,
             last_change=runtime.last_change,
             now=self._clock.monotonic(),
+            wall=self._clock.wall(),
         )
 
     def _emit(self, name: str, group: str = "", **fields: object) -> None:
