@@ -133,10 +133,10 @@ class Card:
 
 def standing(view: View, way_back: str) -> Standing:
     """Return what the headline needs to know of a group."""
-    return Standing(view.group.name, level(view), _is_moved(view), way_back)
+    return Standing(view.group.name, _level(view), _is_moved(view), way_back)
 
 
-def level(view: View) -> Level:
+def _level(view: View) -> Level:
     """Return how grave things are: as the condition, and no calmer than what else is open."""
     found = level_of(view.decision.condition)
     is_open = (
@@ -168,11 +168,12 @@ def way_back(plan: Plan | None) -> str:
     return "word" if all(gate.open_with == "attest" for gate in plan.closed) else ""
 
 
-def card(view: View, traces: Traces, plan: Plan | None, *, whole: bool) -> Card:
+def card(view: View, traces: Traces, plan: Plan | None, level: Level, *, whole: bool) -> Card:
     """Put one group into words.
 
     Args:
         plan: Of resume, as nobody; None where traffic is at home.
+        level: As `standing` has it.
         whole: With drawings and pages; else what a row of the table shows.
     """
     name, condition = view.group.name, view.decision.condition
@@ -183,7 +184,7 @@ def card(view: View, traces: Traces, plan: Plan | None, *, whole: bool) -> Card:
         drawn = band(traces.stretches(name, condition), view.wall)
     return Card(
         name=name,
-        level=level(view),
+        level=level,
         condition=condition,
         rule=view.decision.rule,
         since="" if since is None else iso(since),
@@ -221,12 +222,26 @@ def _tags(view: View) -> tuple[str, ...]:
     return tuple(word for word, is_on in tags.items() if is_on)
 
 
+def utc(wall: float) -> str:
+    """Return a time (UTC seconds since 1970) as people read it."""
+    return utc_of(iso(wall))
+
+
+def utc_of(at: str) -> str:
+    """Return an ISO-8601 UTC time as people read it.
+
+    >>> utc_of("2026-01-31T08:12:44Z")
+    '2026-01-31 08:12:44 UTC'
+    """
+    return at.replace("T", " ").replace("Z", " UTC")
+
+
 def said_hold(hold: Hold | None) -> str:
     """Say who holds a group until when, and why; empty for nobody."""
     if hold is None:
         return ""
     hands = ", hands off: nothing is written" if hold.hands_off else ""
-    return f"Held by {hold.by} until {iso(hold.until_wall)}{hands}: {hold.reason}"
+    return f"Held by {hold.by} until {utc(hold.until_wall)}{hands}: {hold.reason}"
 
 
 def _verbs(view: View) -> tuple[str, ...]:
@@ -261,7 +276,7 @@ def said_change(change: Change | None) -> str:
     if change is None:
         return ""
     way = f" {change.source or 'none'} -> {change.target or 'none'}" if change.target else ""
-    return f"{iso(change.at_wall)} {change.kind}{way} by {change.actor}: {change.reason}"
+    return f"{utc(change.at_wall)} {change.kind}{way} by {change.actor}: {change.reason}"
 
 
 def _node(view: View, traces: Traces, name: str) -> NodeRow:

@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lb_probe.admin.auth import COOKIE, Actor, Rank
 from lb_probe.admin.door import Door
 from lb_probe.admin.page.board import BEAT_S, Board
+from lb_probe.admin.page.card import utc_of
 from lb_probe.admin.page.traces import SAMPLES, Traces
 from lb_probe.controller import Ask
 from lb_probe.core.acts import VERBS
@@ -32,6 +33,7 @@ MAX_BOARDS = 64  # scopes that somebody looks at; the one unused for longest mak
 LOOK_AGAIN_S = 10.0  # a token that was revoked ends its streams by then
 WRITE_S = 10.0  # a browser that takes nothing for so long is cut off
 PLAN_HOLD_S = 7200.0
+LARGEST = 1 << 24  # bytes of a page that are packed at once, and not in another thread
 _TOO_OFTEN = "Too many failures from this address; wait a minute."
 _HERE = Path(__file__).parent
 _TYPES = {
@@ -80,7 +82,7 @@ class Site:
             undefined=StrictUndefined,
             trim_blocks=True,
         )
-        self._templates.filters["utc"] = _utc
+        self._templates.filters["utc"] = utc_of
         self._streams: set[asyncio.Event] = set()
         subscribe(self._take)
 
@@ -189,7 +191,11 @@ class Site:
             has_session=COOKIE in request.cookies,
             main=board.main(),
         )
-        return web.Response(text=text, content_type="text/html")
+        # Two milliseconds here, a third of a second less on a thin line. Nothing secret is in it
+        # beside what others wrote, so that its length gives nothing away.
+        page = web.Response(text=text, content_type="text/html", zlib_executor_size=LARGEST)
+        page.enable_compression()
+        return page
 
     def _view(self, request: web.Request) -> AnyView:
         return self._controller.view(request.match_info["group"])
@@ -343,12 +349,3 @@ def _files(folder: Path) -> tuple[dict[str, bytes], str]:
     for name, data in found.items():
         whole.update(name.encode() + b"\0" + data)
     return found, whole.hexdigest()[:16]
-
-
-def _utc(at: str) -> str:
-    """Return an ISO-8601 UTC time as people read it.
-
-    >>> _utc("2026-01-31T08:12:44Z")
-    '2026-01-31 08:12:44 UTC'
-    """
-    return at.replace("T", " ").replace("Z", " UTC")
