@@ -172,6 +172,19 @@ def test_nodes_that_fail_and_stay_in_are_told():
     assert [m.title for m in of_pool(blocked)] == ["gw: a node fails and stays in: blocked by hold"]
 
 
+def test_the_certificate_of_a_pools_node_is_told_too():
+    well = pool_view(fails=(), automation=Automation.ARMED)
+    last = Observation(
+        "gw-2", Page.STATUS, 99.5, 99.6, Passed(), certificate_until=WALL + 5 * DAY_S
+    )
+    near = replace(well, evidence=active_active.fold(well.evidence, last, POOL), wall=WALL)
+
+    (found,) = of_pool(near)
+    assert (found.event_class, found.node) == ("certificate", "gw-2")
+    assert "goes out" in found.safe
+    assert of_pool(replace(near, wall=None)) == of_pool(replace(near, wall=WALL - 90 * DAY_S)) == []
+
+
 def test_a_pool_that_is_well_or_has_a_node_out_is_told_by_what_is_on_record():
     assert of_pool(pool_view(fails=(), automation=Automation.ARMED)) == []
     out = pool_view(members=frozenset({"gw-2"}), automation=Automation.ARMED)
