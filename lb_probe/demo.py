@@ -24,7 +24,8 @@ from typing import Any
 
 from lb_probe.app import init_store
 from lb_probe.client import Client, ClientError, Refused, ask_agent, parse_url
-from lb_probe.render import Look, status_table
+from lb_probe.render.group import status_table
+from lb_probe.render.text import Look
 
 PATIENCE_S = 30.0
 QUIET_S = 5.0

@@ -11,6 +11,7 @@ from lb_probe.core import pool_view, view
 from lb_probe.core.acts import Plan
 from lb_probe.core.agents import Heard
 from lb_probe.core.explain import explain
+from lb_probe.core.holds import Holds, holds
 from lb_probe.core.model import Observation, Page
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.view import View
@@ -84,7 +85,7 @@ class Groups:
         """
         await self._pairs.swap(pairs, kept)
         await self._pools.swap(pools, kept)
-        self._pairs.failovers_per_minute = failovers_per_minute
+        self._pairs.judgement.failovers_per_minute = failovers_per_minute
         self._know(names)
 
     async def close(self) -> None:
@@ -99,6 +100,15 @@ class Groups:
     def hear(self, name: str, node: str, heard: Heard) -> None:
         """Take what the agent of a node said; groups of equals have none."""
         self._pairs.hear(name, node, heard)
+
+    def holds(self, name: str, node: str) -> Holds:
+        """Return whether a node has the traffic, for its agent."""
+        if name not in self._home:
+            return Holds.UNKNOWN  # a reload took it away
+        found = self.view(name)
+        if isinstance(found, PoolView):
+            return Holds.UNKNOWN
+        return holds(node, found.saved, (adapter.seen for adapter in found.adapters))
 
     def references(self, answers: Mapping[str, bool]) -> None:
         """Take what the reference targets answered."""
@@ -159,11 +169,19 @@ class Groups:
         Raises:
             NotFound: No such group.
         """
+        return self.looked(name)[1]
+
+    def looked(self, name: str) -> tuple[AnyView, Plan | None]:
+        """Return a group, and what `resume_gates` says of it, in one look.
+
+        Raises:
+            NotFound: No such group.
+        """
         found = self.view(name)
         if isinstance(found, PoolView):
-            return None
+            return found, None
         off_home = found.saved.latched or found.saved.assigned not in (None, found.group.primary)
-        return self._pairs.resume_gates(name) if off_home else None
+        return found, self._pairs.resume_gates(name) if off_home else None
 
     def explained(self, name: str) -> tuple[AnyView, Plan | None, str]:
         """Return a group, the gates of a resume where one is due, and why it is as it is.
@@ -171,10 +189,9 @@ class Groups:
         Raises:
             NotFound: No such group.
         """
-        found = self.view(name)
+        found, plan = self.looked(name)
         if isinstance(found, PoolView):
             return found, None, pool_view.explain(found)
-        plan = self.resume_gates(name)
         gates, line = (plan.gates, plan.paste) if plan else ((), "")
         return found, plan, explain(found, gates, line)
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lb_probe import agent_sync_view as view
-from lb_probe.render import Look
+from lb_probe.render import agent_sync as view
+from lb_probe.render.text import Look
 
 LOOK = Look()
 RUN = {

@@ -28,9 +28,12 @@ import yaml
 from click.testing import CliRunner, Result
 
 import lb_probe
-from lb_probe import cli, client, render
+from lb_probe import cli, client
 from lb_probe.core.model import Gate
 from lb_probe.ports import Conflict, NotFound, Refused, StoreError
+from lb_probe.render.group import status_table
+from lb_probe.render.levels import RANKS, next_step
+from lb_probe.render.text import Look
 
 PROJECT = Path(lb_probe.__file__).parents[1]
 OK_PROBE = {"result": "ok", "phase": None, "detail": "", "duration_s": 0.004, "age_s": 0.3}
@@ -451,9 +454,9 @@ def test_every_condition_of_the_table_has_a_mark_and_an_unknown_one_is_bad():
     from lb_probe.core.failover import RULES
 
     words = {rule.condition for rule in RULES}
-    assert words <= set(render.RANKS)
+    assert words <= set(RANKS)
     new = group(condition="brand-new")
-    assert "!! brand-new" in "\n".join(render.status_table([new], render.Look()))
+    assert "!! brand-new" in "\n".join(status_table([new], Look()))
 
 
 def test_one_group_shows_probes_adapters_and_the_next_step(api):
@@ -939,7 +942,9 @@ def test_an_agent_without_node_is_a_usage_error(app, config):
 
 def test_without_any_configuration_the_places_are_named(app, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(client, "CONFIG_PLACES", (Path("probes.yaml"), tmp_path / "etc.yaml"))
+    monkeypatch.setattr(
+        client.address, "CONFIG_PLACES", (Path("probes.yaml"), tmp_path / "etc.yaml")
+    )
     result = run(None, "prober")
     assert result.exit_code == 2
     assert "give -c FILE or set LB_PROBE_CONFIG" in result.stderr
@@ -1209,4 +1214,4 @@ def test_next_step_is_one_that_is_not_refused(changes, step):
     shown = group(**{"assigned": None, "condition": "unassigned", **changes})
     if "blocked" in changes:
         shown["condition"] = "normal"
-    assert step in render.next_step(shown)
+    assert step in next_step(shown)

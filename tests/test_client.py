@@ -123,15 +123,15 @@ def test_without_url_and_file_the_default_socket_is_used_and_else_the_default_po
     tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(client, "CONFIG_PLACES", (Path("probes.yaml"),))
-    monkeypatch.setattr(client, "DEFAULT_SOCKET", tmp_path / "api.sock")
+    monkeypatch.setattr(client.address, "CONFIG_PLACES", (Path("probes.yaml"),))
+    monkeypatch.setattr(client.address, "DEFAULT_SOCKET", tmp_path / "api.sock")
     assert str(client.find_addresses(None, {})[0]) == "http://127.0.0.1:8600"
     with raw(b"", tmp_path / "api.sock"):
         assert str(client.find_addresses(None, {})[0]) == f"unix://{tmp_path}/api.sock"
 
 
 def test_a_file_without_api_leaves_the_defaults(tmp_path, monkeypatch):
-    monkeypatch.setattr(client, "DEFAULT_SOCKET", tmp_path / "none.sock")
+    monkeypatch.setattr(client.address, "DEFAULT_SOCKET", tmp_path / "none.sock")
     file = tmp_path / "probes.yaml"
     file.write_text("version: 1\n")
     assert client.find_addresses(file, {})[0].port == 8600
@@ -372,7 +372,7 @@ def test_a_plan_without_generation_and_verdict_is_not_believed(answer):
 
 
 def test_an_endless_answer_is_given_up(monkeypatch):
-    monkeypatch.setattr(client, "LARGEST_ANSWER", 1000)
+    monkeypatch.setattr(client.api, "LARGEST_ANSWER", 1000)
     with raw(http(b" " * 5000)) as server, pytest.raises(client.BadAnswer):
         client_of(server).groups()
 
@@ -527,7 +527,7 @@ def test_the_client_loads_nothing_heavy():
     )
     done = subprocess.run(
         [sys.executable, "-c", code],
-        env={"PYTHONPATH": str(Path(client.__file__).parents[1])},
+        env={"PYTHONPATH": str(Path(client.__file__).parents[2])},
         capture_output=True,
         text=True,
         check=True,

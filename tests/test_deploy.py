@@ -14,6 +14,7 @@ import pytest
 import yaml
 from simulated_world import VirtualClock, settle
 
+import lb_probe
 from lb_probe.cli import cli
 from lb_probe.config import load
 from lb_probe.core import active_active
@@ -52,7 +53,13 @@ def known():
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
         more = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
         found |= {name + end for end in more}
-    return found
+    return found | {f"lb_probe_agent_{name}" for name in gauges_of_agents()}
+
+
+def gauges_of_agents():
+    """What an agent shows depends on what its node has: the sources name all of it."""
+    for source in (Path(lb_probe.__file__).parent / "agent").rglob("*.py"):
+        yield from re.findall(r'Reading\(\s*"(\w+)"', source.read_text())
 
 
 def anchors():

@@ -17,11 +17,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from simulated_world import ModelBalancer, VirtualClock, World, pair
 
-from lb_probe import cli, history, render
+from lb_probe import cli, history
 from lb_probe.core.model import Failed, Mode, Observation, Page, Passed, Phase
 from lb_probe.history import QUIET, HistoryError
 from lb_probe.ports import Invalid
 from lb_probe.recorder import Recorder
+from lb_probe.render.history import history_table
+from lb_probe.render.text import Look
 from lb_probe.replay import Setting, compare
 from lb_probe.store import sqlite
 from lb_probe.store.sqlite import SqliteStore
@@ -516,7 +518,7 @@ def test_record_that_was_saved_late_stands_where_it_belongs():
     first = line("condition", to="failing-over", run=1, up=29.65)
     second = line("failover", **{**MOVED, "run": 1, "up": 29.7})
     other_run = line("started", group="", generation=0, run=2, up=0.0)
-    rows = render.history_table([second, first, other_run], render.Look())[1:]
+    rows = history_table([second, first, other_run], Look())[1:]
     assert [row.split()[2] for row in rows] == ["condition", "failover", "started"]
 
 
@@ -588,7 +590,7 @@ def test_client_follows_the_pages_of_a_long_history(stand, monkeypatch):
     demo = stand()
     until(lambda: demo.group()["condition"] == "normal", "all is normal")
     until(lambda: len(demo.client.history(None, 1000, everything=True)) > 8, "some is recorded")
-    monkeypatch.setattr("lb_probe.client.HISTORY_PAGE", 3)
+    monkeypatch.setattr("lb_probe.client.api.HISTORY_PAGE", 3)
     paged = demo.client.whole_history("demo")
     whole = demo.client.history("demo", 1000, everything=True)
     assert paged == whole[: len(paged)]

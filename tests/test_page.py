@@ -514,6 +514,17 @@ async def test_the_worst_come_first_and_the_well_are_rows(folder):
         assert "g-011 has something to see to." in text
 
 
+async def test_a_large_page_travels_small_where_the_browser_takes_that(folder):
+    async with PageDesk(folder, 100).open() as desk:
+        desk.everything_is_well()
+        plain = await desk.get("/", headers={"Accept-Encoding": "identity"})
+        packed = await desk.get("/", headers={"Accept-Encoding": "gzip"})
+        assert "Content-Encoding" not in plain.headers
+        assert packed.headers["Content-Encoding"] == "gzip"
+        assert int(packed.headers["Content-Length"]) < 12_000 < 40_000 < len(plain.raw)
+        assert b"g-099" in packed.raw  # the client unpacked it
+
+
 async def test_a_real_prober_serves_the_page_on_both_of_its_listeners(stand):
     demo = await asyncio.to_thread(stand)
     token = demo.client.new_token({"name": "eve", "role": "viewer"})["token"]

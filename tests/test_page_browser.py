@@ -339,6 +339,12 @@ async def test_five_hundred_groups_can_be_worked_with(folder):
     async with watched(folder, more=500) as (desk, page):
         assert await page.locator("[data-group]").count() == 501
         await page.get_by_role("heading", name="All 501 groups are well.").wait_for()
+        # Nobody waits for what is out of sight, and it stays a table for who cannot see.
+        drawn = await page.locator("#rows a").evaluate_all(
+            "(all) => all.filter((a) => a.checkVisibility({contentVisibilityAuto: true})).length"
+        )
+        assert 10 < drawn < 150
+        assert await page.get_by_role("row", name="g-123 well: normal").count() == 1
         await desk.settle_on_b()
         first = page.locator("#whole [data-group]").first
         await first.get_by_text("moved: failed-over").wait_for()

@@ -187,7 +187,9 @@ class Prober:
         else:
             self._groups.references({})
         if agents := self._agents:
-            work["agents"] = lambda: listen_to_agents(agents, self._groups.hear, self._clock)
+            work["agents"] = lambda: listen_to_agents(
+                agents, self._groups.hear, self._groups.holds, self._clock
+            )
         work |= {key: device.run for key, device in self._balancers.devices.items()}
         work |= self._messages.parts()
         for key, part in work.items():

@@ -12,6 +12,7 @@ from typing import Any
 from lb_probe import replay
 from lb_probe.adapters.haproxy import RuntimeApi
 from lb_probe.advice import findings
+from lb_probe.advice.agent_files import agent_files
 from lb_probe.advice.haproxy_config import config_text
 from lb_probe.advice.haproxy_discover import probes_yaml
 from lb_probe.advice.haproxy_doctor import examine, unanswered
@@ -141,6 +142,7 @@ def check(path: Path, as_: str, *, looks_around: bool = False) -> list[str]:
         found = () if group.is_pool else lints(group.times)  # they are about a failover's times
         warnings += [f"group {group.name}: {lint.text}" for lint in found]
     warnings += unheard(config)
+    warnings += agent_files(config, as_=as_)
     if looks_around and not as_.startswith("agent:"):
         warnings += run(_around(config))
     return warnings

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from lb_probe import client, render
+from lb_probe import client
 from lb_probe.cli.top import (
     Verb,
     VerbGroup,
@@ -21,6 +21,8 @@ from lb_probe.cli.top import (
     show,
 )
 from lb_probe.client import Json
+from lb_probe.render.lists import audit_table, token_table
+from lb_probe.render.text import plain
 
 
 @cli.group(cls=VerbGroup, section="Run", example="lb-probe token list", params=[config_option()])
@@ -53,7 +55,7 @@ def token_create(
     """Make a token and print it: this once, for it is kept as a hash."""
     order: Json = {"name": name, "role": role, "groups": list(groups), "expires": expires}
     answer = connect().new_token(order)
-    scope = render.plain(", ".join(groups)) if groups else "all groups"
+    scope = plain(", ".join(groups)) if groups else "all groups"
     ends = (
         f"until {own_look().time(answer.get('expires'))}" if answer.get("expires") else "for ever"
     )
@@ -77,7 +79,7 @@ def token_create(
 def token_list(form: str) -> None:
     """Show every token, also those that have ended; never a secret."""
     tokens = connect().tokens()
-    show(form, {"tokens": tokens}, lambda: render.token_table(tokens, own_look()))
+    show(form, {"tokens": tokens}, lambda: token_table(tokens, own_look()))
 
 
 @token.command(
@@ -90,7 +92,7 @@ def token_list(form: str) -> None:
 def token_revoke(which: str, form: str) -> None:
     """End a token and the sessions that it began, at once."""
     answer = connect().end_token(which)
-    show(form, answer, lambda: [f"{render.plain(answer.get('name'))} opens nothing any more"])
+    show(form, answer, lambda: [f"{plain(answer.get('name'))} opens nothing any more"])
 
 
 def _audit_option() -> click.Option:
@@ -122,7 +124,7 @@ def audit() -> None:
 def audit_show(limit: int, file: Path | None, form: str) -> None:
     """Show the newest lines, newest last; every line before them is checked as well."""
     newest = list(deque(_audit_lines(file), maxlen=limit))
-    show(form, {"audit": newest}, lambda: render.audit_table(newest, own_look()))
+    show(form, {"audit": newest}, lambda: audit_table(newest, own_look()))
 
 
 @audit.command(

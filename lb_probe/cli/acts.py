@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from lb_probe import client, render
+from lb_probe import client
 from lb_probe.cli.top import (
     DURATION,
     Verb,
@@ -23,6 +23,8 @@ from lb_probe.cli.top import (
     say,
 )
 from lb_probe.client import Json
+from lb_probe.render.acts import done_lines, gates_of, offline_block, plan_block
+from lb_probe.render.text import Look, plain
 
 ACTS = (
     ("resume", "Give traffic back to the Primary; ends the latch.", "'repaired, synced 10:42Z'"),
@@ -149,7 +151,7 @@ def _attested(text: str) -> tuple[str, str]:
 
 def _dry_run(asked: _Asked) -> None:
     answer = connect().plan(asked.verb, asked.group, asked.order)
-    say(render.plan_block(answer["plan"], own_look()))
+    say(plan_block(answer["plan"], own_look()))
     _check_passed(asked, answer)
 
 
@@ -159,7 +161,7 @@ def _act(asked: _Asked, *, yes: bool) -> None:
     answer = api.plan(asked.verb, asked.group, asked.order)
     plan = answer["plan"]
     _check_passed(asked, answer)
-    _confirm(asked.group, render.plan_block(plan, render.Look()), yes=yes, line=asked.line)
+    _confirm(asked.group, plan_block(plan, Look()), yes=yes, line=asked.line)
     # The generation that was shown is the one that is acted on; another one is exit 5.
     order = {**asked.order, "generation": plan["generation"]}
     try:
@@ -172,7 +174,7 @@ def _act(asked: _Asked, *, yes: bool) -> None:
             f"look again and repeat: lb-probe status {asked.group}; {shlex.join(asked.line)}",
             error.generation,
         ) from error
-    say(render.done_lines(asked.verb, plan, group, own_look()))
+    say(done_lines(asked.verb, plan, group, own_look()))
 
 
 def _check_passed(asked: _Asked, answer: Json) -> None:
@@ -181,11 +183,11 @@ def _check_passed(asked: _Asked, answer: Json) -> None:
     plan = answer["plan"]
     paste = str(answer.get("paste") or plan.get("paste") or "")
     message = f"{asked.verb} {asked.group} is refused; nothing was done"
-    raise client.Refused(message, render.gates_of(plan), paste or _own_paste(asked, plan))
+    raise client.Refused(message, gates_of(plan), paste or _own_paste(asked, plan))
 
 
 def _own_paste(asked: _Asked, plan: Json) -> str:
-    closed = [str(g.get("id")) for g in render.gates_of(plan) if g.get("passed") is not True]
+    closed = [str(g.get("id")) for g in gates_of(plan) if g.get("passed") is not True]
     missing = [gate for gate in closed if gate not in asked.order["override"]]
     # A gate that was overridden and is closed all the same opens for nobody.
     if len(missing) < len(closed):
@@ -213,7 +215,7 @@ def _confirm(group: str, plan: list[str], *, yes: bool, line: list[str]) -> None
         return
     try:
         typed = click.prompt(
-            f"Type the group's name ({render.plain(group)}) to go ahead",
+            f"Type the group's name ({plain(group)}) to go ahead",
             default="",
             show_default=False,
             err=True,
@@ -249,7 +251,7 @@ def publish(group: str, to: str, offline: bool, reason: str | None, yes: bool) -
 
     with local_errors():
         results = app.publish_offline(file, group, to, why)
-    say(render.offline_block(results, own_look()))
+    say(offline_block(results, own_look()))
     failed = [str(r.get("name")) for r in results if r.get("ok") is not True]
     if failed:
         names = ", ".join(failed)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lb_probe import agent_peers_view, agent_sync_view, agent_view, client, render
+from lb_probe import client
 from lb_probe.cli.top import (
     VerbGroup,
     cli,
@@ -18,6 +18,9 @@ from lb_probe.cli.top import (
     show,
 )
 from lb_probe.client import Json
+from lb_probe.render import agent_peers, agent_sync
+from lb_probe.render.acts import warning_lines
+from lb_probe.render.agent import agent_block, heartbeat_line
 
 
 def node_option() -> click.Option:
@@ -81,8 +84,8 @@ def act(
     said = {key: value for key, value in {"override": list(override), **more}.items() if value}
     request: Json = {"command": command, "reason": reason, **said}
     answer = ask(node_of(node), request, client.AGENT_ACT_TIMEOUT_S)
-    say(render.warning_lines(answer), err=True)
-    say(agent_view.agent_block(answer, own_look()))
+    say(warning_lines(answer), err=True)
+    say(agent_block(answer, own_look()))
 
 
 def reason_option() -> click.Option:
@@ -107,12 +110,12 @@ def agent_status(node: str | None, form: str) -> None:
     """Show what the agent of this machine knows."""
     answer = ask(node_of(node), {"command": "status"})
     look = own_look()
-    peers = agent_peers_view.status_lines(answer, look)
+    peers = agent_peers.status_lines(answer, look)
     syncs = [
-        *agent_sync_view.pair_lines(answer, look),
-        *agent_sync_view.status_lines(answer, look),
+        *agent_sync.pair_lines(answer, look),
+        *agent_sync.status_lines(answer, look),
     ]
-    show(form, answer, lambda: [*agent_view.agent_block(answer, look), *peers, *syncs])
+    show(form, answer, lambda: [*agent_block(answer, look), *peers, *syncs])
 
 
 @agent.group("logs")
@@ -139,7 +142,7 @@ def agent_logs_heartbeat(node: str | None, follow: bool, lines: int, as_json: bo
     look = own_look()
     silence_s = None if follow else client.READ_TIMEOUT_S
     for entry in client.follow_agent(control_of(node_of(node)), request, silence_s):
-        say([json.dumps(entry) if as_json else agent_view.heartbeat_line(entry, look)])
+        say([json.dumps(entry) if as_json else heartbeat_line(entry, look)])
 
 
 # ------------------------------------------------------------------ acting

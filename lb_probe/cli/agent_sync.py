@@ -8,8 +8,7 @@ from datetime import UTC, datetime
 
 import click
 
-from lb_probe import agent_sync_view as view
-from lb_probe import client, render
+from lb_probe import client
 from lb_probe.cli.agent import (
     agent,
     agent_failover,
@@ -30,6 +29,8 @@ from lb_probe.cli.top import (
     show,
 )
 from lb_probe.client import Json
+from lb_probe.render import agent_sync as view
+from lb_probe.render.acts import gates_of
 
 _SILENCE_S = 60.0  # the agent gives a mark of life every 5 s once a sync runs
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86_400}
@@ -219,7 +220,7 @@ def _asked(
     Args:
         said: What was asked for, as options.
     """
-    gates = [gate for gate in render.gates_of(plan) if gate.get("passed") is not True]
+    gates = [gate for gate in gates_of(plan) if gate.get("passed") is not True]
     shut = [str(gate.get("id")) for gate in gates if gate.get("id") not in override]
     if shut != ["gap"]:
         return []

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import click
 
-from lb_probe import agent_peers_view as view
 from lb_probe.cli.agent import agent, ask, node_of, node_option
 from lb_probe.cli.top import config_file, config_option, format_option, local_errors, own_look, say
 from lb_probe.cli.top import show as show_answer
 from lb_probe.client import Json, Unusable
-from lb_probe.render import warning_lines
+from lb_probe.render import agent_peers as view
+from lb_probe.render.acts import warning_lines
 
 _TEST_S = 120.0  # both ends, each port, several exchanges with pauses
 _LARGEST_EXPORT = 32 * 1024

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from lb_probe import __version__, client, render
+from lb_probe import __version__, client
 from lb_probe.cli.top import (
     connect,
     format_option,
@@ -17,6 +17,8 @@ from lb_probe.cli.top import (
     show,
 )
 from lb_probe.client import Json
+from lb_probe.render.history import history_table
+from lb_probe.render.replay import replay_block
 
 
 def _store_option() -> click.Option:
@@ -60,7 +62,7 @@ def history(
         records = connect().history(group, limit, since=since, everything=everything)
     else:
         records = _stored(store, group, limit, since, everything=everything)
-    show(form, {"history": records}, lambda: render.history_table(records, own_look()))
+    show(form, {"history": records}, lambda: history_table(records, own_look()))
 
 
 def _whole_history(group: str | None, since: str | None, store: Path | None) -> list[Json]:
@@ -149,7 +151,7 @@ def replay(
             api = client.connect(files[0])
             records = room.checked(str(api.address), api.whole_history(group))
         answer = app.replay_history(records, files, group, since_s)
-    show(form, answer, lambda: render.replay_block(answer, own_look()))
+    show(form, answer, lambda: replay_block(answer, own_look()))
 
 
 def _configurations(against: Path | None) -> list[Path]:

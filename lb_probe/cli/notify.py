@@ -2,7 +2,7 @@
 
 import click
 
-from lb_probe import client, render
+from lb_probe import client
 from lb_probe.cli.top import (
     Verb,
     VerbGroup,
@@ -15,6 +15,7 @@ from lb_probe.cli.top import (
     show,
 )
 from lb_probe.client import Json
+from lb_probe.render.lists import channel_table, waiting_table
 
 
 @cli.group(cls=VerbGroup, section="Run", example="lb-probe notify test", params=[config_option()])
@@ -46,7 +47,7 @@ def notify_test(channel: str | None, form: str) -> None:
     found: list[Json] = [
         {"channel": t.channel, "type": t.type, "ok": t.ok, "detail": t.detail} for t in tried
     ]
-    show(form, {"channels": found}, lambda: render.channel_table(found, own_look()))
+    show(form, {"channels": found}, lambda: channel_table(found, own_look()))
     failed = [t.channel for t in tried if not t.ok]
     if failed:
         raise client.ClientError(f"{', '.join(failed)} took no message")
@@ -65,4 +66,4 @@ def notify_waiting(form: str) -> None:
 
     with local_errors():
         waiting: list[Json] = [dict(one) for one in app.notify_waiting(config_file())]
-    show(form, {"waiting": waiting}, lambda: render.waiting_table(waiting, own_look()))
+    show(form, {"waiting": waiting}, lambda: waiting_table(waiting, own_look()))

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from lb_probe import client, render
+from lb_probe import client
 from lb_probe.cli.top import (
     WATCH_S,
     Faults,
@@ -26,6 +26,10 @@ from lb_probe.cli.top import (
 )
 from lb_probe.client import Json
 from lb_probe.columns import wide, wrap
+from lb_probe.render.group import group_block, status_table
+from lb_probe.render.levels import is_moved, nagios, serving
+from lb_probe.render.probe import probe_block
+from lb_probe.render.text import Look, document, lines_of
 
 
 @register(
@@ -58,7 +62,7 @@ def check(as_: str | None, offline: bool, form: str) -> None:
     except Faults as error:
         if form != "table":
             found = {"file": str(file), "ok": False, "faults": error.faults}
-            click.echo(render.document(found, form))
+            click.echo(document(found, form))
         raise
     counts = _counts(file)
     answer = {"file": str(file), "ok": True, **counts, "warnings": warnings}
@@ -109,7 +113,7 @@ def probe(target: str, form: str, capture: bool, with_addresses: bool) -> None:
     folder = Path() if capture else None
     with local_errors():
         answer = app.probe_once(config_file(), group, node, folder, with_addresses=with_addresses)
-    show(form, answer, lambda: render.probe_block(answer, own_look()))
+    show(form, answer, lambda: probe_block(answer, own_look()))
 
 
 @register(
@@ -146,9 +150,9 @@ def status(group: str | None, form: str, watch: str | None, exit_code: bool) -> 
 
 
 def _trouble(groups: list[Json]) -> int:
-    if any(render.serving(group) not in (None, "ok") for group in groups):
+    if any(serving(group) not in (None, "ok") for group in groups):
         return 11
-    return 10 if any(render.is_moved(group) for group in groups) else 0
+    return 10 if any(is_moved(group) for group in groups) else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,10 +165,10 @@ class _Picture:
     def fetch(self) -> list[Json]:
         return self.api.groups() if self.group is None else [self.api.group(self.group)]
 
-    def lines(self, groups: list[Json], look: render.Look) -> list[str]:
+    def lines(self, groups: list[Json], look: Look) -> list[str]:
         if self.group is None:
-            return render.status_table(groups, look)
-        return render.group_block(groups[0], look)
+            return status_table(groups, look)
+        return group_block(groups[0], look)
 
 
 def _watch_arguments(watch: str, group: str | None) -> tuple[float, str | None]:
@@ -218,9 +222,9 @@ def _screen(lines: list[str], width: int, height: int) -> str:
     return "\x1b[H" + "".join(f"{line}\x1b[K\n" for line in every) + "\x1b[J"
 
 
-def _not_live(age_s: float | None, error: client.ClientError, look: render.Look) -> str:
+def _not_live(age_s: float | None, error: client.ClientError, look: Look) -> str:
     seen = "nothing seen yet" if age_s is None else f"what follows is {age_s:.0f} s old"
-    why = render.lines_of(str(error))[0]
+    why = lines_of(str(error))[0]
     return look.paint(f"*** NOT LIVE: {seen}: {why} ***", "bad")
 
 
@@ -230,9 +234,9 @@ def check_nagios(group: str | None) -> None:
     try:
         groups = _Picture(connect(), group).fetch()
     except client.ClientError as error:
-        click.echo(f"LB-PROBE UNKNOWN - {render.lines_of(str(error))[0]}")
+        click.echo(f"LB-PROBE UNKNOWN - {lines_of(str(error))[0]}")
         raise click.exceptions.Exit(3) from None
-    code, line = render.nagios(groups)
+    code, line = nagios(groups)
     click.echo(line)
     raise click.exceptions.Exit(code)
 
@@ -255,4 +259,4 @@ def completion(shell: str) -> None:
 def explain(group: str, form: str) -> None:
     """Say why a group is as it is, and what to do next."""
     answer = connect().explain(group)
-    show(form, answer, lambda: render.lines_of(answer["text"]))
+    show(form, answer, lambda: lines_of(answer["text"]))

@@ -6,7 +6,6 @@ from typing import Any
 
 import click
 
-from lb_probe import render
 from lb_probe.cli.top import (
     Verb,
     VerbGroup,
@@ -19,6 +18,7 @@ from lb_probe.cli.top import (
     say,
     show,
 )
+from lb_probe.render.text import lines_of
 
 
 @register(
@@ -181,7 +181,7 @@ def haproxy_doctor(group: str, adapter: str | None, files: tuple[Path, ...], for
         {"adapter": name, "findings": findings.as_dicts(each), "healthy": findings.is_healthy(each)}
         for name, each in every
     ]
-    texts = [[f"{name}:", *render.lines_of(findings.text(each))] for name, each in every]
+    texts = [[f"{name}:", *lines_of(findings.text(each))] for name, each in every]
     show(form, {"group": group, "haproxys": found}, lambda: [*chain.from_iterable(texts)])
     if not all(findings.is_healthy(found) for _, found in every):
         raise click.exceptions.Exit(1)

@@ -14,8 +14,10 @@ from typing import Any, NoReturn
 
 import click
 
-from lb_probe import __version__, client, render
+from lb_probe import __version__, client
 from lb_probe.client import Json
+from lb_probe.render.acts import gate_lines
+from lb_probe.render.text import Look, document, lines_of
 
 EXIT_CODES = (
     (0, "done"),
@@ -45,7 +47,7 @@ class Stop(click.ClickException):
 
     def show(self, file: Any = None) -> None:
         """Print the message."""
-        for line in render.lines_of(self.message):
+        for line in lines_of(self.message):
             click.echo(line, file=file, err=file is None)
 
 
@@ -105,7 +107,7 @@ def _write_verb(formatter: click.HelpFormatter, verb: Verb) -> None:
 
 def _message(error: client.ClientError) -> str:
     if isinstance(error, client.Refused):
-        lines = [str(error), *render.gate_lines(error.gates, render.Look())]
+        lines = [str(error), *gate_lines(error.gates, Look())]
         return "\n".join([*lines, *(["to go on:", f"  {error.paste}"] if error.paste else [])])
     return str(error)
 
@@ -178,12 +180,12 @@ def connect() -> client.Client:
     return client.connect(given_config())
 
 
-def own_look() -> render.Look:
+def own_look() -> Look:
     """Return how text looks where it goes: colours, local time and a width on a terminal only."""
     if not sys.stdout.isatty():
-        return render.Look()
+        return Look()
     plain = bool(os.environ.get("NO_COLOR")) or os.environ.get("TERM") == "dumb"
-    return render.Look(colour=not plain, local=True, width=shutil.get_terminal_size().columns)
+    return Look(colour=not plain, local=True, width=shutil.get_terminal_size().columns)
 
 
 def say(lines: list[str], *, err: bool = False) -> None:
@@ -197,7 +199,7 @@ def show(form: str, content: Json, lines: Callable[[], list[str]]) -> None:
     if form == "table":
         say(lines())
     else:
-        click.echo(render.document(content, form))
+        click.echo(document(content, form))
 
 
 @click.group(

@@ -182,7 +182,8 @@ class Board:
         now = self._clock.monotonic()
         if now - self._swept_at >= SWEEP_S:
             self._swept_at, dirty = now, set(self.names)
-        looks = {name: self._look(name) async for name in _at_leisure(sorted(dirty))}
+        look = self._controller.looked
+        looks = {name: look(name) async for name in _at_leisure(sorted(dirty))}
         if len(looks) == len(self.names):
             ages = [max_age_of(view) for view, _ in looks.values()]
             self._limit_s = max(STALE_S, 2 * min(ages, default=0.0))
@@ -192,7 +193,7 @@ class Board:
         renewed = before ^ self._whole
         if now - self._renewed_at >= RENEW_S:
             self._renewed_at, renewed = now, renewed | self._whole
-        looks |= {name: self._look(name) for name in renewed - looks.keys()}
+        looks |= {name: look(name) for name in renewed - looks.keys()}
         changed = [
             (name, drawn)
             async for name in _at_leisure(list(looks))
@@ -205,9 +206,6 @@ class Board:
             self._head = str(self._parts.head(line))  # type: ignore[attr-defined]
             self._remember(changed, history)
 
-    def _look(self, name: str) -> tuple[AnyView, Plan | None]:
-        return self._controller.view(name), self._controller.resume_gates(name)
-
     def _choose(self) -> frozenset[str]:
         """Return the groups that are shown whole: the worst, or all where there are few."""
         if self._alone or len(self.names) <= CALM_CARDS:
@@ -219,11 +217,11 @@ class Board:
         self, name: str, view: AnyView, plan: Plan | None, *, is_forced: bool
     ) -> Drawn | None:
         """Return a group as it is now; None where the last drawing still says it."""
-        is_whole = name in self._whole
+        is_whole, level = name in self._whole, self._stands[name].level
         if isinstance(view, PoolView):
-            shown = pool_card(view, self._traces, self._clock.wall(), whole=is_whole)
+            shown = pool_card(view, self._traces, self._clock.wall(), level, whole=is_whole)
         else:
-            shown = card(view, self._traces, plan, whole=is_whole)
+            shown = card(view, self._traces, plan, level, whole=is_whole)
         last = self._drawn.get(name)
         if last is not None and last.card == shown and not is_forced:
             return None
@@ -333,7 +331,7 @@ class Board:
             return self._beat[1]
         texts: dict[str, str] = {}
         for name in self._whole:
-            texts |= _live_texts(*self._look(name))
+            texts |= _live_texts(*self._controller.looked(name))
         age = max(0.0, now - self._traces.probed_at)
         content = {
             "at": iso(self._clock.wall()),

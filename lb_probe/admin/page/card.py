@@ -133,10 +133,10 @@ class Card:
 
 def standing(view: View, way_back: str) -> Standing:
     """Return what the headline needs to know of a group."""
-    return Standing(view.group.name, level(view), _is_moved(view), way_back)
+    return Standing(view.group.name, _level(view), _is_moved(view), way_back)
 
 
-def level(view: View) -> Level:
+def _level(view: View) -> Level:
     """Return how grave things are: as the condition, and no calmer than what else is open."""
     found = level_of(view.decision.condition)
     is_open = (
@@ -168,11 +168,12 @@ def way_back(plan: Plan | None) -> str:
     return "word" if all(gate.open_with == "attest" for gate in plan.closed) else ""
 
 
-def card(view: View, traces: Traces, plan: Plan | None, *, whole: bool) -> Card:
+def card(view: View, traces: Traces, plan: Plan | None, level: Level, *, whole: bool) -> Card:
     """Put one group into words.
 
     Args:
         plan: Of resume, as nobody; None where traffic is at home.
+        level: As `standing` has it.
         whole: With drawings and pages; else what a row of the table shows.
     """
     name, condition = view.group.name, view.decision.condition
@@ -183,7 +184,7 @@ def card(view: View, traces: Traces, plan: Plan | None, *, whole: bool) -> Card:
         drawn = band(traces.stretches(name, condition), view.wall)
     return Card(
         name=name,
-        level=level(view),
+        level=level,
         condition=condition,
         rule=view.decision.rule,
         since="" if since is None else iso(since),

@@ -37,11 +37,12 @@ def _level(view: PoolView) -> Level:
     return max(found, Level.LOOK) if is_open else found
 
 
-def pool_card(view: PoolView, traces: Traces, wall: float, *, whole: bool) -> Card:
+def pool_card(view: PoolView, traces: Traces, wall: float, level: Level, *, whole: bool) -> Card:
     """Put one group into words.
 
     Args:
         wall: UTC seconds since 1970, now.
+        level: As `pool_standing` has it.
         whole: With drawings and pages; else what a row of the table shows.
     """
     name, condition = view.name, view.condition
@@ -50,7 +51,7 @@ def pool_card(view: PoolView, traces: Traces, wall: float, *, whole: bool) -> Ca
     share = f"{len(inside)} of {len(view.pool.nodes)}"
     return Card(
         name=name,
-        level=_level(view),
+        level=level,
         condition=condition,
         rule=view.decision.rule,
         since="" if since is None else iso(since),

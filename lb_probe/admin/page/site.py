@@ -32,6 +32,7 @@ MAX_BOARDS = 64  # scopes that somebody looks at; the one unused for longest mak
 LOOK_AGAIN_S = 10.0  # a token that was revoked ends its streams by then
 WRITE_S = 10.0  # a browser that takes nothing for so long is cut off
 PLAN_HOLD_S = 7200.0
+LARGEST = 1 << 24  # bytes of a page that are packed at once, and not in another thread
 _TOO_OFTEN = "Too many failures from this address; wait a minute."
 _HERE = Path(__file__).parent
 _TYPES = {
@@ -189,7 +190,11 @@ class Site:
             has_session=COOKIE in request.cookies,
             main=board.main(),
         )
-        return web.Response(text=text, content_type="text/html")
+        # Two milliseconds here, a third of a second less on a thin line. Nothing secret is in it
+        # beside what others wrote, so that its length gives nothing away.
+        page = web.Response(text=text, content_type="text/html", zlib_executor_size=LARGEST)
+        page.enable_compression()
+        return page
 
     def _view(self, request: web.Request) -> AnyView:
         return self._controller.view(request.match_info["group"])

@@ -1,13 +1,11 @@
 """What an agent says of its peers, as text: keys, directions, tests, differences.
 
-Pure, as `render` is: answers of the control socket in, lines out.
+Answers of the control socket in, lines out.
 """
-
-from collections.abc import Mapping, Sequence
 
 from lb_probe.client import Json
 from lb_probe.columns import table
-from lb_probe.render import Look, plain
+from lb_probe.render.text import Look, dicts, mapping, plain
 
 _LEVELS = {"ok": "good", "warning": "warn", "error": "bad", "failed": "bad"}
 # What a person wants to see of a port, in this order; the rest is in `-o json`.
@@ -16,14 +14,14 @@ _FACTS = ("version", "subject", "notAfter", "banner", "host_key", "offset_s", "b
 
 def status_lines(answer: Json, look: Look) -> list[str]:
     """Return the sections of `agent status` that are about peers; none where there are none."""
-    lines = _trust_lines(_mapping(answer.get("trust")), look)
-    connection = _mapping(answer.get("connection"))
-    gate = _mapping(connection.get("gate"))
+    lines = _trust_lines(mapping(answer.get("trust")), look)
+    connection = mapping(answer.get("connection"))
+    gate = mapping(connection.get("gate"))
     if gate:
         passed = gate.get("passed") is True
         mark = look.paint("[ok]" if passed else "[no]", "good" if passed else "bad")
         lines.append(f"  {mark} connection: {plain(gate.get('found'))}")
-    parity = _mapping(answer.get("parity"))
+    parity = mapping(answer.get("parity"))
     if parity:
         lines += [f"  {line}" for line in _parity_lines(parity, look)]
     return ["", *lines] if lines else []
@@ -33,9 +31,9 @@ def _trust_lines(trust: Json, look: Look) -> list[str]:
     lines = []
     if trust.get("fault"):
         lines.append(look.paint(f"  trust cannot be used: {plain(trust['fault'])}", "bad"))
-    for peer in _dicts(trust.get("peers")):
-        lines += [_way_line(way, look) for way in _dicts(peer.get("ways"))]
-        clock = _mapping(peer.get("clock"))
+    for peer in dicts(trust.get("peers")):
+        lines += [_way_line(way, look) for way in dicts(peer.get("ways"))]
+        clock = mapping(peer.get("clock"))
         word = plain(clock.get("severity"))
         if word not in {"ok", "unknown"}:
             painted = look.paint(f"[{word}]", _LEVELS.get(word, "bad"))
@@ -65,7 +63,7 @@ def trust_block(answer: Json, look: Look) -> list[str]:
             look.time(p.get("since")),
             plain(p["by"]),
         )
-        for p in _dicts(answer.get("pins"))
+        for p in dicts(answer.get("pins"))
     ]
     lines += ["", *table(("PEER", "FINGERPRINT", "SINCE", "BY"), rows, look.width)] if rows else []
     missing = answer.get("missing")
@@ -82,11 +80,11 @@ def trust_block(answer: Json, look: Look) -> list[str]:
 def test_block(answer: Json, look: Look) -> list[str]:
     """Return each direction with everything that was tried on it."""
     lines: list[str] = []
-    for direction in _dicts(answer.get("directions")):
+    for direction in dicts(answer.get("directions")):
         passed = direction.get("passed") is True
         word = look.paint("passed" if passed else "FAILED", "good" if passed else "bad")
         lines.append(f"{plain(direction.get('way'))}: {word} at {look.time(direction.get('at'))}")
-        lines += [line for item in _dicts(direction.get("items")) for line in _item(item, look)]
+        lines += [line for item in dicts(direction.get("items")) for line in _item(item, look)]
     if answer.get("detail"):
         lines.append(look.paint(plain(answer["detail"]), "bad"))
     lines.append("Test was successful" if answer.get("passed") is True else "Test FAILED")
@@ -94,7 +92,7 @@ def test_block(answer: Json, look: Look) -> list[str]:
 
 
 def _item(item: Json, look: Look) -> list[str]:
-    verdict, facts = plain(item.get("verdict")), _mapping(item.get("facts"))
+    verdict, facts = plain(item.get("verdict")), mapping(item.get("facts"))
     mark = look.paint(f"[{verdict}]", _LEVELS.get(verdict, "bad"))
     kind = f" ({plain(facts['kind'])})" if facts.get("kind") else ""
     told = ", ".join(f"{key} {plain(facts[key])}" for key in _FACTS if facts.get(key))
@@ -110,7 +108,7 @@ def parity_block(answer: Json, look: Look) -> list[str]:
 
 
 def _parity_lines(parity: Json, look: Look) -> list[str]:
-    differences = _dicts(parity.get("differences"))
+    differences = dicts(parity.get("differences"))
     lines = []
     if parity.get("detail"):
         lines.append(look.paint(f"not compared: {plain(parity['detail'])}", "warn"))
@@ -122,11 +120,3 @@ def _parity_lines(parity: Json, look: Look) -> list[str]:
         sides = f"{plain(one.get('ours'))} here, {plain(one.get('theirs'))} there"
         lines.append(f"{mark} {plain(one.get('item'))}: {sides}; wanted {plain(one.get('wanted'))}")
     return lines
-
-
-def _mapping(value: object) -> Json:
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _dicts(value: object) -> Sequence[Json]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []

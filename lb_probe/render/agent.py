@@ -1,13 +1,11 @@
 """What an agent says of its node, as text: mode, pages, checks, its pair, its heartbeat.
 
-Pure, as `render` is: answers of the control socket in, lines out.
+Answers of the control socket in, lines out.
 """
-
-from collections.abc import Mapping
 
 from lb_probe.client import Json
 from lb_probe.columns import table
-from lb_probe.render import Look, plain
+from lb_probe.render.text import Look, dicts, mapping, plain, strings
 
 
 def agent_block(answer: Json, look: Look) -> list[str]:
@@ -19,14 +17,16 @@ def agent_block(answer: Json, look: Look) -> list[str]:
         f" by {plain(answer.get('by'))}): {plain(answer.get('reason'))}",
         *_switch_lines(answer, look),
     ]
-    for name, found in _mapping(answer.get("pages")).items():
-        page = _mapping(found)
+    for name, found in mapping(answer.get("pages")).items():
+        page = mapping(found)
         mark = _mark(page.get("code") == 200, look)
         lines.append(f"  {mark} {plain(name)}: {plain(page.get('code'))} {plain(page.get('text'))}")
-        lines += [f"       {plain(reason)}" for reason in _strings(page.get("reasons"))]
-    lines += _pair_lines(_mapping(answer.get("pair")), look)
-    lines += _heartbeat_lines(_mapping(answer.get("heartbeat")), look)
-    rows = [_check_row(c, look) for c in _dicts(answer.get("checks"))]
+        lines += [f"       {plain(reason)}" for reason in strings(page.get("reasons"))]
+    lines += _utc_lines(mapping(answer.get("utc")), look)
+    lines += _pair_lines(mapping(answer.get("pair")), look)
+    lines += _heartbeat_lines(mapping(answer.get("heartbeat")), look)
+    lines += _traffic_lines(mapping(answer.get("traffic")), look)
+    rows = [_check_row(c, look) for c in dicts(answer.get("checks"))]
     return [*lines, *(["", *table(_CHECK_HEAD, rows, look.width)] if rows else [])]
 
 
@@ -47,14 +47,14 @@ def _switch_lines(answer: Json, look: Look) -> list[str]:
     """Return what is on, off or out of order, by somebody's hand."""
     lines = []
     if "ha" in answer:
-        ha = _mapping(answer["ha"])
+        ha = mapping(answer["ha"])
         lines.append(
             f"  HA is {'enabled' if ha.get('enabled') is True else 'disabled'}{_by(ha, look)}"
         )
-    clients = _mapping(answer.get("clients"))
+    clients = mapping(answer.get("clients"))
     if clients.get("enabled") is False:
         lines.append(look.paint(f"  NEW CLIENTS ARE TURNED AWAY{_by(clients, look)}", "bad"))
-    quarantine = _mapping(answer.get("quarantine"))
+    quarantine = mapping(answer.get("quarantine"))
     if quarantine:
         since = look.time(quarantine.get("since"))
         lines.append(
@@ -70,6 +70,27 @@ def _by(switch: Json, look: Look) -> str:
         return ""
     reason = f": {plain(switch.get('reason'))}" if switch.get("reason") else ""
     return f" since {look.time(switch.get('since'))} by {plain(switch.get('by'))}{reason}"
+
+
+def _utc_lines(utc: Json, look: Look) -> list[str]:
+    """Return how far the node's clock is from UTC, and who keeps it."""
+    if not utc:
+        return []
+    kept = {True: "kept by something", False: "KEPT BY NOTHING"}.get(utc.get("kept"), "")  # type: ignore[arg-type]
+    within = utc.get("kept_within_s")
+    words = [kept + (f", within {within:.3f}s as that says" if _is_number(within) else "")]
+    level = "warn" if utc.get("kept") is False else ""
+    if _is_number(utc.get("offset_s")) and _is_number(utc.get("bound_s")):
+        words.insert(0, f"{utc['offset_s']:+.3f}s from UTC, known to {utc['bound_s']:.3f}s")
+        level = {"error": "bad", "warning": "warn"}.get(plain(utc.get("severity")), level)
+    elif utc.get("detail"):
+        words.insert(0, f"not compared with UTC: {plain(utc['detail'])}")
+    text = "  clock: " + "; ".join(word for word in words if word)
+    return [look.paint(text, level) if level else text]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
 
 
 def _pair_lines(pair: Json, look: Look) -> list[str]:
@@ -88,11 +109,15 @@ def _pair_lines(pair: Json, look: Look) -> list[str]:
             "yes" if node.get("serves") is True else "no",
             f"{node['age_s']:.0f}s" if isinstance(node.get("age_s"), int | float) else "not yet",
         )
-        for node in _dicts(pair.get("nodes"))
+        for node in dicts(pair.get("nodes"))
     ]
     head = ("NODE", "ROLE", "MODE", "STATE", "SERVES", "SEEN")
     lines = ["", look.paint(f"pair: {plain(pair.get('text'))} ({where})", level)]
-    return lines + [f"  {line}" for line in table(head, rows)]
+    lines += [f"  {line}" for line in table(head, rows)]
+    clock = mapping(pair.get("clock"))
+    if clock.get("severity") in {"warning", "error"}:
+        lines.append(look.paint(f"  clock: {plain(clock.get('detail'))}", "bad"))
+    return lines
 
 
 def _heartbeat_lines(heartbeat: Json, look: Look) -> list[str]:
@@ -101,13 +126,13 @@ def _heartbeat_lines(heartbeat: Json, look: Look) -> list[str]:
     says = plain(heartbeat.get("says"))
     level = {"ok": "good", "failing": "warn", "failed": "bad"}.get(says, "warn")
     count = f"{plain(heartbeat.get('failures'))} of {plain(heartbeat.get('of'))} failures"
-    then = plain(heartbeat.get("on_failure"))
+    then = plain(heartbeat.get("order") or heartbeat.get("on_failure"))
     peer = plain(heartbeat.get("peer"))
     lines = ["", f"heartbeat of {peer}: {look.paint(says, level)}, {count}, then {then}"]
-    last = _mapping(heartbeat.get("last"))
+    last = mapping(heartbeat.get("last"))
     if last:
         lines.append(f"  {heartbeat_line(last, look)}")
-    attempt = _mapping(heartbeat.get("promotion"))
+    attempt = mapping(heartbeat.get("promotion"))
     if attempt:
         outcome = plain(attempt.get("outcome"), none="not known")
         lines.append(
@@ -116,6 +141,26 @@ def _heartbeat_lines(heartbeat: Json, look: Look) -> list[str]:
     return lines
 
 
+_HOLDS = {
+    "yes": "clients are sent here",
+    "soon": "clients are about to be sent here, or away",
+    "no": "clients are sent elsewhere",
+    "unknown": "it is not known where clients are sent",
+}
+
+
+def _traffic_lines(traffic: Json, look: Look) -> list[str]:
+    """Return what the prober says of the traffic, and whether it still speaks."""
+    age_s = traffic.get("age_s")
+    if not isinstance(age_s, int | float):
+        return []
+    text = _HOLDS.get(str(traffic.get("holds")), "odd")
+    if age_s > _SILENT_S:
+        return [look.paint(f"traffic: {text}, as the prober said {age_s:.0f}s ago", "warn")]
+    return [f"traffic: {text}, says the prober"]
+
+
+_SILENT_S = 15.0
 _CHECK_HEAD = ("CHECK", "PASSING", "AGE", "PAGES", "DETAIL")
 
 
@@ -127,22 +172,10 @@ def _check_row(check: Json, look: Look) -> tuple[str, ...]:
         plain(check.get("name")),
         look.paint(word, level),
         f"{age:.1f}s" if isinstance(age, int | float) else "-",
-        ", ".join(map(plain, _strings(check.get("pages")))) or "informative",
+        ", ".join(map(plain, strings(check.get("pages")))) or "informative",
         plain(check.get("detail")),
     )
 
 
 def _mark(is_ok: bool, look: Look) -> str:
     return look.paint("[ok]" if is_ok else "[no]", "good" if is_ok else "bad")
-
-
-def _mapping(value: object) -> Json:
-    return dict(value) if isinstance(value, Mapping) else {}
-
-
-def _dicts(value: object) -> list[Json]:
-    return [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
-
-
-def _strings(value: object) -> list[str]:
-    return [one for one in value if isinstance(one, str)] if isinstance(value, list) else []

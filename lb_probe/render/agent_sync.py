@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from lb_probe.client import Json
 from lb_probe.columns import table
-from lb_probe.render import Look, gate_lines, plain
+from lb_probe.render.acts import gate_lines
+from lb_probe.render.text import Look, plain
 
 _HEAD = ("ID", "STARTED", "TRIGGER", "RESULT", "TOOK", "BYTES", "CHANGED", "DETAIL")
 _STEP_HEAD = ("STEP", "RESULT", "TOOK", "DETAIL")
