@@ -13,9 +13,9 @@ from pathlib import Path
 
 import pytest
 from haproxy_desk import BINARIES
-from loopback import Behaviour, listening, port_of
+from loopback import Behaviour, listening, port_of, tell
 
-CONFIG = """
+HEAD = """
 global
     stats socket {folder}/admin.sock mode 600 level admin expose-fd listeners
     stats socket {folder}/operator.sock mode 600 level operator
@@ -31,6 +31,10 @@ defaults
     timeout server 60s
 frontend service
     bind {folder}/service.sock
+"""
+CONFIG = (
+    HEAD
+    + """\
     default_backend epmm
 backend epmm
     server a 127.0.0.1:{port_a} disabled
@@ -40,23 +44,11 @@ backend second
     server a 127.0.0.1:{port_a} disabled
     server b 127.0.0.1:{port_b} disabled
 """
+)
 
-MAP_CONFIG = """
-global
-    stats socket {folder}/admin.sock mode 600 level admin expose-fd listeners
-    stats socket {folder}/operator.sock mode 600 level operator
-    stats socket {folder}/numbered.sock mode 600 level admin severity-output number
-    stats socket fd@{tcp_fd} level admin
-    stats maxconn 60
-    hard-stop-after 60s
-defaults
-    mode http
-    option abortonclose
-    timeout connect 1s
-    timeout client 60s
-    timeout server 60s
-frontend service
-    bind {folder}/service.sock
+MAP_CONFIG = (
+    HEAD
+    + """\
     use_backend pool_%[str(epmm),map({folder}/active.map,none)]
 frontend second
     bind {folder}/second.sock
@@ -66,6 +58,7 @@ backend pool_a
 backend pool_b
     server b 127.0.0.1:{port_b} {check_b}
 """
+)
 MAP = """# who has the traffic
 other a
 
@@ -196,12 +189,7 @@ class HaproxyProcess:
 
     def tell(self, line: str) -> str:
         """Send one line by hand, as an administrator would, and return the answer."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(5)
-            sock.connect(str(self.admin))
-            sock.sendall(line.encode() + b"\n")
-            with sock.makefile("rb") as answer:
-                return answer.read().decode()
+        return tell(self.admin, line)
 
     async def ask_service(self, name: str = "service.sock", path: str = "/") -> str:
         """Return the name of the backend that a client of the service reaches, or the status."""

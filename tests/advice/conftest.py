@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 from haproxy_desk import BINARIES
-from loopback import listening, port_of
+from loopback import listening, port_of, tell
 
 from lb_probe.config import GroupConfig, load
 
@@ -104,12 +104,7 @@ class Runner:
 
     def tell(self, line: str) -> str:
         """Send one line by hand and return the answer."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(5)
-            sock.connect(str(self.admin))
-            sock.sendall(line.encode() + b"\n")
-            with sock.makefile("rb") as answer:
-                return answer.read().decode()
+        return tell(self.admin, line)
 
     async def ask(self, line: str) -> str:
         """The same, as the advice asks."""
