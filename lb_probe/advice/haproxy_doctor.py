@@ -81,7 +81,7 @@ def unanswered(exc: Exception) -> Finding:
         "unreachable",
         str(exc),
         "nothing is known of what it does, and no move reaches it.",
-        "lb-probe check",
+        "mend what it says, then: lb-probe check",
     )
 
 
