@@ -52,7 +52,7 @@ test: servers lint
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='lb_probe/core/*' --fail-under=100
 	$(BIN)/lb-probe demo --script
-	$(BIN)/pytest -q -n 3 --maxfail=20 --durations=10 docs tests $(CORE:%=--ignore=%)
+	$(BIN)/pytest -q -n 3 --dist worksteal --maxfail=20 --durations=10 docs tests $(CORE:%=--ignore=%)
 
 # Of `make test`, bigrest and f5-sdk are part. This adds Ansible, in an environment of its own; mistakes
 # planted in the emulator; and, from a checkout of f5-common-python in F5_TESTS, F5's own tests.

@@ -4,20 +4,21 @@ Source: DESIGN sections 4 and 7.
 """
 
 import asyncio
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import chain
+from collections.abc import Mapping, Sequence
 
 from lb_probe.controller import Ask, Controller, OfflineNote, Setup
 from lb_probe.core import pool_view, view
 from lb_probe.core.acts import Plan
 from lb_probe.core.agents import Heard
 from lb_probe.core.explain import explain
+from lb_probe.core.holds import Holds, holds
 from lb_probe.core.model import Observation, Page
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.view import View
 from lb_probe.pool import PoolController, PoolSetup
 from lb_probe.ports import NotFound, Record, Span, Store
 
+AT_ONCE = 100  # groups that are shown without a pause
 AnyView = View | PoolView
 
 
@@ -84,7 +85,7 @@ class Groups:
         """
         await self._pairs.swap(pairs, kept)
         await self._pools.swap(pools, kept)
-        self._pairs.failovers_per_minute = failovers_per_minute
+        self._pairs.judgement.failovers_per_minute = failovers_per_minute
         self._know(names)
 
     async def close(self) -> None:
@@ -99,6 +100,15 @@ class Groups:
     def hear(self, name: str, node: str, heard: Heard) -> None:
         """Take what the agent of a node said; groups of equals have none."""
         self._pairs.hear(name, node, heard)
+
+    def holds(self, name: str, node: str) -> Holds:
+        """Return whether a node has the traffic, for its agent."""
+        if name not in self._home:
+            return Holds.UNKNOWN  # a reload took it away
+        found = self.view(name)
+        if isinstance(found, PoolView):
+            return Holds.UNKNOWN
+        return holds(node, found.saved, (adapter.seen for adapter in found.adapters))
 
     def references(self, answers: Mapping[str, bool]) -> None:
         """Take what the reference targets answered."""
@@ -138,10 +148,20 @@ class Groups:
         """
         return self._of(name).view(name)
 
-    def views(self) -> tuple[AnyView, ...]:
-        """Return what is shown of each group: at most a tick old, and cheap."""
-        pools: Iterator[AnyView] = (self._pools.view(name) for name in self._pools.names)
-        return tuple(chain(self._pairs.views(), pools))
+    async def views(self) -> list[AnyView]:
+        """Return what is shown of each group: at most a tick old, and cheap.
+
+        A few at a time: a thousand at once would keep the loop from its probes for 10 ms.
+        """
+        pairs, pools, found = self._pairs.names, self._pools.names, list[AnyView]()
+        for at in range(0, len(pairs), AT_ONCE):
+            found += self._pairs.views(pairs[at : at + AT_ONCE])
+            await asyncio.sleep(0)
+        for at in range(0, len(pools), AT_ONCE):
+            here = set(self._pools.names)  # a reload may have taken some meanwhile
+            found += [self._pools.view(name) for name in pools[at : at + AT_ONCE] if name in here]
+            await asyncio.sleep(0)
+        return found
 
     def resume_gates(self, name: str) -> Plan | None:
         """Judge `resume` as nobody; None where traffic is at home, or has none.

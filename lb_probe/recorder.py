@@ -10,7 +10,7 @@ Source: DESIGN section 1; `docs/history.md`.
 from collections import deque
 from collections.abc import Sequence
 
-from lb_probe.core.model import Failed, Mode, Observation, Page, Phase, Saved
+from lb_probe.core.model import Change, Failed, Mode, Observation, Page, Phase, Saved
 from lb_probe.history import iso_ms
 from lb_probe.ports import Clock, Record
 
@@ -48,6 +48,25 @@ class Recorder:
         """
         at = self._clock.monotonic() if at is None else at
         return {"run": self._run, "up": round(max(0.0, at - self._since), 3)}
+
+    def record(self, group: str, change: Change, saved: Saved) -> Record:
+        """Return the record of a change, which its maker saves: before any load balancer hears.
+
+        Args:
+            saved: The state the change leads to.
+        """
+        details = {
+            "from": change.source,
+            "to": change.target,
+            "actor": change.actor,
+            "reason": change.reason,
+            "rule": change.rule,
+            "evidence": list(change.evidence),
+            "notes": dict(change.notes),
+            **state(saved),
+            **self.stamp(),
+        }
+        return Record(group, change.kind, change.at_wall, saved.generation, details)
 
     def observe(self, group: str, seen: Observation, generation: int) -> None:
         """Take one finished probe; keep it where it says something new."""

@@ -738,6 +738,7 @@ class Wire:
         self._book = book
         self.steps = cache(self._steps)
         self.elsewhere = cache(self._elsewhere)
+        self.memory_after = cache(self._memory_after)
 
     def _reconciler(self, word: Word, line: Line) -> Reconciler:
         async def confirm(adapter: str, generation: int) -> bool:
@@ -830,9 +831,17 @@ class Wire:
         return there._replace(step="confirm", node=A, is_present=is_present)
 
     def taken_back(self, word: Word, line: Line) -> Line:
+        memory = line.force, line.agreed, line.drifts, line.yielded
+        return line.remembering(*self.memory_after(word, *memory))
+
+    def _memory_after(
+        self, word: Word, force: bool, agreed: bool, drifts: int, yielded: bool
+    ) -> tuple[drift.Watch, bool]:
+        """Take the load balancer back with this in mind; of the line it asks no more."""
+        line = Line("", force=force, agreed=agreed, drifts=drifts, yielded=yielded)
         reconciler = self._reconciler(word, line)
         reconciler.take_back()
-        return line.remembering(reconciler._watch, reconciler._force)
+        return reconciler._watch, reconciler._force
 
     def _elsewhere(self, line: Line) -> list[tuple[str, Line]]:
         """Return what may happen to the load balancer without us."""

@@ -11,6 +11,7 @@ from loopback import listening, port_of
 from lb_probe.agent import report_site
 from lb_probe.app import agents_heard
 from lb_probe.clock import SystemClock
+from lb_probe.core.holds import Holds
 from lb_probe.core.model import Mode
 from lb_probe.core.peer_report import SIGNATURE, PeerReport, signature
 from lb_probe.prober.agent_report import Agent, ask
@@ -117,7 +118,9 @@ async def test_what_an_agent_said_stays_and_grows_old_when_it_falls_silent(monke
 
     async with reporting() as port:
         agents = [Agent("g", "b", "127.0.0.1", port, timeout_s=1.0)]
-        task = asyncio.ensure_future(agents_heard.listen(agents, hear, CLOCK))
+        task = asyncio.ensure_future(
+            agents_heard.listen(agents, hear, lambda group, node: Holds.NO, CLOCK)
+        )
         await until(lambda: told and told[-1].report == REPORT)
     await until(lambda: bool(told[-1].fault))
     assert told[-1].report == REPORT

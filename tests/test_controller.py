@@ -14,11 +14,11 @@ import simulated_world
 from simulated_world import ModelBalancer, ModelPublisher, ModelStore, World, pair, settle
 
 from lb_probe.controller import Ask, Controller
-from lb_probe.controller.keeping import STORE_RETRY_S, STORE_TEST_S
-from lb_probe.controller.loop import FIRST_LOOK_S, SETTLE_S
 from lb_probe.core.model import Action, Page, Saved
 from lb_probe.core.view import warnings
 from lb_probe.ports import Conflict, NotFound, Refused, StoreError
+from lb_probe.tending.loop import FIRST_LOOK_S, SETTLE_S
+from lb_probe.tending.store_watch import STORE_RETRY_S, STORE_TEST_S
 
 
 class JournalStore(ModelStore):

@@ -304,32 +304,43 @@ WORLDS = (
 )
 
 
-@cache
-def searched(bounds: Bounds) -> Found:
-    gc.disable()  # all that a search makes is kept: looking for garbage takes a fifth of the time
-    try:
-        return Search(bounds).run()
-    finally:
-        gc.enable()
+# The rows of the table that each world reaches: every one of them, and no other.
+REACHES = {
+    "link cut and back, hold": "U1 P1 P3 P6 P8 P9 P10 P12 S3 S4 I1",
+    "slow answers": "U1 P1 P3 P6 P8 P9 P10 P12 S3 S4",
+    "no confirm, slow failures": "U1 P1 P3 P6 P8 P9 P10 P12 S3 S4",
+    "after a move": "U1 P1 P3 P6 P8 P9 P10 P12 S1 S2 S3 S4 S5 S6 S7",
+    "roles swapped": "U1 P1 P2 P3 P5 P6 P7 P8 P9 P10 P11 P12 S1 S2 S3 S4 S5 S6 S7 I1",
+    "load balancer": "U1 P1 P6 P9 P10 S3 S4 S5",
+    "load balancer that opens to the Primary, roles swapped": (
+        "U1 P1 P5 P6 P7 P9 P10 P12 S1 S3 S4 S5 S6 S7"
+    ),
+    "load balancer, act: false": "U1 P1 P6 P10 S3 S4 S5",
+    "all that pages show before a move": "U1 P1 P2 P3 P4 P5 P6 P7 P8 P9 P10 P11 P12 P13 S3 S4",
+}
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("bounds", WORLDS, ids=lambda bounds: bounds.name)
 def test_no_reachable_state_breaks_a_rule(bounds):
     """X1, X3, X4, X10, X11, X16, X18, X19, X22; saved before published; it comes to rest."""
-    found = searched(bounds)
+    gc.disable()  # all that a search makes is kept: looking for garbage takes a fifth of the time
+    try:
+        found = Search(bounds).run()
+    finally:
+        gc.enable()
 
+    rows = " ".join(rule.id for rule in RULES if rule.id in found.rows)
     print(
         f"{bounds.name}: {found.states} states, {found.edges} edges,"
-        f" {found.knowledge} sets of evidence, {found.words} saved words; rows"
-        f" {' '.join(rule.id for rule in RULES if rule.id in found.rows)}"
+        f" {found.knowledge} sets of evidence, {found.words} saved words; rows {rows}"
     )
     assert found.states > 1000
     assert (found.moves > 0) == bounds.act
+    assert rows == REACHES[bounds.name]
 
 
-@pytest.mark.timeout(300)
 def test_no_row_of_the_table_is_dead():
-    visited = set().union(*(searched(bounds).rows for bounds in WORLDS))
+    visited = set(" ".join(REACHES[bounds.name] for bounds in WORLDS).split())
 
-    assert {rule.id for rule in RULES} - visited == set()
+    assert visited == {rule.id for rule in RULES}

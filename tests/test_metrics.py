@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import shutil
 import socket
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -398,7 +395,10 @@ async def served(application):
 
 
 def health(take=lambda: lambda: b"", trouble="", unready=""):
-    return Health(take, CONTENT_TYPE, trouble=lambda: trouble, unready=lambda: unready)
+    async def taken():
+        return take()
+
+    return Health(taken, CONTENT_TYPE, trouble=lambda: trouble, unready=lambda: unready)
 
 
 @pytest.mark.parametrize(
@@ -561,13 +561,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@pytest.fixture
-def folder():
-    path = Path(tempfile.mkdtemp(prefix="met", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
 
 
 class Slow:

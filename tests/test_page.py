@@ -6,10 +6,8 @@ import doctest
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from array import array
 from pathlib import Path
@@ -38,13 +36,6 @@ from lb_probe.ports import Record
 ROOT = Path(__file__).parents[1]
 STATIC = Path(site_room.__file__).parent / "static"
 SCRIPT = "<script>alert(1)</script>"
-
-
-@pytest.fixture
-def folder():
-    path = Path(tempfile.mkdtemp(prefix="page", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture
@@ -270,7 +261,7 @@ async def until_says(desk, words):
 
 async def test_changes_are_found_in_the_history_among_much_else(desk):
     for number in range(100):
-        desk.controller._recorder.note("condition", "epmm", 1, to=f"c-{number}")
+        desk.controller.recorder.note("condition", "epmm", 1, to=f"c-{number}")
     await until(lambda: len(desk.store.records) > 100, "all is recorded")
     assert "adopt</td>" in await text_of(desk)
 

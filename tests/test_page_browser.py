@@ -2,9 +2,6 @@
 
 import contextlib
 import re
-import shutil
-import tempfile
-from pathlib import Path
 
 import pytest
 from api_desk import TOKENS, until
@@ -15,13 +12,6 @@ from lb_probe.core.model import Failed, Page, Phase
 pytestmark = [needs_chromium, pytest.mark.timeout(120)]
 AXE_RULES = ["wcag2a", "wcag2aa", "wcag21a", "wcag21aa", "wcag22aa", "best-practice"]
 SCRIPT = "<img src=x onerror=alert(1)><script>alert(1)</script>"
-
-
-@pytest.fixture
-def folder():
-    path = Path(tempfile.mkdtemp(prefix="browser", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
 
 
 @contextlib.asynccontextmanager

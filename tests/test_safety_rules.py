@@ -404,7 +404,11 @@ async def test_x9_a_prober_that_answers_and_does_not_probe_is_not_alive():
     from aiohttp.test_utils import TestClient, TestServer
 
     trouble = "no probe ended for 31s"
-    health = Health(lambda: lambda: b"", "text/plain", trouble=lambda: trouble, unready=lambda: "")
+
+    async def take():
+        return lambda: b""
+
+    health = Health(take, "text/plain", trouble=lambda: trouble, unready=lambda: "")
     async with TestClient(TestServer(health.application())) as client:
         dead = await client.get("/livez")
         assert (dead.status, (await dead.text()).strip()) == (503, trouble)

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from aiohttp import web
 from api_desk import OPERATORS, TOKENS
+from cli_desk import App
 from click.testing import CliRunner
-from test_cli import App
 from test_scenarios import Story
 
 from lb_probe import app
@@ -122,7 +122,7 @@ async def told(tmp_path, monkeypatch):
     monkeypatch.setattr(secrets, "token_hex", lambda size: f"{next(numbers):0{2 * size}x}")
     monkeypatch.setattr(secrets, "token_urlsafe", lambda size: f"{next(numbers):043x}")
     monkeypatch.setattr(app, "probe_once", App().probe_once)
-    monkeypatch.setattr(app, "haproxy_doctor", lambda path, group, files: DOCTOR)
+    monkeypatch.setattr(app, "haproxy_doctor", lambda path, group, files, adapter: DOCTOR)
     monkeypatch.setattr(app, "notify_test", lambda path, channel: TRIED)
     monkeypatch.setattr(app, "notify_waiting", lambda path: WAITING)
     monkeypatch.chdir(tmp_path)

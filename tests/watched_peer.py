@@ -1,7 +1,9 @@
 """A partner as an agent sees it from outside: two pages that say what a test wants."""
 
 import asyncio
+import time
 from contextlib import asynccontextmanager
+from email.utils import formatdate
 
 from loopback import listening, port_of
 
@@ -20,6 +22,7 @@ class WatchedPeer:
     def __init__(self, status=OK, hastatus=PRIMARY):
         self.says = {"/status/status.html": status, "/hastatus.html": hastatus}
         self.asked = 0
+        self.date_ahead_s: float | None = None  # None says no date
         self.port = 0
 
     def be(self, status, hastatus):
@@ -39,7 +42,10 @@ class WatchedPeer:
         else:
             code = "503 Unavailable" if text == ERROR else "200 OK"
             length = len(text) + 1
-            head = f"HTTP/1.1 {code}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n"
+            date = ""
+            if self.date_ahead_s is not None:
+                date = f"Date: {formatdate(time.time() + self.date_ahead_s, usegmt=True)}\r\n"
+            head = f"HTTP/1.1 {code}\r\n{date}Content-Length: {length}\r\nConnection: close\r\n\r\n"
             writer.write(f"{head}{text}\n".encode())
             await writer.drain()
 

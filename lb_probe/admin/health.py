@@ -8,11 +8,11 @@ Source: DESIGN section 8; kubernetes.io "Liveness, Readiness and Startup Probes"
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
 
-Render = Callable[[], Callable[[], bytes]]
+Render = Callable[[], Awaitable[Callable[[], bytes]]]
 
 
 class Health:
@@ -49,7 +49,7 @@ class Health:
 
     async def _metrics(self, request: web.Request) -> web.StreamResponse:
         async with self._rendering:  # one at a time: rendering is the dearest thing we do
-            text = await asyncio.to_thread(self._take())
+            text = await asyncio.to_thread(await self._take())
         return web.Response(body=text, headers={"Content-Type": self._content_type})
 
     async def _livez(self, request: web.Request) -> web.StreamResponse:

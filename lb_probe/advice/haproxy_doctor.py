@@ -37,7 +37,7 @@ async def examine(
         PublishError: HAProxy cannot be read, or a file cannot.
     """
     findings: list[Finding] = []
-    config = _read(config_files, findings)
+    config = _read(config_files, f"{group.name} --adapter {adapter.name}", findings)
     try:
         running = await read_running(api, master)
     except LbProbeError as exc:
@@ -53,7 +53,7 @@ async def examine(
     return ordered(findings)
 
 
-def _read(paths: Sequence[Path], findings: list[Finding]) -> ConfigFile | None:
+def _read(paths: Sequence[Path], whom: str, findings: list[Finding]) -> ConfigFile | None:
     if not paths:
         findings.append(
             Finding(
@@ -62,7 +62,7 @@ def _read(paths: Sequence[Path], findings: list[Finding]) -> ConfigFile | None:
                 "haproxy.cfg was not given",
                 "`stats maxconn`, `hard-stop-after`, `stick on`, the map's default and more stand"
                 " only there.",
-                "run the doctor again with the path of haproxy.cfg",
+                f"lb-probe haproxy doctor {whom} --file /etc/haproxy/haproxy.cfg",
             )
         )
         return None

@@ -65,8 +65,8 @@ def fronts_of(group: GroupConfig, keys: Sequence[str], choices: Choices) -> list
         return [Front(group.name, keys[0], listen, ports[0])]
     if len(keys) != len(listen):
         raise ValueError(
-            f"{len(keys)} backends or keys ({', '.join(keys)}) and {len(listen)} addresses to"
-            " listen on; give one address for each, in this order"
+            f"found {len(keys)} backends or keys ({', '.join(keys)}) and {len(listen)} of --listen;"
+            f" use one for each, in this order: {' '.join('--listen :PORT' for _ in keys)}"
         )
     names = [group.name, *(f"{group.name}-{number}" for number in range(2, len(keys) + 1))]
     return [Front(*front) for front in zip(names, keys, ((b,) for b in listen), ports, strict=True)]

@@ -9,6 +9,7 @@ from lb_probe.advice.haproxy_file import ConfigFile, Line, Section, value_after
 
 # A map and its default in an expression: map(FILE), map_beg(FILE,DEFAULT).
 _MAP = re.compile(r"\bmap(?:_[a-z]+)*\(([^,()]+)(?:,([^()]*))?\)")
+_KEY = re.compile(r"\bstr\(([^()]*)\),map")
 _MAXCONN = 20  # lb-probe keeps to 4; other tools and people ask too
 # Each replaces the one before; there is no `no option httpchk`.
 _CHECK_KINDS = frozenset(
@@ -21,10 +22,31 @@ _PASSIVE = ("observe", "on-error", "error-limit")
 
 
 def find(case: Case) -> Iterator[Finding]:
-    """Yield everything; nothing without a file."""
-    if case.config is not None:
+    """Yield everything; nothing without a file, and of another HAProxy's file nothing but that."""
+    if case.config is None:
+        return
+    running = [name for name in case.backends if case.running.backend(name)]
+    known = {section.name for section in case.config.proxies("backend")}
+    missing = [name for name in running if name not in known]
+    if missing:
+        yield _other_file(case, missing)
+    if not missing or missing != running:
         for rule in RULES:
             yield from rule(case, case.config)
+
+
+def _other_file(case: Case, missing: list[str]) -> Finding:
+    names = " and ".join(missing)
+    return Finding(
+        "warning",
+        "other-file",
+        f"backend{'s' if len(missing) > 1 else ''} {names} {'run' if len(missing) > 1 else 'runs'}"
+        " and stands in no file that was given",
+        "it is not the file of this HAProxy, or not all of it, or changed since its last reload:"
+        " what a start would do is not known.",
+        f"lb-probe haproxy doctor {case.group.name} --adapter {case.adapter.name} --file FILE"
+        "   # once for each -f of its command line",
+    )
 
 
 # ------------------------------------------------------------------ global
@@ -252,6 +274,24 @@ def _catching(line: Line, case: Case, config: ConfigFile) -> Finding:
     )
 
 
+def keys(case: Case, config: ConfigFile) -> Iterator[Finding]:
+    """Keys of ours that no line looks up."""
+    texts = [" ".join(line.words) for s in config.proxies("frontend") for line in s.lines]
+    uses = [text for text in texts if f"({case.adapter.map_file}" in text]
+    asked = {key for text in uses for key in _KEY.findall(text)}
+    if not case.is_map or not uses or not all(_KEY.search(text) for text in uses):
+        return  # the key comes from the request: anything may be asked for
+    for key in case.adapter.key:
+        if key not in asked:
+            yield Finding(
+                "error",
+                "key-unused",
+                f"no line looks up the key {key}; looked up: {', '.join(sorted(asked))}",
+                "lb-probe moves this key, and no client with it.",
+                _use_backend(case, key),
+            )
+
+
 def own_choice(case: Case, config: ConfigFile) -> Iterator[Finding]:
     """Rules that count servers and choose."""
     for section in config.proxies("frontend", "backend"):
@@ -272,10 +312,10 @@ def _maps(line: Line, case: Case) -> list[str]:
     return [default.strip() for file, default in found if file.strip() == case.adapter.map_file]
 
 
-def _use_backend(case: Case) -> str:
+def _use_backend(case: Case, key: str = "") -> str:
     adapter = case.adapter
     return (
-        f"use_backend {adapter.backend_prefix}%[str({adapter.key[0]}),"
+        f"use_backend {adapter.backend_prefix}%[str({key or adapter.key[0]}),"
         f"map({adapter.map_file},{NONE})]"
     )
 
@@ -291,5 +331,6 @@ RULES = (
     server_words,
     redispatch,
     ways_in,
+    keys,
     own_choice,
 )

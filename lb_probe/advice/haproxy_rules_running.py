@@ -63,14 +63,16 @@ def process(case: Case) -> Iterator[Finding]:
             " process reaches them.",
             "hard-stop-after 60s",
         )
-    elif leaving is None:
+    elif leaving is None and case.adapter.master is None:
         yield Finding(
             "info",
             "no-master",
             "no `master:` in probes.yaml",
             "processes that a reload leaves behind keep their connections to the old node, and"
             " cannot be seen.",
-            "haproxy -W -S /run/haproxy/master.sock,mode,660,level,admin",
+            "haproxy -W -S /run/haproxy/master.sock,mode,660,level,admin -f ...\n"
+            f"and in the entry of {case.adapter.name} in probes.yaml:"
+            " master: /run/haproxy/master.sock",
         )
 
 
@@ -228,7 +230,8 @@ def tables(case: Case) -> Iterator[Finding]:
                 f"backend {name} has a stick-table of size {size}",
                 "with `stick on` clients stay where they were, whatever lb-probe says; as a counter"
                 " it is harmless.",
-                "run the doctor with the path of haproxy.cfg, or remove the `stick` lines",
+                f"lb-probe haproxy doctor {case.group.name} --adapter {case.adapter.name} --file"
+                " /etc/haproxy/haproxy.cfg   # or remove the `stick` lines",
             )
 
 

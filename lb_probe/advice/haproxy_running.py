@@ -15,6 +15,9 @@ from lb_probe.ports import PublishError
 
 _NOT_READY = 0x3B  # any maintenance or drain of srv_admin_state
 _DISABLED = 0x04  # `disabled` in the configuration; stays set after `ready`
+# Without these columns nothing is known of a server; what else there is may be missing.
+_STATE = ("be_name", "srv_name", "srv_addr", "srv_op_state", "srv_admin_state", "srv_uweight")
+_STAT = ("pxname", "svname", "status", "bck", "check_status")
 
 
 class Asks(Protocol):
@@ -110,7 +113,7 @@ async def read_running(api: Asks, master: Asks | None = None) -> Running:
         PublishError: An answer that is none of HAProxy's, or was cut off.
     """
     info = _info(await _ask(api, "show info"), api)
-    stat = _csv(await _ask(api, "show stat -1 4 -1"))
+    stat = _csv(await _ask(api, "show stat -1 4 -1"), api)
     state = _table(await _ask(api, "show servers state"), api)
     names = re.findall(
         r"^-?[0-9]+ \((.+?)\) pattern .*used by map", await _ask(api, "show map"), re.M
@@ -141,24 +144,44 @@ def _escaped(name: str) -> str:
 
 def _info(text: str, api: Asks) -> dict[str, str]:
     found = dict(line.split(": ", 1) for line in text.split("\n") if ": " in line)
-    if "Pid" not in found:
-        raise PublishError(
-            f"{api.where} does not answer `show info` as HAProxy does: {text[:80]!r}"
-        )
+    if "Pid" not in found or not _is_whole(text):
+        raise _no_answer(api, "show info", text)
     return found
 
 
 def _table(text: str, api: Asks) -> list[dict[str, str]]:
     lines = text.strip("\n").split("\n")
-    if len(lines) < 2 or not lines[1].startswith("# "):
-        raise PublishError(f"{api.where} does not answer `show servers state`: {text[:80]!r}")
-    columns = lines[1].removeprefix("# ").split(" ")
-    return [dict(zip(columns, line.split(" "), strict=False)) for line in lines[2:]]
+    columns = lines[1].removeprefix("# ").split(" ") if len(lines) > 1 else []
+    rows = [line.split(" ") for line in lines[2:]]
+    is_whole = _is_whole(text) and all(len(row) == len(columns) for row in rows)
+    if not is_whole or not set(_STATE) <= set(columns):
+        raise _no_answer(api, "show servers state", text)
+    return [dict(zip(columns, row, strict=True)) for row in rows]
 
 
-def _csv(text: str) -> dict[tuple[str, str], dict[str, str]]:
-    rows = csv.DictReader(io.StringIO(text.removeprefix("# ")))
-    return {(row.get("pxname", ""), row.get("svname", "")): row for row in rows}
+def _csv(text: str, api: Asks) -> dict[tuple[str, str], dict[str, str]]:
+    # A cell with a newline in it is quoted, and comes as it is.
+    rows = csv.reader(io.StringIO(text.removeprefix("# "), newline=""))
+    try:
+        header, *cells = (row for row in rows if row)
+        is_whole = _is_whole(text) and all(len(row) == len(header) for row in cells)
+        if not is_whole or not set(_STAT) <= set(header):
+            raise ValueError
+    except (ValueError, csv.Error):
+        raise _no_answer(api, "show stat", text) from None
+    named = [dict(zip(header, row, strict=True)) for row in cells]
+    return {(row["pxname"], row["svname"]): row for row in named}
+
+
+def _is_whole(text: str) -> bool:
+    return text.endswith("\n\n")  # each answer ends with an empty line
+
+
+def _no_answer(api: Asks, line: str, text: str) -> PublishError:
+    return PublishError(
+        f"{api.where} does not answer `{line}` as HAProxy does: {text[:80]!r}; is that HAProxy's"
+        " command socket (`stats socket`), and nothing in front of it?"
+    )
 
 
 def _entries(text: str) -> tuple[tuple[str, str], ...] | None:

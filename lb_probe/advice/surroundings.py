@@ -1,15 +1,17 @@
 """What is wrong around a configuration that is right in itself: sockets, files, certificates.
 
 Everything here is only looked at. A HAProxy is asked for the level of its socket, a node for its
-pages, once, as the prober would.
+pages, once, as the prober would; a port that should be closed is connected to, and left.
 
 Source: facts of the field that first installations trip over: DESIGN section 5; HAProxy management
-guide, "stats socket"; RFC 9525, section 6.
+guide, "stats socket"; RFC 9525, section 6; guide lines 111 and 113; R32.
 """
 
 import asyncio
 import contextlib
 import grp
+import ipaddress
+import itertools
 import os
 import pwd
 import stat
@@ -19,15 +21,19 @@ from pathlib import Path
 
 from lb_probe.adapters.haproxy import RuntimeApi
 from lb_probe.config.model import Adapter, Config, GroupConfig, HaproxyAdapter
+from lb_probe.core.clock_offset import Limits, surely_apart
 from lb_probe.core.model import Failed, Mode, Page, Phase
 from lb_probe.ports import PublishError
+from lb_probe.prober.dated import clock_of
 from lb_probe.prober.http_probe import Report, Target, TlsSettings, make_ssl_context
 from lb_probe.prober.report import why
+from lb_probe.prober.tcp_probe import connects
 
 SERVICE = "lb-probe"  # the user of the units in docs/deploy
 AT_A_TIME = 50
 ENOUGH_S = 10.0
 SOCKET_S = 2.0
+PORT_S = 2.0  # a firewall that drops lets us wait
 
 Inspect = Callable[[Target], Awaitable[Report]]
 Examine = Callable[[Adapter], Awaitable[list[str]]]
@@ -93,7 +99,10 @@ async def look_around(
 
     async def ask(group: GroupConfig) -> None:
         async with gate:
-            told[group.name] = await _nodes(group, list(targets(group)), inspect)
+            nodes, open_ports = await asyncio.gather(
+                _nodes(group, list(targets(group)), inspect), _open_ports(group)
+            )
+            told[group.name] = nodes + open_ports
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(ENOUGH_S), asyncio.TaskGroup() as tasks:
@@ -209,12 +218,60 @@ async def _nodes(group: GroupConfig, targets: Sequence[Target], inspect: Inspect
     return [
         f"group {group.name}: {node} {' and '.join(which)}: {text}"
         for (node, text), which in pages.items()
-    ]
+    ] + _clocks(group, [(t.node, r) for t, r in zip(targets, reports, strict=True)])
+
+
+def _clocks(group: GroupConfig, answers: Sequence[tuple[str, Report]]) -> list[str]:
+    """Compare the clocks of a group's nodes by the dates of their pages (R11).
+
+    Measured by the same clock, so whether that one is right does not matter.
+    """
+    known = {node: found for node, report in answers if (found := clock_of(report, 0.0))}
+    limits = Limits()
+    told = []
+    for (one, its), (other, others) in itertools.combinations(known.items(), 2):
+        apart_s = surely_apart(its, others)
+        if apart_s > limits.warn_s:
+            told.append(
+                f"group {group.name}: the clocks of {one} and {other} are {apart_s:.1f}s apart at"
+                " least, by the dates of their pages; the guide wants exactly the same time on both"
+            )
+    return told
 
 
 def _is_standby(report: Report | None) -> bool:
     outcome = report.observation.outcome if report else None
     return outcome is not None and not isinstance(outcome, Failed) and outcome.mode is Mode.STANDBY
+
+
+async def _open_ports(group: GroupConfig) -> list[str]:
+    """Try the ports that only a node's peer and its administrators should reach (R32).
+
+    A node on this machine is passed over, unless the file names the ports itself: what answers
+    there is this machine's own.
+    """
+    is_asked = "closed_ports" in group.model_fields_set
+    tried = [
+        (node, port)
+        for node in group.nodes
+        for port in group.closed_ports
+        if port != node.url.port and (is_asked or not _is_loopback(node.url.host))
+    ]
+    answers = await asyncio.gather(*(connects(node.url.host, port, PORT_S) for node, port in tried))
+    return [
+        f"group {group.name}: {node.name}: port {port} can be reached from here; the guide wants it"
+        " open to the other node and to administrators only: close it in the firewall, or leave it"
+        f" out of `closed_ports` of {group.name}"
+        for (node, port), answered in zip(tried, answers, strict=True)
+        if answered
+    ]
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 async def _names(target: Target, inspect: Inspect) -> str:

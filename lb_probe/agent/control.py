@@ -5,27 +5,28 @@ ControlFailed          a command was carried out and did not come to its end
 
 Protocol, version 1. Connect to the socket (stream), send one JSON object in UTF-8 on one line of at
 most 64 KiB ended by a newline within 5 seconds, read JSON objects, one a line, until the agent
-closes. One request per connection. Only root and the agent's own user may connect; the kernel says
-who they are.
+closes. One request per connection. Root and the agent's own user may do everything; others what
+`operators` in probes.yaml gives them (`agent.roles`): the kernel says who they are.
 
 A request is `{"command": NAME, ...}` with the keys of that command and no others; `help` lists
 them all. Most commands answer with one line. A stream (`logs-heartbeat`, the progress of a sync)
 answers with many; a client that goes away ends a stream, never the act behind it.
 
 A request that is not carried out changes nothing and gets `{"error": CODE, "detail": "..."}`:
-`forbidden` (another user), `invalid` (not such a request), `refused` (a gate; adds `"gates"` and
-`"paste"`), `failed` (it could not be done, or not be saved or recorded).
+`forbidden` (no role, or too low a one), `invalid` (not such a request), `refused` (a gate; adds
+`"gates"` and `"paste"`), `failed` (it could not be done, or not be saved or recorded).
 
-Every act is on record, with who asked, before it is begun, and again when it is done (R125).
+Every act is on record, with who asked, before it is begun, and again when it is done; so is who was
+turned away, once a second for each user at most (R125).
 """
 
 import asyncio
 import contextlib
 import json
+import math
 import os
 import socket
 import stat
-import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -33,6 +34,7 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
+from lb_probe.agent.roles import Peer, Rank, Roles, peer_of
 from lb_probe.events.audit import Audit, AuditError
 from lb_probe.ports import Invalid, LbProbeError, Refused
 
@@ -42,6 +44,9 @@ _MAX_LINE = 64 * 1024
 _MAX_REASON = 1000
 _REQUEST_S = 5.0
 _STOP_S = 2.0
+_UNHEARD_S = 0.3
+_REFUSAL_S = 1.0  # between two lines of the audit log about one user
+_MOST_USERS = 1000
 
 
 class ControlError(LbProbeError):
@@ -88,10 +93,12 @@ class Caller:
 
     Attributes:
         uid: The user, as the kernel says.
-        by: The same for the state, the log and the audit.
+        rank: What that user may do.
+        by: The user for the state, the log and the audit.
     """
 
     uid: int
+    rank: Rank = Rank.ADMIN
 
     @property
     def by(self) -> str:
@@ -112,6 +119,7 @@ class Command(Generic[R]):
         stream: yields the lines of its answer. When the client goes away it is closed: an act
             belongs into a task of its part, which a stream only watches.
         acts: Whether it changes something: then it is on record.
+        keeps_trust: Whether it is an act that changes who is trusted: then it takes an admin.
     """
 
     name: str
@@ -119,13 +127,34 @@ class Command(Generic[R]):
     answer: Callable[[R, Caller], Awaitable[Json]] | None = None
     stream: Callable[[R, Caller], AsyncGenerator[Json, None]] | None = None
     acts: bool = False
+    keeps_trust: bool = False
+
+    def __post_init__(self) -> None:
+        if self.keeps_trust:
+            object.__setattr__(self, "acts", True)
+
+    @property
+    def needs(self) -> Rank:
+        """The least role that may give it."""
+        if self.keeps_trust:
+            return Rank.ADMIN
+        return Rank.OPERATOR if self.acts else Rank.VIEWER
 
 
 class Control:
     """The control socket of one agent."""
 
-    def __init__(self, path: Path, commands: Iterable[Command[Any]], audit: Audit) -> None:
+    def __init__(
+        self,
+        path: Path,
+        commands: Iterable[Command[Any]],
+        audit: Audit,
+        roles: Roles | None = None,
+    ) -> None:
         """Open nothing yet.
+
+        Args:
+            roles: Of users other than root and our own; None gives nobody else any.
 
         Raises:
             ValueError: Two commands have one name.
@@ -136,6 +165,8 @@ class Control:
             if self._commands.setdefault(command.name, command) is not command:
                 raise ValueError(f"two commands are named {command.name}")
         self._audit = audit
+        self._roles = roles
+        self._refusals: dict[int, tuple[float, int]] = {}  # by user: when told, and since then
         self._server: asyncio.Server | None = None
         self._inode: tuple[int, int] | None = None
         self._handlers: set[asyncio.Task[None]] = set()
@@ -151,7 +182,7 @@ class Control:
         """
         _clear_stale(self._path)
         await asyncio.to_thread(self._audit.open)
-        listener = _bind(self._path)
+        listener = _bind(self._path, is_open=self._roles is not None)
         try:
             self._server = await asyncio.start_unix_server(
                 self._handle, sock=listener, limit=_MAX_LINE
@@ -187,7 +218,8 @@ class Control:
         assert task is not None
         self._handlers.add(task)
         try:
-            async with contextlib.aclosing(self._answers(reader, _peer_uid(writer))) as answers:
+            peer = peer_of(writer.get_extra_info("socket"))
+            async with contextlib.aclosing(self._answers(reader, peer)) as answers:
                 async for answer in answers:
                     writer.write(json.dumps(answer).encode() + b"\n")
                     async with asyncio.timeout(_REQUEST_S):
@@ -199,26 +231,63 @@ class Control:
             self._streams.discard(task)
             writer.close()
 
-    async def _answers(self, reader: asyncio.StreamReader, uid: int) -> AsyncGenerator[Json, None]:
-        if uid not in {0, os.geteuid()}:
-            yield _error("forbidden", f"found uid {uid}; wanted root or uid {os.geteuid()}")
+    async def _answers(
+        self, reader: asyncio.StreamReader, peer: Peer
+    ) -> AsyncGenerator[Json, None]:
+        caller = Caller(peer.uid, await self._rank(peer))
+        if caller.rank is Rank.NONE:
+            # Not heard: a stranger must not be able to hold us up.
+            more = ", or a user of `operators`" if self._roles else ""
+            yield await self._turned_away(caller, "", f"root or uid {os.geteuid()}{more}")
+            # What it said unheard would reset the connection and take our answer away.
+            with contextlib.suppress(Invalid):
+                await _read_line(reader, _UNHEARD_S)
             return
         try:
             command, request = self._parse(await _read_line(reader))
-            async with contextlib.aclosing(self._carried_out(command, request, uid)) as lines:
+            if caller.rank < command.needs:
+                wanted = f"the role {command.needs.word}"
+                yield await self._turned_away(caller, command.name, wanted)
+                return
+            async with contextlib.aclosing(self._carried_out(command, request, caller)) as lines:
                 async for line in lines:
                     yield line
         except LbProbeError as error:
             yield _told(error)
 
+    async def _rank(self, peer: Peer) -> Rank:
+        if peer.uid in {0, os.geteuid()}:
+            return Rank.ADMIN
+        return await self._roles.rank(peer) if self._roles else Rank.NONE
+
+    async def _turned_away(self, caller: Caller, command: str, wanted: str) -> Json:
+        """Put on record who was turned away, and return the answer to give."""
+        role = f", who is {caller.rank.word}" if caller.rank else ""
+        found = f"found {caller.by}{role}; wanted {wanted}"
+        now = asyncio.get_running_loop().time()
+        told_at, more = self._refusals.get(caller.uid, (-math.inf, 0))
+        if now - told_at < _REFUSAL_S:
+            self._refusals[caller.uid] = told_at, more + 1
+        else:
+            if len(self._refusals) >= _MOST_USERS:
+                self._refusals.clear()
+            self._refusals[caller.uid] = now, 0
+            fields = {"actor": caller.by, "role": caller.rank.word, "outcome": "forbidden"}
+            # Whether or not it can be recorded: it is refused.
+            with contextlib.suppress(AuditError):
+                await self._audit.write(
+                    command or "connect", **fields, wanted=wanted, untold_before=more
+                )
+        return _error("forbidden", found)
+
     async def _carried_out(
-        self, command: Command[Any], request: Request, uid: int
+        self, command: Command[Any], request: Request, caller: Caller
     ) -> AsyncGenerator[Json, None]:
         """Yield the lines of the answer; an act is on record before it begins and when it ended."""
-        caller = Caller(uid)
         said = request.model_dump(mode="json")
         if command.acts:
-            await self._audit.write(command.name, actor=caller.by, outcome="asked", **said)
+            who = {"actor": caller.by, "role": caller.rank.word}
+            await self._audit.write(command.name, **who, outcome="asked", **said)
         outcome = "broken off"
         try:
             if command.answer is not None:
@@ -236,7 +305,7 @@ class Control:
             if command.acts:
                 # The act is done or not done by now; a full disk must not make it a failure.
                 with contextlib.suppress(AuditError):
-                    await self._audit.write(command.name, actor=caller.by, outcome=outcome, **said)
+                    await self._audit.write(command.name, **who, outcome=outcome, **said)
 
     def _is_stream(self) -> None:
         """Note that the end of the agent need not wait for this answer."""
@@ -293,27 +362,20 @@ def _short(value: object) -> str:
     return repr(value)[:100]
 
 
-async def _read_line(reader: asyncio.StreamReader) -> bytes:
+async def _read_line(reader: asyncio.StreamReader, within_s: float = _REQUEST_S) -> bytes:
     """Raise Invalid when the line is too long or does not come."""
     try:
-        async with asyncio.timeout(_REQUEST_S):
+        async with asyncio.timeout(within_s):
             return await reader.readline()
     except ValueError as error:
         raise Invalid(f"found more than {_MAX_LINE} bytes; wanted one line of JSON") from error
     except TimeoutError as error:
         raise Invalid(
-            f"found no line within {_REQUEST_S:g}s; end the request by a newline"
+            f"found no line within {within_s:g}s; end the request by a newline"
         ) from error
 
 
 # ------------------------------------------------------------------ the socket file
-def _peer_uid(writer: asyncio.StreamWriter) -> int:
-    ucred = struct.Struct("3i")
-    sock = writer.get_extra_info("socket")
-    _, uid, _ = ucred.unpack(sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, ucred.size))
-    return int(uid)
-
-
 def _clear_stale(path: Path) -> None:
     """Take away a socket that a dead agent left; raise ControlError when it is not that."""
     try:
@@ -337,9 +399,10 @@ def _clear_stale(path: Path) -> None:
     raise _refused(path, "somebody listening there", "stop that agent or use another path")
 
 
-def _bind(path: Path) -> socket.socket:
+def _bind(path: Path, *, is_open: bool) -> socket.socket:
     listener = socket.socket(socket.AF_UNIX)
-    mask = os.umask(0o177)  # the file is its owner's from its first moment on
+    # The file is its owner's from its first moment on; with roles for others each caller is judged.
+    mask = os.umask(0o111 if is_open else 0o177)
     try:
         listener.bind(str(path))
     except OSError as error:

@@ -15,9 +15,12 @@ from lb_probe.agent.node import Node, Part
 from lb_probe.agent.notices import Notices
 from lb_probe.agent.pages import Pages
 from lb_probe.agent.promotion import Commands
+from lb_probe.agent.roles import Roles
 from lb_probe.agent.state import StateFile
+from lb_probe.agent.traffic import Traffic
 from lb_probe.agent.verbs import Verbs
 from lb_probe.core.model import Role
+from lb_probe.core.peer_report import CHALLENGE
 from lb_probe.events.audit import Audit
 from lb_probe.events.log import Fanout
 from lb_probe.ports import Clock, EventSink, Outbox
@@ -36,9 +39,10 @@ class Setup:
         drain_s: Seconds for which both pages say ERROR before they are gone: longer than a load
             balancer's interval times its fall.
         report: Host and port of the report and the metrics; None serves none.
-        secret: Signs the report; empty signs nothing.
+        secret: Signs the report, and proves what the prober says; empty does neither.
         parts: Makes each feature, in the order of their sections in the status answer.
         commands: The operator's programs.
+        roles: Makes the roles of the control socket; None gives nobody but root and us any.
         outbox: Where people are told things; None tells nobody.
         open_outbox: Opens one once it is certain that no other agent of this node runs.
     """
@@ -55,6 +59,7 @@ class Setup:
     secret: bytes = b""
     parts: Sequence[Callable[[Node], Part]] = ()
     commands: Commands = field(default_factory=Commands)
+    roles: Callable[[Clock], Roles] | None = None
     outbox: Outbox | None = None
     open_outbox: Callable[[EventSink], AbstractAsyncContextManager[Outbox | None]] | None = None
 
@@ -91,21 +96,25 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
         node.outbox = setup.outbox
         if setup.open_outbox is not None:
             node.outbox = await stack.enter_async_context(setup.open_outbox(events))
+        ear = Traffic(node, setup.secret) if setup.secret else None
         parts = [make(node) for make in setup.parts]
         names = [part.name for part in parts if part.name]
         if len(set(names)) != len(names):
             raise ValueError(f"parts {', '.join(names)} share a name; give each its own")
-        node.reports = [part.report for part in parts]
         parts.append(Clients(node, setup.commands))
+        if ear is not None:
+            parts.append(ear)
         if node.outbox is not None:
             notices = Notices(node, setup.group)
             stack.callback(events.add(notices.take))
             parts.append(notices)
+        node.reports = [part.report for part in parts]
         parts.insert(0, Verbs(node, tuple(parts), setup.commands))
         commands = [command for part in parts for command in part.commands()]
         log = setup.state.with_name(f"{setup.state.name}.audit.jsonl")
         audit = Audit(log, clock.wall, _told(node))
-        control = Control(setup.control, commands, audit)
+        roles = setup.roles(clock) if setup.roles is not None else None
+        control = Control(setup.control, commands, audit, roles)
         stack.push_async_callback(pages.stop)
         host, port = await pages.start(*setup.listen)
         fields = {"listen": _address(host, port), "control": str(setup.control)}
@@ -138,9 +147,13 @@ class _ReportSite:
         node, setup = self._node, self._setup
         metrics = Metrics(node, parts, self._messages)
         stack.callback(self._events.add(metrics.emit))
-        app = report_site.application(
-            lambda: node.report().document(), metrics.render, setup.secret
-        )
+
+        def report() -> dict[str, object]:
+            found = node.report().document()
+            return found | ({CHALLENGE: node.traffic.challenge} if node.traffic else {})
+
+        hear = node.traffic.hear if node.traffic else None
+        app = report_site.application(report, metrics.render, setup.secret, hear)
         assert setup.report is not None
         host, port = setup.report
         return _address(host, await report_site.serve(app, host, port, stack))

@@ -61,6 +61,8 @@ class Heartbeat(Part):
 
     Args:
         promotion: How the node becomes Primary; None keeps it in Standby (R64).
+        waits_for_traffic: It does so after the prober has moved traffic here, and not before: then
+            the rule that wants a Standby behind a failed Primary always finds one (R65).
     """
 
     name = "heartbeat"
@@ -76,11 +78,14 @@ class Heartbeat(Part):
         peer: PeerPages,
         controls: Controls,
         promotion: Promotion | None = None,
+        *,
+        waits_for_traffic: bool = False,
     ) -> None:
         self._node = node
         self._peer = peer
         self._controls = controls
         self._promotion = promotion
+        self._waits = waits_for_traffic and promotion is not None
         self._beat: Beat | None = None
         self._log: deque[Entry] = deque(maxlen=KEPT)
         self._count = 0
@@ -107,16 +112,24 @@ class Heartbeat(Part):
             "failures": self._beat.failures if self._beat else 0,
             "of": self._controls.failures,
             "on_failure": "promote" if self._promotion else "keep-in-standby",
+            "order": self._order,
             "last": last.line() if last else None,
             "promotion": None
             if attempt is None
             else {"began": _utc_ms(attempt.began_wall), "outcome": attempt.outcome},
         }
 
+    @property
+    def _order(self) -> str | None:
+        if self._promotion is None:
+            return None
+        return "flip-then-promote" if self._waits else "promote-by-itself"
+
     def report(self) -> Mapping[str, object]:
-        """Return the second opinion that a prober may read."""
+        """Return the second opinion that a prober may read, and what would follow from it."""
         last = self._log[-1].at_wall if self._log else None
-        return {"heartbeat": self.word.value, "heartbeat_at": last}
+        then = self._order or "keep-in-standby"
+        return {"heartbeat": self.word.value, "heartbeat_at": last, "then": then}
 
     def gauges(self) -> Iterable[Reading]:
         """Return the state, one line a word, and when the peer was asked last."""
@@ -141,6 +154,7 @@ class Heartbeat(Part):
                     continue
                 now = self._node.clock.monotonic()
                 self._beat = self._beat or Beat(now)
+                self._follow_traffic(tasks)
                 due_s = self._beat.due_at - now
                 if due_s > 0 and await self._node.clock.wait(news, due_s):
                     continue
@@ -171,6 +185,12 @@ class Heartbeat(Part):
         if self.word is Word.FAILED and self._promotion is not None:
             self._promote(tasks, look.fault)
 
+    def _follow_traffic(self, tasks: asyncio.TaskGroup) -> None:
+        """Become Primary because traffic was moved here, whatever the heartbeat says."""
+        traffic = self._node.traffic
+        if self._waits and traffic is not None and traffic.has_arrived:
+            self._act(tasks, "traffic", "the prober moved traffic here")
+
     def _note(self, look: Look, beat: Beat) -> None:
         clock = self._node.clock
         offset = clock.wall() - clock.monotonic()
@@ -197,7 +217,7 @@ class Heartbeat(Part):
             peer=self._peer.name,
             failures=self._controls.failures,
             detail=look.fault,
-            then="promote" if self._promotion else "keep-in-standby",
+            then=self._order or "keep-in-standby",
         )
 
     async def _recovered(self, before: Beat) -> None:
@@ -208,12 +228,17 @@ class Heartbeat(Part):
             await self._promotion.forget()
 
     def _promote(self, tasks: asyncio.TaskGroup, fault: str) -> None:
-        """Begin the promotion beside the heartbeats, one at a time."""
-        assert self._promotion is not None
-        if self._acting is not None and not self._acting.done():
+        """Become Primary because the peer is dead, where the traffic is here or need not be."""
+        if self._waits and (self._node.traffic is None or not self._node.traffic.is_here):
             return
         reason = f"{self._peer.name} failed {self._controls.failures} heartbeats: {fault}"[:900]
-        self._acting = tasks.create_task(self._promotion.by_heartbeat(reason))
+        self._act(tasks, "heartbeat", reason)
+
+    def _act(self, tasks: asyncio.TaskGroup, cause: str, reason: str) -> None:
+        """Begin the promotion beside the heartbeats, one at a time."""
+        assert self._promotion is not None
+        if self._acting is None or self._acting.done():
+            self._acting = tasks.create_task(self._promotion.by_itself(cause, reason))
 
     # -------------------------------------------------------------- its log
     async def _lines(self, request: LogsHeartbeat, caller: Caller) -> AsyncGenerator[Json, None]:

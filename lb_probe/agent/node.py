@@ -19,6 +19,7 @@ from lb_probe.ports import Clock, EventSink, LbProbeError, Outbox
 
 if TYPE_CHECKING:
     from lb_probe.agent.control import Command
+    from lb_probe.agent.traffic import Traffic
 
 Guard = Callable[[], Awaitable[Gate]]
 
@@ -100,6 +101,7 @@ class Node:
         reports: What each part adds to this node's own report.
         outbox: Where people are told things; None where the file has no `notify`.
         view: Returns the answer of `status`.
+        traffic: What the prober says of this node's traffic; None where it cannot say anything.
         deciding: Held by whoever makes the application serve or stand by: one at a time.
     """
 
@@ -128,6 +130,7 @@ class Node:
         self.reports: list[Callable[[], Mapping[str, object]]] = []
         self.outbox: Outbox | None = None
         self.view: Callable[[], dict[str, object]] = dict
+        self.traffic: Traffic | None = None
         self.deciding = asyncio.Lock()
         self._file = state
         self._sink = sink
@@ -165,14 +168,18 @@ class Node:
         after = await asyncio.to_thread(self._file.update, kept)
         self.pages.refresh()
         if after is not before:
-            self._news.set()
-            self._news = asyncio.Event()
+            self.wake()
         return before, after
 
     @property
     def news(self) -> asyncio.Event:
-        """What is set when the state changes next."""
+        """What is set when the state changes next, or something is told from outside."""
         return self._news
+
+    def wake(self) -> None:
+        """Let everybody look again who waits for news."""
+        self._news.set()
+        self._news = asyncio.Event()
 
     async def change_mode(
         self, mode: Mode, *, cause: str, by: str, reason: str

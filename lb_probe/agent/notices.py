@@ -97,6 +97,12 @@ _TOLD: Mapping[str, _Told] = {
         do="set the clock that is wrong; timedatectl on both"),
     "agent.clock-near": _Told(
         "clock", "{node}: its clock and that of {peer} agree again", _OVER, "clock"),
+    "agent.utc-apart": _Told(
+        "clock", "{node}: its clock is not right", _OPEN, "utc",
+        why="{detail}", now="its logs and its schedule are as wrong",
+        do="timedatectl on {node}; see whether its time server is reached"),
+    "agent.utc-near": _Told(
+        "clock", "{node}: its clock is right again", _OVER, "utc"),
     "agent.nodes-differ": _Told(
         "parity", "{node}: it and {peer} differ in {items}", _OPEN, "parity",
         safe="users are served; the difference shows after a failover",
@@ -228,7 +234,7 @@ class Notices(Part):
 
     def _promoted(self) -> Notice:
         state, node = self._node.state, self._node.name
-        by = "itself" if state.cause == "heartbeat" else state.by
+        by = state.by if state.cause == "operator" else "itself"
         return Notice(
             key=f"{node}/promoted/{state.since_wall:.3f}",
             event_class="promoted",

@@ -8,8 +8,11 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from lb_probe.core.clock_offset import Offset
 from lb_probe.core.model import Failed, Mode, Observation, Page, Passed
-from lb_probe.prober.http_probe import Target, probe
+from lb_probe.prober.dated import clock_of
+from lb_probe.prober.http_probe import Target, inspect, probe
+from lb_probe.prober.names import Names
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +59,22 @@ class PeerPages:
         is_answering = any(one.code is not None for _, one in seen)
         serves = any(_is_served(target, one) for target, one in seen)
         return Look("; ".join(faults), mode, serves, is_answering, started_at, self._clock())
+
+    async def clock(self, wall: Callable[[], float]) -> Offset | None:
+        """Ask a page what time it is there; None where it does not say.
+
+        Args:
+            wall: Our own clock, UTC seconds since 1970.
+        """
+        page = next((one for one in self._targets if one.path), None)
+        if page is None:
+            return None
+        names = Names(self._clock)
+        try:
+            seen = await inspect(page, clock=self._clock, names=names)
+        finally:
+            names.close()
+        return clock_of(seen, wall() - self._clock())
 
 
 def _mode(target: Target, seen: Observation) -> Mode | None:

@@ -59,8 +59,12 @@ class Promotion:
         self._commands = commands
         self._refused: tuple[str, ...] = ()
 
-    async def by_heartbeat(self, reason: str) -> None:
-        """Become Primary, unless a guard is closed or this incident had its attempt (R65)."""
+    async def by_itself(self, cause: str, reason: str) -> None:
+        """Become Primary, unless a guard is closed or this incident had its attempt (R65).
+
+        Args:
+            cause: "heartbeat", or "traffic" where that came to a Standby.
+        """
         node = self._node
         if not self._is_due():
             return
@@ -71,7 +75,7 @@ class Promotion:
         self._refused = ()
         async with node.deciding:
             # Somebody may have decided while the guards were asked.
-            has_moved = self._is_due() and await self._promoted(reason)
+            has_moved = self._is_due() and await self._promoted(cause, reason)
         if has_moved:
             await self.verify()
 
@@ -79,7 +83,7 @@ class Promotion:
         state = self._node.state
         return state.promotion is None and state.mode is not Mode.PRIMARY
 
-    async def _promoted(self, reason: str) -> bool:
+    async def _promoted(self, cause: str, reason: str) -> bool:
         """Run the command and change the mode; tell whether it came to that."""
         node = self._node
         try:
@@ -87,14 +91,16 @@ class Promotion:
         except StateError as error:
             node.emit("agent.promotion-failed", detail=str(error))
             return False
+        if node.traffic is not None:
+            node.traffic.settle()
         await node.ready_for_primary()
-        told = {"node": node.name, "cause": "heartbeat", "reason": reason}
+        told = {"node": node.name, "cause": cause, "reason": reason}
         fault = await self._commands.run(self._commands.promote, told)
         if fault:
             await self._keep_outcome(fault)
             node.emit("agent.promotion-failed", detail=fault)
             return False
-        await self._become(reason)
+        await self._become(cause, reason)
         return True
 
     async def verify(self) -> bool:
@@ -123,13 +129,11 @@ class Promotion:
             await self._keep_outcome(unknown)
             self._node.emit("agent.promotion-failed", detail=unknown)
 
-    async def _become(self, reason: str) -> None:
+    async def _become(self, cause: str, reason: str) -> None:
         """Change the mode; the application serves already, so a full disk is tried again."""
         while True:
             try:
-                await self._node.change_mode(
-                    Mode.PRIMARY, cause="heartbeat", by="heartbeat", reason=reason
-                )
+                await self._node.change_mode(Mode.PRIMARY, cause=cause, by=cause, reason=reason)
                 return
             except StateError as error:
                 self._node.emit("agent.promotion-failed", detail=str(error))

@@ -6,7 +6,7 @@ a load balancer's question need not learn when this node was last synced.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 
 from aiohttp import web
@@ -17,16 +17,22 @@ from lb_probe.core.peer_report import PATH, SIGNATURE, signature
 
 
 def application(
-    report: Callable[[], object], metrics: Callable[[], bytes], secret: bytes = b""
+    report: Callable[[], object],
+    metrics: Callable[[], bytes],
+    secret: bytes = b"",
+    hear: Callable[[Mapping[str, str]], object] | None = None,
 ) -> web.Application:
     """Return the aiohttp application; a fresh one for each runner.
 
     Args:
         secret: Signs each report with the question's nonce, so that it can be neither made up nor
             told again later; empty signs nothing.
+        hear: Takes what a question says of this node's traffic, before it is answered.
     """
 
     async def report_page(request: web.Request) -> web.StreamResponse:
+        if hear is not None and "holds" in request.query:
+            hear(request.query)
         body = json.dumps(report()).encode()
         headers = {"Content-Type": "application/json"}
         if secret:

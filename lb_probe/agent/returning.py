@@ -7,12 +7,15 @@ or `failover mode secondary` (X11, X12). Two Primaries that meet later are told 
 one of them has the traffic, and from here it cannot be told which.
 """
 
+import asyncio
 from collections.abc import Iterable, Mapping
 
 from lb_probe.agent.node import Node, Part, Reading
 from lb_probe.agent.peer import PeerError
 from lb_probe.agent.peer_pages import Look, PeerPages
 from lb_probe.agent.state import Quarantine, StateError
+from lb_probe.agent.trust.standing import Clock, by_page, tell_clock
+from lb_probe.core.clock_offset import Limits
 from lb_probe.core.model import Gate, Mode, Page, Role
 from lb_probe.core.returning import Reign, must_yield
 from lb_probe.core.scenario import Standing, scenario
@@ -45,6 +48,7 @@ class Returning(Part):
         self._look: Look | None = None
         self._peer_kept_out = False
         self._is_dual = False
+        self._clock = Clock()
         node.demote_guards.append(self._another_primary)
         state = node.state
         if state.ha.is_on and state.mode is Mode.PRIMARY and state.quarantine is None:
@@ -63,6 +67,7 @@ class Returning(Part):
             "promoted": found.promoted,
             "serving": found.serving,
             "dual_primary": self._is_dual,
+            **({} if self._node.peer else {"clock": self._clock.view}),
             "nodes": [_shown(own, 0.0), _shown(peer, age_s)],
         }
 
@@ -158,8 +163,19 @@ class Returning(Part):
         return Reign(role, look.mode)
 
     # -------------------------------------------------------------- afterwards
+    async def _look_at_clock(self) -> None:
+        """Measure the peer's clock by its page, where the agents do not do better (R11)."""
+        node = self._node
+        if node.peer is not None:
+            return
+        offset = await self._peer.clock(node.clock.wall)
+        before = self._clock
+        self._clock = by_page(self._peer.name, offset, Limits()) if offset else Clock()
+        tell_clock(node, self._peer.name, before, self._clock)
+
     async def _watch(self) -> None:
-        peer, state = await self.ask(), self._node.state
+        peer, _ = await asyncio.gather(self.ask(), self._look_at_clock())
+        state = self._node.state
         is_primary = state.mode is Mode.PRIMARY and state.quarantine is None
         is_dual = is_primary and peer.mode is Mode.PRIMARY
         if is_dual != self._is_dual:

@@ -113,7 +113,7 @@ class NodeState(Section):
         mode: STANDBY or PRIMARY; never UNKNOWN.
         since_wall: UTC seconds since 1970 when this mode began, for people.
         cause: "role" for the first mode ever, "operator" for a command, "heartbeat" for a
-            promotion by itself.
+            promotion by itself, "traffic" for one because traffic had been moved here.
         by: Who did it, for example `uid 0`; empty for "role".
         reason: What that person said; may be empty.
         ha: Whether schedule and promotion run; off until somebody turns them on (R68).

@@ -10,6 +10,8 @@ from typing import Any
 from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.agent.node import Node, Part
+from lb_probe.agent.roles import Grant, Rank, Roles
+from lb_probe.agent.utc import Utc, UtcSettings
 from lb_probe.app import agent_watch
 from lb_probe.app.loop import on_signals, run
 from lb_probe.clock import SystemClock
@@ -19,6 +21,8 @@ from lb_probe.config import (
     NodeConfig,
     load,
 )
+from lb_probe.config.agent import AgentConfig
+from lb_probe.core.clock_offset import Limits
 from lb_probe.core.model import Page
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.systemd import Systemd
@@ -113,7 +117,17 @@ def _setup(config: Config, name: str) -> agent_daemon.Setup:
         report=(report.listen.host, report.listen.port) if report else None,
         secret=secret_of(report.secret_file) if report and report.secret_file else b"",
         commands=agent_watch.commands_of(agent),
+        roles=partial(Roles, grants_of(agent)) if agent.operators else None,
         parts=_parts(config, group, node),
+    )
+
+
+def grants_of(agent: AgentConfig) -> tuple[Grant, ...]:
+    """Return who else may use an agent's control socket."""
+    ranks = {rank.word: rank for rank in Rank}
+    return tuple(
+        Grant("user" if one.user else "group", one.user or one.group or "", ranks[one.role])
+        for one in agent.operators
     )
 
 
@@ -135,17 +149,27 @@ def secret_of(file: Path) -> bytes:
 # ------------------------------------------------------------------ its features
 def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callable[[Node], Part]]:
     """Return what makes each feature that this node's file asks for, as the status shows them."""
-    assert node.agent is not None
+    agent = node.agent
+    assert agent is not None
     makers = agent_watch.parts(config, group, node)
-    if node.agent.trust is not None:
+    makers.append(lambda one: Utc(one, _utc_settings(agent)))
+    if agent.trust is not None:
         from lb_probe.app import agent_peers  # cryptography: 100 ms that others do not pay
 
         makers += agent_peers.parts(config, group, node)
-    if node.agent.sync is not None:
+    if agent.sync is not None:
         from lb_probe.app import agent_sync
 
         makers += agent_sync.parts(group, node)
     return makers
+
+
+def _utc_settings(agent: AgentConfig) -> UtcSettings:
+    server, trust = agent.time_server, agent.trust
+    return UtcSettings(
+        server=(server.host, server.port) if server else None,
+        limits=Limits(trust.clock_warn_s, trust.clock_error_s) if trust else Limits(),
+    )
 
 
 # ------------------------------------------------------------------ checks

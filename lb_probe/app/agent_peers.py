@@ -10,12 +10,13 @@ from lb_probe.agent.node import Node, Part
 from lb_probe.agent.parity.part import Parity, ParitySettings
 from lb_probe.agent.trust.part import Trust, TrustSettings
 from lb_probe.agent.trust.verbs import TrustVerbs
+from lb_probe.app.agent_watch import peer_pages
 from lb_probe.app.targets import targets_of
 from lb_probe.clock import SystemClock
 from lb_probe.config import Config, ConfigError, GroupConfig, NodeConfig, load
 from lb_probe.config import trust as keys
 from lb_probe.config.likeness import digest
-from lb_probe.core.clock_offset import Limits
+from lb_probe.core.clock_offset import Limits, Offset
 from lb_probe.core.model import Mode, Page, Passed
 from lb_probe.prober.http_probe import Target, probe
 
@@ -43,10 +44,10 @@ def trust_folder(node: NodeConfig) -> Path:
     Raises:
         ValueError: It has no `trust`.
     """
-    agent = node.agent
-    if agent is None or agent.trust is None:
+    folder = node.agent.trust_folder if node.agent is not None else None
+    if folder is None:
         raise ValueError(f"node {node.name} has no agent with `trust:`")
-    return agent.trust.folder or agent.control.with_suffix(".trust")
+    return folder
 
 
 class _Peers:
@@ -79,6 +80,7 @@ class _Peers:
                 interval_s=settings.interval_s,
                 timeout_s=settings.timeout_s,
                 clock=Limits(settings.clock_warn_s, settings.clock_error_s),
+                page_clock=self._page_clock,
             ),
         )
         return self._made
@@ -118,6 +120,14 @@ class _Peers:
             timeout_s=settings.timeout_s,
         )
         return Parity(self._made, found)
+
+    async def _page_clock(self, name: str) -> Offset | None:
+        """Ask the page of a peer for its time; None where this machine cannot."""
+        try:
+            pages = peer_pages(self._group, self._others[name], _PAGE_S)
+        except (OSError, ValueError):
+            return None  # an authority's file that only the prober has
+        return await pages.clock(SystemClock().wall)
 
     def _on_disk(self) -> str | None:
         """Return the digest of the file as it is now; None where it cannot be used."""

@@ -42,9 +42,10 @@ def parts(group: GroupConfig, node: NodeConfig) -> list[Callable[[Node], Part]]:
 
 
 def _settings(agent: AgentConfig, sync: Sync, node: NodeConfig, peer: NodeConfig) -> Settings:
-    first = sync.schedule
+    first, history = sync.schedule, agent.history_of(node.name)
+    assert history is not None
     return Settings(
-        history=sync.history or agent.state.with_name(f"{node.name}.sync.db"),
+        history=history,
         peer=peer.name,
         addresses=(peer.url.host,),
         sync_command=sync.sync_command,

@@ -68,7 +68,11 @@ def _heartbeat(
         node.promote_guards.append(lambda: _not_isolated(references, config.timeout_s))
     promotes = config.on_failure == "promote"
     return Heartbeat(
-        node, peer, controls, Promotion(node, commands_of(agent)) if promotes else None
+        node,
+        peer,
+        controls,
+        Promotion(node, commands_of(agent)) if promotes else None,
+        waits_for_traffic=config.order == "flip-then-promote",
     )
 
 

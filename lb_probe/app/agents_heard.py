@@ -6,11 +6,13 @@ from collections.abc import Callable, Iterable
 from lb_probe.app.agent import secret_of
 from lb_probe.config import GroupConfig, NodeConfig
 from lb_probe.core.agents import Heard
+from lb_probe.core.holds import Holds
 from lb_probe.ports import Clock
 from lb_probe.prober.agent_report import Agent, ask
 
 INTERVAL_S = 2.0
 Hear = Callable[[str, str, Heard], None]
+Where = Callable[[str, str], Holds]
 
 
 def agents_of(groups: Iterable[GroupConfig]) -> list[Agent]:
@@ -27,8 +29,12 @@ def agents_of(groups: Iterable[GroupConfig]) -> list[Agent]:
     return found
 
 
-async def listen(agents: Iterable[Agent], hear: Hear, clock: Clock) -> None:
-    """Ask each agent every two seconds until cancelled; none waits for another."""
+async def listen(agents: Iterable[Agent], hear: Hear, where: Where, clock: Clock) -> None:
+    """Ask each agent every two seconds until cancelled; none waits for another.
+
+    Args:
+        where: Whether a node of a group has the traffic, for its agent.
+    """
     import aiohttp
 
     connector = aiohttp.TCPConnector(force_close=True, limit=0)
@@ -43,9 +49,11 @@ async def listen(agents: Iterable[Agent], hear: Hear, clock: Clock) -> None:
     ):
 
         async def follow(agent: Agent) -> None:
-            last = None
+            last, challenge = None, ""
             while True:
-                heard = await ask(agent, session, clock)
+                word = where(agent.group, agent.node) if challenge else Holds.UNKNOWN
+                heard = await ask(agent, session, clock, word, challenge)
+                challenge = heard.challenge
                 if heard.report is None and last is not None:
                     # What it said stays, and grows old; why it says nothing now is shown.
                     heard = Heard(last.report, last.at, heard.fault)

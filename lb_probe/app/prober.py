@@ -187,7 +187,9 @@ class Prober:
         else:
             self._groups.references({})
         if agents := self._agents:
-            work["agents"] = lambda: listen_to_agents(agents, self._groups.hear, self._clock)
+            work["agents"] = lambda: listen_to_agents(
+                agents, self._groups.hear, self._groups.holds, self._clock
+            )
         work |= {key: device.run for key, device in self._balancers.devices.items()}
         work |= self._messages.parts()
         for key, part in work.items():
@@ -425,10 +427,10 @@ class Prober:
             Event("audit.written", fields={"seq": number, "action": action, "hash": digest})
         )
 
-    def _snapshot(self) -> Callable[[], bytes]:
+    async def _snapshot(self) -> Callable[[], bytes]:
         groups = self._groups
         snapshot = Snapshot(
-            groups.views(), groups.is_store_writable, is_config_good=not self._config_fault
+            await groups.views(), groups.is_store_writable, is_config_good=not self._config_fault
         )
         return lambda: self._metrics.render(snapshot)
 

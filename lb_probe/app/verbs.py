@@ -12,10 +12,13 @@ from typing import Any
 from lb_probe import replay
 from lb_probe.adapters.haproxy import RuntimeApi
 from lb_probe.advice import findings
+from lb_probe.advice.agent_files import agent_files
 from lb_probe.advice.haproxy_config import config_text
 from lb_probe.advice.haproxy_discover import probes_yaml
 from lb_probe.advice.haproxy_doctor import examine, unanswered
 from lb_probe.advice.haproxy_file import read_files
+from lb_probe.advice.haproxy_lines import Choices
+from lb_probe.advice.haproxy_pages import pages_text
 from lb_probe.advice.surroundings import look_around
 from lb_probe.app.loop import run
 from lb_probe.app.notify import unheard
@@ -139,6 +142,7 @@ def check(path: Path, as_: str, *, looks_around: bool = False) -> list[str]:
         found = () if group.is_pool else lints(group.times)  # they are about a failover's times
         warnings += [f"group {group.name}: {lint.text}" for lint in found]
     warnings += unheard(config)
+    warnings += agent_files(config, as_=as_)
     if looks_around and not as_.startswith("agent:"):
         warnings += run(_around(config))
     return warnings
@@ -160,23 +164,49 @@ async def _around(config: Config) -> list[str]:
         await balancers.close()
 
 
-def haproxy_config(path: Path, group: str) -> str:
+def haproxy_config(
+    path: Path,
+    group: str,
+    adapter: str | None = None,
+    choices: Choices | None = None,
+    *,
+    agents_only: bool = False,
+) -> str:
     """Return the configuration to paste for each HAProxy of a group.
+
+    Args:
+        adapter: Only this one's.
+        choices: What probes.yaml does not say.
+        agents_only: For a HAProxy that asks the pages itself, without any prober.
 
     Raises:
         ConfigError: The file cannot be used.
-        NotFound: No such group.
+        NotFound: No such group, or no such adapter.
         Invalid: The group has no HAProxy, or nothing can be printed for it.
     """
     found = group_of(load(path, as_="client"), group)
     try:
-        return "\n".join(config_text(found, adapter) for adapter in _haproxys(path, found))
+        if agents_only:
+            return pages_text(found, choices)
+        ours = _haproxys(path, found, adapter)
+        texts = [config_text(found, one, choices) for one in ours]
     except ValueError as error:
         raise Invalid(str(error)) from None
+    if len(ours) == 1:
+        return texts[0]
+    marked = zip(ours, texts, strict=True)
+    return "\n".join(f"{_cut(group, one, len(ours))}{text}" for one, text in marked)
+
+
+def _cut(group: str, adapter: HaproxyAdapter, count: int) -> str:
+    return (
+        f"# {'=' * 30} {adapter.name}, one of {count} HAProxys: each has a file of its own\n"
+        f"# lb-probe haproxy config {group} --adapter {adapter.name}\n"
+    )
 
 
 def haproxy_doctor(
-    path: Path, group: str, files: Sequence[Path]
+    path: Path, group: str, files: Sequence[Path], adapter: str | None = None
 ) -> list[tuple[str, list[findings.Finding]]]:
     """Return for each HAProxy of a group what it does, or would do, wrong.
 
@@ -184,10 +214,11 @@ def haproxy_doctor(
 
     Args:
         files: Its configuration files, where they can be read from here.
+        adapter: Only this one.
 
     Raises:
         ConfigError: The file cannot be used.
-        NotFound: No such group.
+        NotFound: No such group, or no such adapter.
         Invalid: The group has no HAProxy, or a file cannot be read.
     """
     found = group_of(load(path, as_="client"), group)
@@ -196,6 +227,8 @@ def haproxy_doctor(
     except OSError as error:
         what = f"{error.filename}: {error.strerror}"
         raise Invalid(f"{what}; give a haproxy.cfg that this user may read") from None
+
+    ours = _haproxys(path, found, adapter)
 
     async def ask(adapter: HaproxyAdapter) -> tuple[str, list[findings.Finding]]:
         master = None
@@ -208,16 +241,20 @@ def haproxy_doctor(
             return adapter.name, [unanswered(error)]
 
     async def every() -> list[tuple[str, list[findings.Finding]]]:
-        return await asyncio.gather(*map(ask, _haproxys(path, found)))
+        return await asyncio.gather(*map(ask, ours))
 
     return run(every())
 
 
-def _haproxys(path: Path, group: GroupConfig) -> list[HaproxyAdapter]:
+def _haproxys(path: Path, group: GroupConfig, only: str | None) -> list[HaproxyAdapter]:
     ours = [a for a in group.adapters if isinstance(a, HaproxyAdapter)]
     if not ours:
         raise Invalid(f"group {group.name} has no adapter of type haproxy; add one to {path}")
-    return ours
+    found = [a for a in ours if only in {None, a.name}]
+    if not found:
+        names = ", ".join(a.name for a in ours)
+        raise NotFound(f"group {group.name} has no HAProxy {only}; its HAProxys are {names}")
+    return found
 
 
 def discover(text: str) -> str:

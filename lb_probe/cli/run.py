@@ -2,6 +2,7 @@
 
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import click
 
@@ -96,19 +97,58 @@ def haproxy() -> None:
     """What HAProxy's configuration must look like."""
 
 
+def _adapter_option() -> click.Option:
+    return click.Option(["--adapter"], metavar="NAME", help="Only this HAProxy of the group.")
+
+
 @haproxy.command(
     "config",
     cls=Verb,
     section="Run",
     example="lb-probe haproxy config epmm",
-    params=[click.Argument(["group"]), config_option()],
+    params=[
+        click.Argument(["group"]),
+        _adapter_option(),
+        click.Option(
+            ["--listen"],
+            multiple=True,
+            metavar="ADDRESS",
+            help="Where clients arrive, e.g. :443 or 192.0.2.1:443; one for each key or backend, or"
+            " several for the only one. Else the Primary's port.",
+        ),
+        click.Option(
+            ["--mode"],
+            type=click.Choice(["tcp", "http"]),
+            help="Else http where the pages are http, else tcp: TLS passes through.",
+        ),
+        click.Option(
+            ["--certificate"],
+            type=click.Path(path_type=Path),
+            metavar="FILE",
+            help="Certificate and key of HAProxy: TLS ends there, and goes on to the nodes anew.",
+        ),
+        click.Option(
+            ["--socket-group"],
+            metavar="NAME",
+            help="System group, which exists, whose members may open the command socket.",
+        ),
+        click.Option(
+            ["--agents-only"],
+            is_flag=True,
+            help="Without any prober: HAProxy asks the pages itself. It forgets at a restart.",
+        ),
+        config_option(),
+    ],
 )
-def haproxy_config(group: str) -> None:
+def haproxy_config(group: str, adapter: str | None, agents_only: bool, **chosen: Any) -> None:
     """Print the configuration to paste: closed until lb-probe says who has the traffic."""
     from lb_probe import app
+    from lb_probe.advice.haproxy_lines import Choices
 
     with local_errors():
-        text = app.haproxy_config(config_file(), group)
+        text = app.haproxy_config(
+            config_file(), group, adapter, Choices(**chosen), agents_only=agents_only
+        )
     click.echo(text, nl=False)
 
 
@@ -119,6 +159,7 @@ def haproxy_config(group: str) -> None:
     example="lb-probe haproxy doctor epmm --file /etc/haproxy/haproxy.cfg",
     params=[
         click.Argument(["group"]),
+        _adapter_option(),
         click.Option(
             ["--file", "files"],
             multiple=True,
@@ -129,13 +170,13 @@ def haproxy_config(group: str) -> None:
         config_option(),
     ],
 )
-def haproxy_doctor(group: str, files: tuple[Path, ...], form: str) -> None:
+def haproxy_doctor(group: str, adapter: str | None, files: tuple[Path, ...], form: str) -> None:
     """Say what a running HAProxy does wrong, and the line that mends it."""
     from lb_probe import app
     from lb_probe.advice import findings
 
     with local_errors():
-        every = app.haproxy_doctor(config_file(), group, files)
+        every = app.haproxy_doctor(config_file(), group, files, adapter)
     found = [
         {"adapter": name, "findings": findings.as_dicts(each), "healthy": findings.is_healthy(each)}
         for name, each in every

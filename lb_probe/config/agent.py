@@ -93,6 +93,18 @@ CHECKS: dict[str, type[BaseModel]] = {
 }
 
 
+LASTING = Path("/var/lib/lb-probe")  # the StateDirectory of the units in docs/deploy
+_RUNTIME = (Path("/run"), Path("/var/run"))
+
+
+def _kept(control: Path, suffix: str) -> Path:
+    """Return where something that must outlive a boot is kept when nobody says where."""
+    beside = control.with_suffix(suffix)
+    if any(beside.is_relative_to(folder) for folder in _RUNTIME):
+        return LASTING / beside.name
+    return beside
+
+
 class Report(Frozen):
     """A listener beside the pages: what the agent knows, and its metrics."""
 
@@ -100,20 +112,35 @@ class Report(Frozen):
     secret_file: v.FilePath | None = key("a file with a secret that signs the report", None)
 
 
+class ControlOperator(Frozen):
+    """Somebody on this machine, beside root and the agent's own user, who may use `control`."""
+
+    user: v.Account | None = key("a user of this machine", None)
+    group: v.Account | None = key("a group of this machine: everybody in it", None)
+    role: Literal["viewer", "operator", "admin"] = key("viewer, operator or admin")
+
+
 class AgentConfig(Frozen):
     """The agent of a node that lb-probe serves the pages for."""
 
     listen: v.HostPort = key('host:port of the two pages, e.g. "0.0.0.0:8080"')
     control: v.SocketPath = key("a path for the UNIX socket of its owner")
+    operators: tuple[ControlOperator, ...] = key(
+        "who else may use `control`; nobody when left out", ()
+    )
     drain_s: v.ZeroDuration = key("pages say ERROR this long before a stop", "0s")
     state: v.FilePath = Field(
-        default_factory=lambda data: data.get("control", Path("x")).with_suffix(".state.json"),
+        default_factory=lambda data: _kept(data.get("control", Path("x")), ".state.json"),
         validate_default=False,
-        description="where the mode is kept; beside `control`, as NAME.state.json, when left out",
+        description="where the mode is kept; NAME.state.json beside `control` when left out, and"
+        f" in {LASTING} where that is lost at a boot",
     )
     checks: tuple[Check, ...] = key("what decides the pages", ())
     peer: v.Name | None = key(
         "its partner; the Primary, or the Primary's candidate, when left out", None
+    )
+    time_server: v.HostPort | None = key(
+        'an NTP server that its clock is compared with, e.g. "ntp.example.com:123"', None
     )
     report: Report | None = key("where the prober and Prometheus may read what it knows", None)
     commands: Commands = key("programs that promote, demote, and admit clients", {})
@@ -122,6 +149,19 @@ class AgentConfig(Frozen):
     trust: Trust | None = key("how it talks with its peers", None)
     connectivity: Connectivity | None = key("what nodes must reach of each other", None)
     parity: Parity | None = key("what it and its peer must be alike in", None)
+
+    @property
+    def trust_folder(self) -> Path | None:
+        """Where its key and its pins are kept; None without `trust`."""
+        if self.trust is None:
+            return None
+        return self.trust.folder or _kept(self.control, ".trust")
+
+    def history_of(self, name: str) -> Path | None:
+        """Return where the syncs of this node are kept; None without `sync`."""
+        if self.sync is None:
+            return None
+        return self.sync.history or self.state.with_name(f"{name}.sync.db")
 
     @field_validator("checks")
     @classmethod

@@ -20,9 +20,17 @@ def judge(node: Spot, names: list[str | None]) -> None:
         heartbeat.at("on_failure").fault(
             found, "commands: {promote_command: [PROGRAM, ...]} beside it"
         )
+    waits = heartbeat.at("order").value in (None, "flip-then-promote")
+    if promotes and waits and agent.at("report", "secret_file").value is None:
+        heartbeat.at("on_failure").fault(
+            "promote without report.secret_file: the prober could not tell that traffic came",
+            "report: {listen: ..., secret_file: ...} of the agent, or order: promote-by-itself",
+        )
     _judge_schedule(agent.at("sync", "schedule"))
     _judge_listeners(agent)
     _judge_trust(agent)
+    for operator in agent.items("operators"):
+        _judge_operator(operator)
 
 
 def judge_peers(nodes: list[Spot]) -> None:
@@ -30,6 +38,12 @@ def judge_peers(nodes: list[Spot]) -> None:
     trusting = [spot for node in nodes if (spot := node.at("agent", "trust")).value is not None]
     if len(trusting) == 1:
         trusting[0].fault("trust on one node of the group", "it on its peer too")
+
+
+def _judge_operator(operator: Spot) -> None:
+    given = [key for key in ("user", "group") if operator.at(key).value is not None]
+    if len(given) != 1:
+        operator.fault(f"{' and '.join(given) or 'neither user nor group'}", "user or group")
 
 
 def _judge_trust(agent: Spot) -> None:

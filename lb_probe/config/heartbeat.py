@@ -19,9 +19,19 @@ class Heartbeat(Frozen):
         "tell only, or become Primary", "keep-in-standby"
     )
 
+    order: Literal["flip-then-promote", "promote-by-itself"] = key(
+        "on_failure promote: after the prober moved traffic here, or without waiting for that",
+        "flip-then-promote",
+    )
+
     @property
-    def times(self) -> timing.Promotion:
-        """The same as the lints take it."""
+    def times(self) -> timing.Promotion | None:
+        """The same as the lints take it; None where promotion follows traffic, and races nothing.
+
+        Source: R57, R65.
+        """
+        if self.on_failure == "promote" and self.order == "flip-then-promote":
+            return None
         return timing.Promotion(
             interval_s=self.interval_s,
             failures=self.failures,

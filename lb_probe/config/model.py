@@ -344,6 +344,9 @@ class GroupConfig(_Frozen):
     probe: ProbeSettings = _key("probe settings of this group", {})
     promotion: Promotion | None = _key("how the Secondary promotes itself", None)
     resume: Resume = _key("what resume demands", {})
+    closed_ports: tuple[v.Port, ...] = _key(
+        "ports of its nodes that the prober must not reach; `check` tries them", (8443, 22)
+    )
     nodes: tuple[NodeConfig, ...] = _key("a list with one primary and at least one secondary")
     adapters: tuple[Adapter, ...] = _key("load balancers that carry the assignment", ())
 

@@ -14,7 +14,8 @@ class Trust(Frozen):
         "where peers find it; the url's host and the port of `listen` when left out", None
     )
     folder: v.FilePath | None = key(
-        "where its key and its pins are kept; beside `control`, as NAME.trust, when left out", None
+        "where its key and its pins are kept; NAME.trust when left out, as `state` by default",
+        None,
     )
     interval_s: v.Duration = key("between two looks at a peer", "30s")
     timeout_s: v.Duration = key("one whole question to a peer", "5s")

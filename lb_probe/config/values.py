@@ -350,6 +350,9 @@ Unit = Annotated[
 ]
 Program = Annotated[str, _like(r"[^/\s][^/]{0,254}", "a file name without a folder, e.g. postgres")]
 Port = Annotated[int, _whole(1, 65535)]
+Account = Annotated[
+    str, _like(r"[^\s:/,]{1,128}", "a name as `getent passwd` or `getent group` shows it")
+]
 HttpStatus = Annotated[int, _whole(100, 599)]
 Name = Annotated[str, _like(NAME, "1 to 128 of the characters A-Z a-z 0-9 _ . : -")]
 Text = Annotated[str, _like(r"[\s\S]+", "text that is not empty")]

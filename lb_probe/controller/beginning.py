@@ -1,41 +1,38 @@
-"""Where groups begin: what was saved, judged by the present file, and what a start has to save.
+"""Where groups begin: whether the file fits what was saved, and what a start has to save.
 
 Source: DESIGN section 1 (Start); X18.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from lb_probe.controller.group import OfflineNote, Runtime, Setup
 from lb_probe.core import acts
-from lb_probe.core.model import (
-    Saved,
-)
+from lb_probe.core.model import Saved
 from lb_probe.core.start import Beginning, points_elsewhere, topology_faults
-from lb_probe.ports import (
-    Invalid,
-)
+from lb_probe.ports import Invalid
 
 
-def judged(
+def refuse_unfit(
     stored: Mapping[str, Saved],
-    setups: Mapping[str, Setup],
+    setups: Sequence[Setup],
     notes: Mapping[str, OfflineNote],
     allowed: frozenset[str],
-) -> Mapping[str, Saved]:
-    """Return what is saved, by the present names; nothing was changed where it raises.
+) -> None:
+    """Refuse a file that does not fit what is saved.
 
     Args:
         stored: By the names that were in force when it was saved.
+        allowed: Groups whose changed topology an operator overrode by name.
 
     Raises:
         Invalid: The file changed what a latched group or the node with the traffic is.
     """
     saved = dict(stored)
-    for name, setup in setups.items():
-        if setup.was in saved and name not in saved:
-            saved[name] = saved.pop(setup.was)
-    groups = {name: setup.group for name, setup in setups.items()}
-    prints = {name: setup.fingerprints for name, setup in setups.items()}
+    for setup in setups:
+        if setup.was in saved and setup.name not in saved:
+            saved[setup.name] = saved.pop(setup.was)
+    groups = {setup.name: setup.group for setup in setups}
+    prints = {setup.name: setup.fingerprints for setup in setups}
     faults = topology_faults(saved, groups, prints, allowed)
     faults += [
         f"group {name}: {note.actor} published {note.node} offline, and no such node is in the"
@@ -45,7 +42,6 @@ def judged(
     ]
     if faults:
         raise Invalid("; ".join(faults))
-    return saved
 
 
 def begun(

@@ -5,7 +5,7 @@ Source: DESIGN section 6; X5, X14.
 
 from dataclasses import replace
 
-from lb_probe.controller.group import Ask, Runtime
+from lb_probe.controller.group import Runtime
 from lb_probe.core import acts
 from lb_probe.core import evidence as ev
 from lb_probe.core.model import (
@@ -17,11 +17,8 @@ from lb_probe.core.model import (
 )
 from lb_probe.core.resume import paste
 from lb_probe.core.view import iso
-from lb_probe.ports import (
-    Conflict,
-    Invalid,
-    NotFound,
-)
+from lb_probe.ports import Invalid
+from lb_probe.tending.desk import Ask, refuse_outdated, refuse_unclear
 
 
 def plan(runtime: Runtime, ask: Ask, decision: Decision, now: float, wall: float) -> acts.Plan:
@@ -35,14 +32,7 @@ def plan(runtime: Runtime, ask: Ask, decision: Decision, now: float, wall: float
         Invalid: The command cannot be understood.
         Conflict: The generation is not the one the operator looked at.
     """
-    name = runtime.setup.group.name
-    if ask.generation is not None and ask.generation != runtime.saved.generation:
-        generation = runtime.saved.generation
-        raise Conflict(
-            f"group {name} is at generation {generation}, you looked at {ask.generation}:"
-            f" it changed since; look again (lb-probe status {name})",
-            generation,
-        )
+    refuse_outdated(runtime.name, ask, runtime.saved.generation)
     request = _request(runtime, ask, wall)
     target = acts.target_of(request, runtime.group, runtime.saved.assigned)
     world = runtime.world(target, now, wall)
@@ -65,10 +55,7 @@ def resume_gates(runtime: Runtime, now: float, wall: float) -> acts.Plan:
 
 def _request(runtime: Runtime, ask: Ask, wall: float) -> acts.Request:
     group = runtime.group
-    if ask.verb not in acts.VERBS:
-        raise NotFound(f"no verb {ask.verb}; use one of {', '.join(acts.VERBS)}")
-    if not ask.reason.strip():
-        raise Invalid("found no reason; say why, it is kept in the history")
+    refuse_unclear(ask, acts.VERBS)
     copied = [text for text in ask.attest.values() if _is_blank_form(text)]
     if copied:
         raise Invalid(f"found the form's own words {copied[0]!r}; put yours in their place")

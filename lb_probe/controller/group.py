@@ -1,6 +1,5 @@
 """One group while the process runs: how it is wired, what is known of it, what is shown."""
 
-import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
@@ -9,6 +8,7 @@ from lb_probe.core import evidence as ev
 from lb_probe.core.agents import Heard
 from lb_probe.core.evidence import Evidence
 from lb_probe.core.model import (
+    Action,
     Decision,
     Failed,
     Group,
@@ -20,10 +20,8 @@ from lb_probe.core.resume import World
 from lb_probe.core.timing import Timing
 from lb_probe.core.view import AdapterStatus, View
 from lb_probe.core.witness import Witness
-from lb_probe.ports import (
-    Publisher,
-)
-from lb_probe.reconcile import Reconciler
+from lb_probe.ports import Publisher
+from lb_probe.tending.group import Tended
 
 INTERRUPTED_S = 60.0  # for so long after it an interruption is shown
 
@@ -50,25 +48,10 @@ class Setup:
     drain_s: float = 0.0
     elsewhere: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
-
-@dataclass(frozen=True, slots=True)
-class Ask:
-    """An operator's command as it came in.
-
-    Attributes:
-        hold_s: Seconds a hold lasts.
-        generation: Generation the operator looked at; None does not compare.
-    """
-
-    verb: str
-    actor: str
-    reason: str
-    to: str | None = None
-    hold_s: float | None = None
-    hands_off: bool = False
-    override: frozenset[str] = frozenset()
-    attest: Mapping[str, str] = field(default_factory=dict)
-    generation: int | None = None
+    @property
+    def name(self) -> str:
+        """The group's name."""
+        return self.group.name
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,26 +81,26 @@ class Look:
     until: float
 
 
-class Runtime:
-    """One group while the process runs."""
+class Runtime(Tended):
+    """One group while the process runs.
+
+    Attributes:
+        objections: What load balancers say against a failover, by adapter.
+        heard: What the agents of its nodes said.
+        overdue: Pages whose probe takes longer than it should.
+        look: What the last evaluation went by.
+    """
+
+    decision: Decision | None
 
     def __init__(self, setup: Setup, saved: Saved, now: float) -> None:
+        super().__init__(setup.group.name, saved, now)
         self.setup = setup
         self.follow(saved)
-        self.evidence = Evidence(floor=now)
-        self.reconcilers: list[Reconciler] = []
         self.objections: Mapping[str, str] = {}
         self.heard: dict[str, Heard] = {}
-        self.lock = asyncio.Lock()
-        self.is_moving = False
-        self.hold_due_at: float | None = None
-        self.is_overdue_told = False
-        self.changed = asyncio.Event()
         self.overdue: set[tuple[str, Page]] = set()
-        self.decision: Decision | None = None
         self.look: Look | None = None
-        self.interruption: tuple[str, float] | None = None  # why, and when it was over
-        self.tasks: list[asyncio.Task[None]] = []
 
     def follow(self, saved: Saved) -> None:
         """Take a saved state into force, and what hangs on it alone."""
@@ -128,6 +111,21 @@ class Runtime:
         self.pages_read = calm.pages_read(self.group, saved.assigned)
 
     @property
+    def is_cut_off(self) -> bool:
+        """Whether no target of it answers at all."""
+        return ev.is_cut_off(self.evidence, self.group)
+
+    @property
+    def is_followed(self) -> bool:
+        """Whether every load balancer does what is wanted, and that is saved; or cannot."""
+        return self.saved.assigned is None or not any(
+            r.wanted.may_write
+            and not r.has_yielded
+            and (r.confirmed < self.saved.generation or not r.is_in_sync)
+            for r in self.reconcilers
+        )
+
+    @property
     def is_contestable(self) -> bool:
         """Tell whether a load balancer may have a say: traffic is on a Primary that fails."""
         return bool(
@@ -135,6 +133,16 @@ class Runtime:
             and self.traffic is Traffic.PRIMARY
             and self.evidence.page(self.group.primary, Page.STATUS).fails
         )
+
+    def wants_word(self, now: float) -> bool:
+        """Tell whether the Secondary's word must be newer than a doubt of the Primary."""
+        if self.traffic is not Traffic.PRIMARY:
+            return False
+        if (self.group.primary, Page.STATUS) in self.overdue:
+            return True
+        if ev.is_doubtful(self.evidence, self.group, now):
+            return True
+        return self.decision is not None and self.decision.action is Action.REPROBE
 
     def world(self, target: str | None, now: float, wall: float) -> World:
         """Return what gates are judged by."""

@@ -8,7 +8,7 @@ Source: R28, R55, R98; X7, X8; facts/epmm.md 3.1 (data-loss window).
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from lb_probe.core.data_lineage import Lineage
 from lb_probe.core.model import Group, Mode, Saved
@@ -26,11 +26,13 @@ class Heard:
     Attributes:
         at: When it was asked, monotonic seconds.
         fault: Why the last question got no answer; empty where it did.
+        challenge: What the next word to it is sealed over; empty where it takes none.
     """
 
     report: PeerReport | None
     at: float
     fault: str = ""
+    challenge: str = field(default="", repr=False)
 
 
 Agents = Mapping[str, Heard]
@@ -89,13 +91,23 @@ def _synced(saved: Saved, here: PeerReport, there: PeerReport) -> Word:
         return Word(False, f"{here.node} has never been synced completely")
     began, ended = here.last_good_sync
     text = f"{here.node} was synced completely, {iso(began)} to {iso(ended)}"
-    change = saved.last_change
-    moved_at = change.at_wall if change and change.target != change.source else None
+    moved_at = _moved_at(saved, there)
     if moved_at is not None and began < moved_at:
         return Word(False, f"{text}, begun before the move at {iso(moved_at)}")
     if not _has_reign(_lineage(here), _lineage(there)):
         return Word(False, f"{text}, but not from {there.node} since that became Primary")
     return Word(True, text)
+
+
+def _moved_at(saved: Saved, there: PeerReport) -> float | None:
+    """Return when traffic moved to the node that has it, UTC seconds; None where nobody knows.
+
+    An ack or a hold is a later change than the move: then it is when that node became Primary.
+    """
+    change = saved.last_change
+    if change is not None and change.target != change.source:
+        return change.at_wall
+    return there.promoted_at
 
 
 def _has_reign(here: Lineage, there: Lineage) -> bool:
@@ -130,6 +142,30 @@ def loss(group: Group, target: str, agents: Agents, now: float, wall: float) -> 
     )
 
 
+def left_behind(saved: Saved, agents: Agents, home: str) -> str:
+    """Say what the move in force left behind; empty where traffic is at home, or nobody knows.
+
+    Its record says so too, but for a person who moved it past a silent agent. What the agent of
+    the node with the traffic said last is enough, however old: a Primary is not synced.
+
+    Args:
+        home: The Primary.
+    """
+    heard = agents.get(saved.assigned or "")
+    if saved.assigned == home or heard is None or heard.report is None:
+        return ""
+    sync, moved_at = heard.report.last_good_sync, _moved_at(saved, heard.report)
+    if moved_at is None:
+        return ""
+    if sync is None:
+        return f"{LOSS} not known: nobody says when {saved.assigned} was last synced"
+    return (
+        f"{LOSS} {_span(max(0.0, moved_at - sync[0]))}: {saved.assigned} was last synced completely"
+        f" from {iso(sync[0])} to {iso(sync[1])}, and traffic moved at {iso(moved_at)}; what {home}"
+        " took in between may be missing there"
+    )
+
+
 def _span(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
@@ -139,6 +175,11 @@ def _span(seconds: float) -> str:
 
 
 # ------------------------------------------------------------------ what is shown
+_THEN = {
+    "keep-in-standby": "stays in Standby then",
+    "flip-then-promote": "promotes itself once traffic is here",
+    "promote-by-itself": "then promotes itself, wherever the traffic is",
+}
 _HEARTBEAT = {
     "ok": "reaches {peer}",
     "failing": "begins to lose {peer}",
@@ -165,6 +206,8 @@ def _line(group: Group, name: str, heard: Heard, now: float) -> str:
     if report.heartbeat:
         peer = next((n for n in (group.primary, group.candidate) if n != name), "its peer")
         said.append(f"heartbeat {_HEARTBEAT.get(report.heartbeat, 'is odd').format(peer=peer)}")
+    if report.mode is Mode.STANDBY and report.then in _THEN:
+        said.append(_THEN[report.then])
     if report.data_suspect:
         said.append(f"data suspect: {report.data_suspect}")
     elif report.last_good_sync:

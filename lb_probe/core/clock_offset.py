@@ -70,6 +70,31 @@ def offset(stamps: ClockStamps) -> Offset:
     return Offset(round(ahead / 2, 6), round(max(0.0, round_s - held_s) / 2, 6))
 
 
+def by_date(date_wall: float, asked_at: float, received_at: float) -> Offset:
+    """Return what the `Date` of one answer tells: a whole second, cut off, some time in between.
+
+    >>> by_date(1_000.0, 998.4, 998.6)
+    Offset(seconds=2.0, bound_s=0.6)
+
+    Args:
+        date_wall: What it says, UTC seconds since 1970.
+        asked_at: When we began to ask, by our clock.
+        received_at: When we had the answer.
+    """
+    between = (asked_at + received_at) / 2
+    bound_s = (1.0 + max(0.0, received_at - asked_at)) / 2
+    return Offset(round(date_wall + 0.5 - between, 6), round(bound_s, 6))
+
+
+def surely_apart(one: Offset, other: Offset) -> float:
+    """Return by how much two clocks, both measured by a third, differ at least; seconds.
+
+    >>> surely_apart(Offset(3.0, 0.5), Offset(-1.0, 0.6))
+    2.9
+    """
+    return round(max(0.0, abs(one.seconds - other.seconds) - one.bound_s - other.bound_s), 6)
+
+
 def measure(exchanges: Sequence[ClockStamps]) -> Offset:
     """Return what several exchanges, made one after the other, tell together: the closest one.
 

@@ -63,9 +63,10 @@ class Direction:
     @property
     def words(self) -> str:
         """The way, and each failure on it."""
-        told = "; ".join(f"{item.name}: {item.detail}" for item in self.failed)
+        way = f"{self.source} -> {self.target}: "
+        told = "; ".join(f"{one.name}: {one.detail.removeprefix(way)}" for one in self.failed)
         otherwise = "all passed" if self.items else "nothing was tried"
-        return f"{self.source} -> {self.target}: {told or otherwise}"
+        return f"{way}{told or otherwise}"
 
 
 def gate(

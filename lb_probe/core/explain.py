@@ -91,10 +91,13 @@ def _loss(view: View) -> list[str]:
     told = change.evidence if change is not None and change.target != change.source else ()
     if lost := [f"  {text}" for text in told if text.startswith(agents.LOSS)]:
         return lost
-    if view.saved.latched or view.wall is None:
+    if view.saved.latched:
+        text = agents.left_behind(view.saved, view.agents, view.group.primary)
+        return [f"  {text}"] if text else []
+    if view.wall is None:
         return []
     text = agents.loss(view.group, view.group.candidate, view.agents, view.now, view.wall)
-    return [f"  a move now: {text}"] if text else []
+    return [f"  if traffic moved now: {text}"] if text else []
 
 
 def _gate(gate: Gate) -> str:

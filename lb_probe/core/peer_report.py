@@ -15,6 +15,7 @@ from lb_probe.core.model import Mode
 VERSION = 1
 PATH = "/agent/v1/report"  # where an agent serves it
 SIGNATURE = "Lb-Probe-Signature"  # the header that proves it
+CHALLENGE = "challenge"  # beside the report: what the prober seals its next word over
 STATES = ("active", "standby", "not_available")
 # Every field of the document and its kind.
 _KINDS = {
@@ -36,6 +37,7 @@ _KINDS = {
     "ha_enabled": "flag",
     "heartbeat": "text",
     "heartbeat_at": "moment",
+    "then": "text",
     "promoted_at": "moment",
 }
 
@@ -79,6 +81,8 @@ class PeerReport:
         ha_enabled: Whether its schedule and its promotion run (R68).
         heartbeat: What it sees of the node it watches: ok, failing or failed (R28).
         heartbeat_at: When it last looked, UTC seconds.
+        then: What follows where that node is dead: keep-in-standby, flip-then-promote, or
+            promote-by-itself (R64, R65).
         promoted_at: When it became Primary by itself or by a command, UTC seconds.
         clock: The stamps of the exchange that brought this; never part of the document.
     """
@@ -101,6 +105,7 @@ class PeerReport:
     ha_enabled: bool | None = None
     heartbeat: str | None = None
     heartbeat_at: float | None = None
+    then: str | None = None
     promoted_at: float | None = None
     clock: ClockStamps | None = field(default=None, compare=False)
 

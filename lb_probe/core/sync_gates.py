@@ -30,6 +30,7 @@ class SyncWorld:
         addresses: What else the peer may be called.
         mode: The node's own.
         holds_traffic: Whether clients are believed to be sent here; None for nobody says.
+        silent_s: How long ago the prober said that and fell silent; None while it speaks.
         lineage: What its data contains.
         running: The run that is under way, or what an older one left; empty where none is.
         unrecordable: Why a run could not be put on record; empty where it can.
@@ -49,6 +50,7 @@ class SyncWorld:
     addresses: tuple[str, ...] = ()
     mode: Mode
     holds_traffic: bool | None = None
+    silent_s: float | None = None
     lineage: Lineage
     running: str = ""
     unrecordable: str = ""
@@ -81,6 +83,10 @@ def _no_traffic(world: SyncWorld) -> Gate:
         None: "nobody says that clients are sent here",
     }[world.holds_traffic]
     wanted = "a node without traffic: what clients write here would be lost (R122)"
+    if world.holds_traffic and world.silent_s is not None:
+        # Nobody can say better any more: a person may.
+        found += f", as the prober said {world.silent_s:.0f}s ago; it is silent since"
+        return Gate("no-traffic", False, found, wanted)
     return Gate("no-traffic", not world.holds_traffic, found, wanted, "", "")
 
 

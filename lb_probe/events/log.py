@@ -41,6 +41,7 @@ LEVELS = {
     "agent.trust-missing": "error",
     "agent.connection-lapsed": "error",
     "agent.clock-apart": "error",
+    "agent.utc-apart": "error",
     "agent.nodes-differ": "warning",
     "agent.heartbeat-failed": "error",
     "agent.promotion-refused": "error",

@@ -42,6 +42,7 @@ class Engine:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poll = select.epoll()
         self._is_dispatching = False
+        self._is_awaited = False
         self._closing: list[SocketType] = []
         self._again: list[tuple[Link, int]] = []
         # By timeout, in the order of their starts: so in the order of their deadlines.
@@ -69,6 +70,9 @@ class Engine:
         self._watch(attempt, target.timeout_s)
         attempt.begin()
         attempt.is_begun = True
+        if not self._is_awaited:
+            self._is_awaited = True
+            self._loop.call_soon(self._on_ready)  # much of it is there when all that is due began
         return attempt
 
     def keep_only(self, targets: Iterable[Target]) -> None:
@@ -166,7 +170,18 @@ class Engine:
 
     # -------------------------------------------------------------- events
     def _on_ready(self) -> None:
-        self._dispatch([(self._links.get(fd), events) for fd, events in self._poll.poll(0)])
+        """Take what came, and what came meanwhile: to sleep and wake costs as much as ten probes.
+
+        Only so far: a peer that sends without end must not hold the others up.
+        """
+        self._is_awaited = False
+        for _ in range(_ROUNDS):
+            if self._poll.closed:  # by a callback
+                return
+            came = self._poll.poll(0)
+            if not came:
+                return
+            self._dispatch([(self._links.get(fd), events) for fd, events in came])
 
     def _on_again(self) -> None:
         again, self._again = self._again, []

@@ -22,8 +22,10 @@ def agent_block(answer: Json, look: Look) -> list[str]:
         mark = _mark(page.get("code") == 200, look)
         lines.append(f"  {mark} {plain(name)}: {plain(page.get('code'))} {plain(page.get('text'))}")
         lines += [f"       {plain(reason)}" for reason in strings(page.get("reasons"))]
+    lines += _utc_lines(mapping(answer.get("utc")), look)
     lines += _pair_lines(mapping(answer.get("pair")), look)
     lines += _heartbeat_lines(mapping(answer.get("heartbeat")), look)
+    lines += _traffic_lines(mapping(answer.get("traffic")), look)
     rows = [_check_row(c, look) for c in dicts(answer.get("checks"))]
     return [*lines, *(["", *table(_CHECK_HEAD, rows, look.width)] if rows else [])]
 
@@ -70,6 +72,27 @@ def _by(switch: Json, look: Look) -> str:
     return f" since {look.time(switch.get('since'))} by {plain(switch.get('by'))}{reason}"
 
 
+def _utc_lines(utc: Json, look: Look) -> list[str]:
+    """Return how far the node's clock is from UTC, and who keeps it."""
+    if not utc:
+        return []
+    kept = {True: "kept by something", False: "KEPT BY NOTHING"}.get(utc.get("kept"), "")  # type: ignore[arg-type]
+    within = utc.get("kept_within_s")
+    words = [kept + (f", within {within:.3f}s as that says" if _is_number(within) else "")]
+    level = "warn" if utc.get("kept") is False else ""
+    if _is_number(utc.get("offset_s")) and _is_number(utc.get("bound_s")):
+        words.insert(0, f"{utc['offset_s']:+.3f}s from UTC, known to {utc['bound_s']:.3f}s")
+        level = {"error": "bad", "warning": "warn"}.get(plain(utc.get("severity")), level)
+    elif utc.get("detail"):
+        words.insert(0, f"not compared with UTC: {plain(utc['detail'])}")
+    text = "  clock: " + "; ".join(word for word in words if word)
+    return [look.paint(text, level) if level else text]
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
 def _pair_lines(pair: Json, look: Look) -> list[str]:
     """Return the row of the guide's Table 1, and both nodes in its words."""
     if not pair:
@@ -90,7 +113,11 @@ def _pair_lines(pair: Json, look: Look) -> list[str]:
     ]
     head = ("NODE", "ROLE", "MODE", "STATE", "SERVES", "SEEN")
     lines = ["", look.paint(f"pair: {plain(pair.get('text'))} ({where})", level)]
-    return lines + [f"  {line}" for line in table(head, rows)]
+    lines += [f"  {line}" for line in table(head, rows)]
+    clock = mapping(pair.get("clock"))
+    if clock.get("severity") in {"warning", "error"}:
+        lines.append(look.paint(f"  clock: {plain(clock.get('detail'))}", "bad"))
+    return lines
 
 
 def _heartbeat_lines(heartbeat: Json, look: Look) -> list[str]:
@@ -99,7 +126,7 @@ def _heartbeat_lines(heartbeat: Json, look: Look) -> list[str]:
     says = plain(heartbeat.get("says"))
     level = {"ok": "good", "failing": "warn", "failed": "bad"}.get(says, "warn")
     count = f"{plain(heartbeat.get('failures'))} of {plain(heartbeat.get('of'))} failures"
-    then = plain(heartbeat.get("on_failure"))
+    then = plain(heartbeat.get("order") or heartbeat.get("on_failure"))
     peer = plain(heartbeat.get("peer"))
     lines = ["", f"heartbeat of {peer}: {look.paint(says, level)}, {count}, then {then}"]
     last = mapping(heartbeat.get("last"))
@@ -114,6 +141,26 @@ def _heartbeat_lines(heartbeat: Json, look: Look) -> list[str]:
     return lines
 
 
+_HOLDS = {
+    "yes": "clients are sent here",
+    "soon": "clients are about to be sent here, or away",
+    "no": "clients are sent elsewhere",
+    "unknown": "it is not known where clients are sent",
+}
+
+
+def _traffic_lines(traffic: Json, look: Look) -> list[str]:
+    """Return what the prober says of the traffic, and whether it still speaks."""
+    age_s = traffic.get("age_s")
+    if not isinstance(age_s, int | float):
+        return []
+    text = _HOLDS.get(str(traffic.get("holds")), "odd")
+    if age_s > _SILENT_S:
+        return [look.paint(f"traffic: {text}, as the prober said {age_s:.0f}s ago", "warn")]
+    return [f"traffic: {text}, says the prober"]
+
+
+_SILENT_S = 15.0
 _CHECK_HEAD = ("CHECK", "PASSING", "AGE", "PAGES", "DETAIL")
 
 

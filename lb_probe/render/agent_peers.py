@@ -45,8 +45,9 @@ def _way_line(way: Json, look: Look) -> str:
     found = way.get("open")
     words = {True: ("[ok]", "good"), False: ("[no]", "bad"), None: ("[??]", "warn")}
     mark, level = words[found if isinstance(found, bool) else None]
-    detail = f": {plain(way['detail'])}" if way.get("detail") else ""
-    return f"  {look.paint(mark, level)} {plain(way.get('way'))}{detail}"
+    name = plain(way.get("way"))
+    detail = f": {plain(way['detail']).removeprefix(f'{name}: ')}" if way.get("detail") else ""
+    return f"  {look.paint(mark, level)} {name}{detail}"
 
 
 # ------------------------------------------------------------------ trust

@@ -227,6 +227,20 @@ async def test_restart_with_the_same_pid_and_clock_is_noticed_by_counters(
     assert again.instance == after.instance
 
 
+@pytest.mark.parametrize("style", ["server", "map"])
+async def test_uptime_is_told_anew_when_it_is_out_by_more_than_two_seconds(serve, style):
+    """People read it; a thousand groups need no new object each time a second has passed."""
+    async with faked(serve) as (fake, device):
+        servers = HaproxyServers("edge", device, "epmm", NODES)
+        adapter = servers if style == "server" else edge(device)
+        told = []
+        for uptime_s in (100, 101, 102, 103, 104, 3):
+            fake.info["Uptime_sec"] = uptime_s
+            told.append((await adapter.read_back()).uptime_s)
+
+    assert told == [100, 100, 100, 103, 103, 3]
+
+
 # ------------------------------------------------------------------ the feed
 class Told(list[Seen | PublishError]):
     """What a watcher was told, as words."""

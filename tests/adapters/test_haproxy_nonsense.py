@@ -38,6 +38,21 @@ def edge(address: Any, **changes: Any) -> HaproxyMap:
     return HaproxyMap("edge-1", address, "/m", nodes=NODES, **wanted)
 
 
+async def test_answer_in_pieces_is_the_same_answer(serve):
+    """What follows a piece may be there already or not yet; both are read on."""
+
+    async def behave(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readline()
+        for piece in (GOOD[:1], GOOD[1:40], GOOD[40:]):
+            writer.write(piece)
+            await asyncio.sleep(0.01)  # so that it is alone on the wire
+
+    async with serve(behave) as path:
+        seen = await edge(path).read_back()
+
+    assert (seen.node, seen.usable) == ("epmm-a", True)
+
+
 @contextlib.asynccontextmanager
 async def saying(serve: Any, *replies: bytes) -> Any:
     """Serve these answers in turn, the last for ever; yields the path and the lines."""

@@ -222,6 +222,12 @@ def test_the_doctor_looks_behind_tls_and_one_that_is_gone_hides_no_other(doctor,
     assert "no-hard-stop" in codes
     assert "unreachable" not in codes
 
+    one = json.loads(doctor("--adapter", "edge-1", "-o", "json").stdout)["haproxys"]
+    assert [each["adapter"] for each in one] == ["edge-1"]
+    answer = doctor("--adapter", "edge-9")
+    assert (answer.exit_code, answer.stdout) == (2, "")
+    assert "its HAProxys are gone, edge-1" in answer.stderr
+
 
 def test_people_read_the_same_and_a_file_that_is_not_there_is_usage(doctor, tmp_path):
     answer = doctor()

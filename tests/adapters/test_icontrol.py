@@ -1,6 +1,7 @@
 """One BIG-IP unit: logins, deadlines, what an answer means. Against the emulator."""
 
 import asyncio
+import gc
 import itertools
 import logging
 from collections.abc import AsyncIterator
@@ -13,6 +14,7 @@ from emulator import Condition, Emulator, faults
 
 from lb_probe.adapters.icontrol import Busy, Denied, Missing, unit, wire
 from lb_probe.adapters.icontrol.answers import judge
+from lb_probe.adapters.icontrol.beside import Beside
 from lb_probe.ports import PublishError, Unreachable
 from lb_probe.prober.http_probe import TlsSettings, make_ssl_context
 
@@ -111,6 +113,16 @@ async def test_a_login_goes_on_when_its_caller_gives_up(bench: f5.Bench) -> None
             await asyncio.wait_for(made.get(*STATUS), 0.02)
     await made.get(*STATUS)
     assert (logins.made, len(logins.tokens)) == (1, 1)
+
+
+async def test_work_that_is_ended_before_its_first_step_leaves_nothing_behind() -> None:
+    """A warning about it would be an error here."""
+    held = Beside()
+    guess = held.start(asyncio.sleep(0))
+    await held.close()
+    assert guess.cancelled()
+    del guess
+    gc.collect()
 
 
 async def test_a_user_with_the_most_tokens_is_told_and_not_stormed(bench: f5.Bench) -> None:

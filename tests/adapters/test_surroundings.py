@@ -26,6 +26,7 @@ groups:
   - name: epmm
     act: true
     probe: {{timeout: 2s}}
+    {more}
     nodes:
       - {{name: a, role: primary, url: "{a}"{tls}}}
       - {{name: b, role: secondary, url: "{b}"}}
@@ -45,7 +46,7 @@ async def told(folder, **words):
         nobody = f"http://127.0.0.1:{spot.getsockname()[1]}"
     words = {"folder": folder, "a": nobody, "b": nobody.replace("0.1", "0.2"), "tls": ""} | words
     file = folder / "probes.yaml"
-    file.write_text(FILE.format(**{"adapter": ""} | words))
+    file.write_text(FILE.format(**{"adapter": "", "more": ""} | words))
     names = Names(time.monotonic)
     try:
         ask = partial(http_probe.inspect, clock=time.monotonic, names=names)
@@ -59,15 +60,15 @@ def by_map(at, place, folder):
     return f"{{type: haproxy, name: edge, socket: {at}, map_file: {place}/m, key: epmm, {nodes}}}"
 
 
-def serve(statuses):
+def serve(statuses, date=""):
     """Answer each page with its text; nothing else."""
 
     async def answer(reader, writer):
         head = await reader.readuntil(b"\r\n\r\n")
         text = statuses[head.split()[1].decode()]
         code = "200 OK" if text.startswith(OK) else "503 Service Unavailable"
-        said = f"HTTP/1.1 {code}\r\nContent-Length: {len(text)}\r\nConnection: close\r\n\r\n{text}"
-        writer.write(said.encode())
+        head = f"HTTP/1.1 {code}\r\n{date}Content-Length: {len(text)}\r\nConnection: close\r\n"
+        writer.write(f"{head}\r\n{text}".encode())
         await writer.drain()
         writer.close()
 
@@ -95,7 +96,7 @@ async def test_a_big_ip_that_would_not_work_is_told_and_nothing_is_written(tmp_p
             tls = f'ca_file: "{bigip.ca_file}"'
             text = adapter.format(**{"hosts": [first], "tls": tls, "b": 12} | words)
             where = {"folder": tmp_path, "a": "http://127.0.0.1:9", "b": "http://127.0.0.2:9"}
-            file.write_text(FILE.format(tls="", adapter=text, **where))
+            file.write_text(FILE.format(tls="", more="", adapter=text, **where))
             found = await asyncio.to_thread(app.check, file, "check", looks_around=True)
             return [line for line in found if "bigip" in line]
 
@@ -216,6 +217,46 @@ async def test_a_certificate_for_another_name_is_told_with_the_line_to_add(tmp_p
 def test_the_file_itself_is_told_of_a_certificate_that_anybody_may_have(tmp_path):
     file = tmp_path / "probes.yaml"
     words = {"a": "https://192.0.2.1", "b": "https://192.0.2.2", "tls": ", tls: {insecure: true}"}
-    file.write_text(FILE.format(folder=tmp_path, adapter="", **words))
+    file.write_text(FILE.format(folder=tmp_path, adapter="", more="", **words))
     (warning,) = [w for w in app.check(file, "check") if "insecure" in w]
     assert warning.startswith("group epmm: node a: `insecure: true` takes any certificate")
+
+
+async def test_a_port_that_only_the_peer_should_reach_is_told(tmp_path):
+    """R32: reachable from here is a warning; a refusal, and the service's own port, are none."""
+    pages = {"/status/status.html": OK, "/hastatus.html": f"{OK} (Mode: Primary)"}
+    async with listening(serve(pages)) as server, listening(serve(pages)) as admin:
+        own, closed = (one.sockets[0].getsockname()[1] for one in (server, admin))
+        with socket.create_server(("127.0.0.1", 0)) as spot:
+            dead = spot.getsockname()[1]
+        ports = f"closed_ports: [{own}, {closed}, {dead}]"
+        text = await told(tmp_path, a=f"http://127.0.0.1:{own}", more=ports)
+        assert f"group epmm: a: port {closed} can be reached from here" in text
+        assert f"port {own}" not in text.replace(f":{own}", "")
+        assert f"port {dead}" not in text
+        assert "can be reached" not in await told(tmp_path, a=f"http://127.0.0.1:{own}")
+
+
+async def test_clocks_that_are_apart_are_told_by_the_dates_of_the_pages(tmp_path):
+    """R11: without an agent; whose clock is right does not matter, and seconds are cut off."""
+    pages = {"/status/status.html": OK, "/hastatus.html": f"{OK} (Mode: Primary)"}
+
+    async def told_of(*dates, extra=""):
+        lines = [f"{extra}Date: {date}\r\n" if date else "" for date in dates]
+        async with (
+            listening(serve(pages, lines[0])) as one,
+            listening(serve(pages, lines[1])) as other,
+        ):
+            ports = [server.sockets[0].getsockname()[1] for server in (one, other)]
+            a, b = (f"http://127.0.0.1:{port}" for port in ports)
+            found = await told(tmp_path, a=a, b=b)
+            return [line for line in found.splitlines() if "clocks" in line]
+
+    now, soon = "Tue, 03 Nov 2026 10:00:00 GMT", "Tue, 03 Nov 2026 10:00:01 GMT"
+    (line,) = await told_of(now, "Tue, 03 Nov 2026 10:00:09 GMT")
+    assert line.startswith("group epmm: the clocks of a and b are ")
+    assert 6.0 < float(line.split(" are ")[1].split("s ")[0]) <= 8.0
+    assert await told_of(now, soon) == []
+    assert await told_of(now, None) == []
+    assert await told_of(now, "yesterday, or so") == []
+    assert await told_of(now, "Tue, 03 Nov 2026 10:00:09 GMT", extra="Age: 9\r\n") == []

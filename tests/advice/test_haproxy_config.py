@@ -9,6 +9,7 @@ import subprocess
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 
+import click.testing
 import pytest
 
 from lb_probe.adapters.haproxy import HaproxyMap, HaproxyServers, RuntimeApi, UnfinishedError
@@ -16,6 +17,7 @@ from lb_probe.advice import haproxy_rules_file
 from lb_probe.advice.haproxy_config import adapter_yaml, config_text, map_text
 from lb_probe.advice.haproxy_lines import Choices
 from lb_probe.advice.haproxy_pages import pages_text
+from lb_probe.cli import cli
 from lb_probe.config import GroupConfig, load
 from lb_probe.config.model import HaproxyAdapter
 from lb_probe.ports import Unreachable
@@ -225,8 +227,46 @@ def test_two_backends_get_two_frontends_and_the_second_its_own_port(haproxy, mak
     haproxy.check(text)
     assert "backend sync" in text
     assert text.count("192.0.2.10:443 check") == text.count("192.0.2.10:19997 check") == 1
-    with pytest.raises(ValueError, match=r"2 backends or keys .* and 1 addresses"):
+    with pytest.raises(ValueError, match=r"2 backends or keys .* and 1 of --listen"):
         config_text(group, adapter_of(group))
+
+
+def test_the_verb_takes_what_the_file_does_not_say(haproxy, tmp_path):
+    """Item 3 of issue 5: each HAProxy of a group, several keys, addresses, group, no prober."""
+    folder = haproxy.folder
+    (folder / "active.map").write_text("epmm none\nsync none\n")
+    (tmp_path / "probes.yaml").write_text(
+        "version: 1\ngroups:\n  - name: epmm\n    act: true\n    nodes:\n"
+        '      - {name: epmm-a, role: primary, url: "http://192.0.2.10:8080"}\n'
+        '      - {name: epmm-b, role: secondary, url: "http://192.0.2.11:8080"}\n'
+        "    adapters:\n"
+        f"      - {{type: haproxy, name: edge-1, socket: {folder}/admin.sock,"
+        f" map_file: {folder}/active.map, key: [epmm, sync], nodes: {{epmm-a: a, epmm-b: b}}}}\n"
+        f"      - {{type: haproxy, name: edge-2, socket: {folder}/2.sock, backend: [epmm, sync],"
+        " nodes: {epmm-a: a, epmm-b: b}}\n"
+    )
+
+    def ask(*words: str) -> click.testing.Result:
+        line = ["-c", str(tmp_path / "probes.yaml"), "haproxy", "config", "epmm", *words]
+        return click.testing.CliRunner().invoke(cli, line)
+
+    refused = ask()
+    assert refused.exit_code == 2
+    assert "--listen :PORT --listen :PORT" in refused.stderr
+    ports = ("--listen", ":18443", "--listen", ":19997")
+    texts = [ask("--adapter", f"edge-{n}", *ports, "--socket-group", "root") for n in (1, 2)]
+    for answer in texts:
+        assert answer.exit_code == 0, answer.stderr
+        haproxy.check(answer.stdout)
+        assert "admin group root" in answer.stdout
+    assert "use_backend pool_%[str(sync)" in texts[0].stdout
+    both = ask(*ports).stdout
+    assert both.count("\n# lb-probe haproxy config epmm --adapter edge-") == 2
+    assert "edge-2, one of 2 HAProxys: each has a file of its own" in both
+    haproxy.check(ask("--agents-only", "--listen", ":18443", "--mode", "tcp").stdout)
+
+    assert "its HAProxys are edge-1, edge-2" in ask("--adapter", "edge-3").stderr
+    assert "use what `bind` takes" in ask("--adapter", "edge-1", "--listen", "x").stderr
 
 
 # ------------------------------------------------------------------ every combination

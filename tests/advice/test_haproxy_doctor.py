@@ -4,7 +4,7 @@ import json
 import os
 import socket
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import pytest
 from lb_probe.adapters.haproxy import RuntimeApi
 from lb_probe.advice.findings import Finding, as_dicts, is_healthy, ordered, text
 from lb_probe.advice.haproxy_config import config_text, map_text
+from lb_probe.advice.haproxy_discover import probes_yaml
 from lb_probe.advice.haproxy_doctor import examine
 from lb_probe.advice.haproxy_file import parse, read_files
 from lb_probe.advice.haproxy_lines import Choices
@@ -174,6 +175,7 @@ MAP_FAULTS = [
         "    use_backend",
         "    use_backend pool_b if { nbsrv(pool_a) lt 1 }\n    use_backend",
     ),
+    ("key-unused", "str(epmm),map", "str(mail),map"),
     (
         "state-file",
         "backend pool_b\n",
@@ -399,6 +401,81 @@ async def test_without_a_master_socket_it_says_what_it_cannot_see(patient):
     nobody = RuntimeApi(well.haproxy.folder / "nobody.sock", timeout_s=10)
     found = await examine(api, well.adapter, well.group, [well.haproxy.file], master=nobody)
     assert "master-unreachable" in [finding.code for finding in found]
+
+
+async def test_a_file_of_another_haproxy_is_not_taken_for_its_own(patient):
+    """What does not stand in it is no fault, and what does is no comfort."""
+    ill = patient(SERVER)
+    await ill.start()
+    own = ill.haproxy.file.read_text()
+    other = own.replace("backend epmm", "backend mail").replace("    hard-stop-after 60s\n", "")
+    ill.haproxy.file.write_text(other)
+    assert [*await ill.examine()] == ["other-file"]
+
+    ill = patient(MAP)
+    ill.haproxy.kill()
+    await ill.start()
+    part = ill.text.replace("backend pool_b", "backend b").replace("hard-stop-after 60s", "")
+    ill.haproxy.file.write_text(part)
+    found = await ill.examine()
+    assert {*found} == {"other-file", "no-hard-stop"}  # the rest of it is looked at
+    assert "backend pool_b runs" in found["other-file"].found
+    assert "haproxy doctor epmm --adapter edge --file" in found["other-file"].fix
+
+
+class Garbled:
+    """A command socket that answers one line in its own way, and the others well."""
+
+    where = "/run/garbled.sock"
+
+    def __init__(self, answers: dict[str, bytes], line: str, answer: bytes) -> None:
+        self._answers, self._line, self._answer = answers, line, answer
+
+    async def ask(self, line: str) -> bytes:
+        """Answer as a HAProxy that is well, but for the one line."""
+        return self._answer if line == self._line else self._answers[line]
+
+
+ASKED = ("show info", "show stat -1 4 -1", "show servers state")
+
+
+def garble(answer: bytes, columns: Sequence[str]) -> Iterator[bytes]:
+    """Yield what a cut, a foreign, a newer or no HAProxy could answer."""
+    yield from (b"", b"\n", b"Permission denied\n\n", b"Unknown command: 'show'\n\n", bytes(256))
+    yield b"<html>\r\n<body>400 Bad Request</body>\r\n"
+    yield b'# pxname,svname\n"never closed'
+    yield b"1\n# be_name\nepmm\n\n"
+    for name in columns:
+        yield answer.replace(name.encode(), b"renamed")
+    rows = answer.rstrip(b"\n")
+    for at in (len(rows) - 1, len(rows) // 2, 30):
+        yield rows[:at].rsplit(b" " if b"be_id" in answer else b",", 2)[0]
+
+
+async def test_nonsense_is_told_and_is_no_clean_bill(patient):
+    """One word for the doctor and `init --from-haproxy`: that is no HAProxy, or not all of it."""
+    well = patient(SERVER)
+    await well.start()
+    answers = {line: (await well.haproxy.ask(line)).encode() for line in (*ASKED, *OPTIONAL)}
+    columns = {
+        "show info": ["Pid"],
+        "show stat -1 4 -1": ["pxname", "svname", "bck", "check_status"],
+        "show servers state": ["be_name", "srv_name", "srv_admin_state", "srv_op_state"],
+    }
+    place = Path("/run/garbled.sock")
+    for line in ASKED:
+        for answer in garble(answers[line], columns[line]):
+            api = Garbled(answers, line, answer)
+            with pytest.raises(PublishError, match=f"not answer `{line.partition(' -1')[0]}` as"):
+                await examine(api, well.adapter, well.group)
+            with pytest.raises(PublishError, match="HAProxy's command socket"):
+                await probes_yaml(api, place)
+    for line in OPTIONAL:  # an old HAProxy does not know them
+        api = Garbled(answers, line, b"Unknown command\n\n")
+        assert is_healthy(await examine(api, well.adapter, well.group))
+
+
+OPTIONAL = ("show map", "show table", "show cli level", "show cli sockets")
 
 
 async def test_a_haproxy_that_is_not_there_is_no_finding_but_an_error(patient):

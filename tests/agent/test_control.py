@@ -1,8 +1,10 @@
 """The control socket: what it tells, what it changes, and whom it refuses."""
 
 import asyncio
+import grp
 import json
 import os
+import pwd
 import shutil
 import socket
 import stat
@@ -16,18 +18,24 @@ import pytest
 
 from lb_probe.agent import state
 from lb_probe.agent.check import TcpCheck
-from lb_probe.agent.control import Control, ControlError
+from lb_probe.agent.control import Act, Command, Control, ControlError
 from lb_probe.agent.node import Node
+from lb_probe.agent.roles import Grant, Rank, Roles
 from lb_probe.agent.state import StateFile
 from lb_probe.agent.verbs import Verbs
 from lb_probe.core.model import Page, Role
+from lb_probe.events import audit
 from lb_probe.events.audit import Audit
+
+
+async def _nothing(request, caller):
+    return {"done": True}
 
 
 @pytest.fixture
 def controlled(serve, tmp_path):
     @asynccontextmanager
-    async def start(role=Role.SECONDARY, checks=(), path=None, runs=True):
+    async def start(role=Role.SECONDARY, checks=(), path=None, runs=True, grants=()):
         path = path or tmp_path / "c.sock"
         async with serve(role, checks, runs=runs) as node:
             whole = Node(
@@ -39,8 +47,11 @@ def controlled(serve, tmp_path):
                 clock=node.clock,
                 sink=node.sink,
             )
-            audit = Audit(tmp_path / "a.audit", node.clock.wall)
-            control = Control(path, Verbs(whole, ()).commands(), audit)
+            log = Audit(tmp_path / "a.audit", node.clock.wall)
+            roles = Roles(grants, node.clock) if grants else None
+            pin = Command(name="pin", request=Act, answer=_nothing, keeps_trust=True)
+            commands = [*Verbs(whole, ()).commands(), *([pin] if grants else [])]
+            control = Control(path, commands, log, roles)
             await control.start()
             try:
                 yield node, path
@@ -232,23 +243,118 @@ def open_folder():
 
 STRANGER = """
 import os, socket, sys
-os.setuid(65534)
-caller = socket.socket(socket.AF_UNIX)
-caller.connect(sys.argv[1])
-sys.stdout.write(caller.recv(9999).decode())
+path, uid, groups, *requests = sys.argv[1:]
+os.setgroups([int(one) for one in groups.split(",") if one])
+os.setgid(65534)
+os.setuid(int(uid))
+for request in requests:
+    caller = socket.socket(socket.AF_UNIX)
+    caller.connect(path)
+    if request:
+        caller.sendall(request.encode() + b"\\n")
+    answer = b""
+    while piece := caller.recv(9999):
+        answer += piece
+    print(answer.decode().strip())
 """
 
 
+async def as_user(path, uid, groups, *requests):
+    """Say something as another user, and return what is answered to each request."""
+    caller = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        STRANGER,
+        str(path),
+        str(uid),
+        ",".join(map(str, groups)),
+        *(json.dumps({"command": one}) if one else "" for one in requests),
+        stdout=subprocess.PIPE,
+    )
+    out, _ = await caller.communicate()
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def on_record(tmp_path):
+    return list(audit.lines(tmp_path / "a.audit"))
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-async def test_another_user_is_refused_on_the_word_of_the_kernel(controlled, open_folder):
+async def test_another_user_is_refused_on_the_word_of_the_kernel(controlled, open_folder, tmp_path):
     async with controlled(path=open_folder / "c.sock") as (_, path):
         path.chmod(0o666)  # as if the mode of the file had not stopped them
-        caller = await asyncio.create_subprocess_exec(
-            sys.executable, "-c", STRANGER, str(path), stdout=subprocess.PIPE
-        )
-        out, _ = await caller.communicate()
+        answers = await as_user(path, 65534, (), "", "", "")
     detail = "found uid 65534; wanted root or uid 0"
-    assert json.loads(out) == {"error": "forbidden", "detail": detail}
+    assert answers == [{"error": "forbidden", "detail": detail}] * 3
+    first, *others = on_record(tmp_path)
+    assert (first["action"], first["actor"], first["outcome"]) == (
+        "connect", "uid 65534", "forbidden",
+    )  # fmt: skip
+    assert not others  # not a line for each knock
+
+
+GRANTS = (
+    Grant("user", "daemon", Rank.OPERATOR),
+    Grant("group", "games", Rank.VIEWER),
+    Grant("group", "mail", Rank.ADMIN),
+    Grant("group", "no-such-group-here", Rank.ADMIN),
+)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+async def test_a_role_by_user_or_group_opens_what_it_says_and_no_more(
+    controlled, open_folder, tmp_path
+):
+    """R125: reads take a viewer, acts an operator, trust an admin; refusals are on record."""
+    games, mail = (grp.getgrnam(name).gr_gid for name in ("games", "mail"))
+    daemon = pwd.getpwnam("daemon").pw_uid
+    words = ("status", "ha-enable", "pin")
+    async with controlled(path=open_folder / "c.sock", grants=GRANTS) as (_, path):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o666
+
+        async def may(uid, *groups):
+            answers = await as_user(path, uid, groups, *words)
+            return [answer.get("error", "done") for answer in answers], answers
+
+        refused = "forbidden"
+        assert (await may(4242))[0] == [refused] * 3
+        assert (await may(65534, mail))[0] == [refused] * 3  # nobody can be anybody
+        found, answers = await may(4243, games)
+        assert found == ["done", refused, refused]
+        assert answers[1]["detail"] == ("found uid 4243, who is viewer; wanted the role operator")
+        assert (await may(daemon))[0] == ["done", "done", refused]
+        assert (await may(4244, games, mail))[0] == ["done"] * 3  # the highest counts
+    lines = on_record(tmp_path)
+    turned = [(one["actor"], one["action"]) for one in lines if one["outcome"] == refused]
+    assert ("uid 4242", "connect") in turned
+    assert ("uid 4243", "ha-enable") in turned
+    done = [(one["actor"], one["role"], one["action"]) for one in lines if one["outcome"] == "done"]
+    assert (f"uid {daemon}", "operator", "ha-enable") in done
+    assert ("uid 4244", "admin", "pin") in done
+
+
+async def test_a_directory_that_hangs_gives_no_role_and_takes_one_thread(monkeypatch):
+    import threading
+
+    from lb_probe.agent import roles
+    from lb_probe.clock import SystemClock
+
+    free, looks = threading.Event(), []
+
+    def hang(grants):
+        looks.append(grants)
+        free.wait(20)
+        return roles.Known({4242: Rank.VIEWER})
+
+    monkeypatch.setattr(roles, "looked_up", hang)
+    monkeypatch.setattr(roles, "LOOK_UP_S", 0.05)
+    found, peer = Roles(GRANTS, SystemClock()), roles.Peer(4242, frozenset())
+    assert await asyncio.gather(*(found.rank(peer) for _ in range(50))) == [Rank.NONE] * 50
+    assert len(looks) == 1
+    free.set()
+    monkeypatch.setattr(roles, "LOOK_UP_S", 20.0)
+    assert await found.rank(peer) is Rank.VIEWER
+    assert len(looks) == 1
 
 
 async def test_a_socket_left_by_a_dead_agent_is_replaced(controlled, tmp_path, call):

@@ -17,6 +17,7 @@ from lb_probe.agent.heartbeat import Heartbeat
 from lb_probe.agent.promotion import Commands, Promotion
 from lb_probe.agent.state import StateFile
 from lb_probe.core.heartbeat import Controls
+from lb_probe.core.holds import Holds, proof
 from lb_probe.core.model import Gate, Role
 
 FAST = Controls(interval_s=0.05, failures=3, recheck_s=0.02, timeout_s=0.2)
@@ -37,6 +38,13 @@ class Watching:
     async def says(self):
         return (await self.status())["heartbeat"]["says"]
 
+    def told(self, word):
+        """Say what a prober says of this node's traffic."""
+        ear = self.node.traffic
+        sealed = proof(b"hush", ear.challenge, "b", word)
+        said = {"holds": word.value, "challenge": ear.challenge, "proof": sealed}
+        assert ear.hear(said)
+
 
 @pytest.fixture
 def watching(tmp_path, clock, sink, call, eventually):
@@ -50,6 +58,7 @@ def watching(tmp_path, clock, sink, call, eventually):
         ports=(),
         guards=(),
         peer_says=(OK, PRIMARY),
+        waits=False,
         **commands,
     ):
         made = []
@@ -60,7 +69,7 @@ def watching(tmp_path, clock, sink, call, eventually):
             node.promote_guards += guards
             by_itself = Promotion(node, given) if promote else None
             pages = peer.pages(clock, controls.timeout_s, ports)
-            return Heartbeat(node, pages, controls, by_itself)
+            return Heartbeat(node, pages, controls, by_itself, waits_for_traffic=waits)
 
         async with watched(*peer_says) as peer:
             stop = asyncio.Event()
@@ -72,6 +81,7 @@ def watching(tmp_path, clock, sink, call, eventually):
                 state=tmp_path / "b.json",
                 parts=[heartbeat],
                 commands=given,
+                secret=b"hush" if waits else b"",
             )
             already = len(sink.named("agent.started"))
             task = asyncio.ensure_future(daemon.run(setup, clock, stop, sink))
@@ -390,3 +400,55 @@ async def test_without_a_program_clients_cannot_be_turned_away(watching, call):
         failed = await call(one.control, {"command": "client-disable"})
     assert failed["error"] == "failed"
     assert "found no commands.client_disable_command of node b" in failed["detail"]
+
+
+# ------------------------------------------------------------------ the order of flip and promotion
+async def test_flip_then_promote_waits_until_the_traffic_is_here(
+    watching, eventually, tmp_path, sink
+):
+    """R65: a Standby that stays one is what the rule needs; promoted before, traffic would stay."""
+    async with watching(promote=noting(tmp_path), waits=True) as one:
+        one.told(Holds.NO)
+        one.peer.die()
+        await eventually(lambda: bool(sink.named("agent.heartbeat-failed")))
+        assert sink.named("agent.heartbeat-failed")[0].fields["then"] == "flip-then-promote"
+        asked = len(sink.named("agent.heartbeat"))
+        await eventually(lambda: len(sink.named("agent.heartbeat")) > asked + 3)
+        one.told(Holds.SOON)  # decided, and no load balancer sends here yet
+        asked = len(sink.named("agent.heartbeat"))
+        await eventually(lambda: len(sink.named("agent.heartbeat")) > asked + 3)
+        assert runs(tmp_path) == []
+        assert (await one.status())["mode"] == "standby"
+        one.told(Holds.YES)
+        await eventually(lambda: bool(sink.named("agent.serving")))
+        status = await one.status()
+    assert status["mode"] == "primary"
+    assert status["cause"] in {"traffic", "heartbeat"}  # what was seen first
+    assert status["heartbeat"]["order"] == "flip-then-promote"
+    assert runs(tmp_path) == [f"b {status['cause']}"]
+
+
+async def test_traffic_that_came_promotes_though_the_peer_is_alive_and_once(
+    watching, eventually, tmp_path, sink
+):
+    """R65, facts 4: the load balancer lost the Primary and this node did not."""
+    promote = noting(tmp_path, "exit 3")
+    async with watching(promote=promote, waits=True) as one:
+        await eventually(lambda: one.peer.asked > 3)
+        one.told(Holds.NO)
+        one.told(Holds.YES)
+        await eventually(lambda: bool(sink.named("agent.promotion-failed")))
+        asked = len(sink.named("agent.heartbeat"))
+        await eventually(lambda: len(sink.named("agent.heartbeat")) > asked + 6)
+        # The peer answers, so the incident of the heartbeat is over; this one had its attempt.
+        assert runs(tmp_path) == ["b traffic"]
+        assert (await one.status())["mode"] == "standby"
+
+
+async def test_promote_by_itself_does_not_ask_where_the_traffic_is(watching, eventually, tmp_path):
+    """R65: the other order, as EPMM does it."""
+    async with watching(promote=noting(tmp_path)) as one:
+        await eventually(lambda: one.peer.asked > 0)
+        one.peer.die()
+        await eventually(lambda: runs(tmp_path) == ["b heartbeat"])
+        assert (await one.status())["heartbeat"]["order"] == "promote-by-itself"

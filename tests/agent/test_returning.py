@@ -285,3 +285,27 @@ def test_every_notice_is_worded_whatever_its_event_says():
         assert fill(told.title).startswith("a: ")
         assert told.event_class in CLASSES
     assert fill(_TOLD["agent.promotion-refused"].title) == "a: did not become Primary: x; y"
+
+
+async def test_without_trust_the_peers_clock_is_told_by_the_date_of_its_page(
+    back, eventually, sink
+):
+    """R11: coarse, and there where the four stamps cannot be had."""
+    async with back((OK, PRIMARY)) as (peer, ask):
+
+        async def clock():
+            return (await ask())["pair"]["clock"]
+
+        async def is_so(severity):
+            return (await clock())["severity"] == severity
+
+        await eventually(lambda: is_so("unknown"))  # a page without a date
+        for ahead_s, severity in ((0.0, "ok"), (-3.0, "warning"), (20.0, "error"), (0.0, "ok")):
+            peer.date_ahead_s = ahead_s
+            await eventually(lambda severity=severity: is_so(severity))
+            found = await clock()
+            assert found["by"] == "date"
+            assert abs(found["offset_s"] - ahead_s) <= found["bound_s"] + 0.1
+    (apart,) = sink.named("agent.clock-apart")
+    assert "by the date of its page" in apart.fields["detail"]
+    assert len(sink.named("agent.clock-near")) == 1

@@ -45,7 +45,7 @@ PACE = "interval: 200ms, timeout: 1s, max_age: 1d"
 CHECKS = (
     'type: http, url: "http://127.0.0.1:{hung}/"',
     'type: tcp, address: "127.0.0.1:{full}"',
-    "type: command, argv: [sleep, 600]",
+    'type: command, argv: [sleep, "600"]',
     'type: command, argv: [sh, -c, "{flood}"]',
     "type: systemd, unit: x.service",
     "type: process, program: no-such-program",
@@ -140,7 +140,10 @@ def measure(checks, seconds, rate):
 
 
 def until(path):
+    end = time.monotonic() + 30
     while not path.exists():
+        if time.monotonic() > end:
+            sys.exit(f"waited in vain for {path}: does the agent start?")
         time.sleep(0.05)
 
 

@@ -19,10 +19,10 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from simulated_world import ModelStore, VirtualClock, pair
 
 from lb_probe.controller import Controller, Setup
-from lb_probe.controller.loop import TICK_S
 from lb_probe.core.model import Failed, Mode, Observation, Page, Passed, Phase
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.metrics import Metrics
+from lb_probe.tending.loop import TICK_S
 
 A_OK, A_SAYS, B_SAYS = Passed(), Passed(Mode.PRIMARY), Passed(Mode.STANDBY)
 B_FAILS = Failed(Phase.STATUS, "503 Service Unavailable")

@@ -194,3 +194,31 @@ def test_the_api_shows_what_was_said_and_how_old_it_is():
     assert (two["heartbeat"], two["age_s"], two["fault"]) == ("off", 1.0, "")
     assert parse(two | {"version_of_report": 1}) == B
     assert ag.as_json(GROUP, {"b": Heard(B, NOW)}, NOW)[0]["node"] == "b"
+
+
+def test_what_a_move_left_behind_is_its_time_minus_the_start_of_the_last_good_sync():
+    assert ag.left_behind(ON_B, heard(age_s=9_999.0), "a").startswith(
+        f"{LOSS} 3 min 20 s: b was last synced completely from 1970-01-01T01:20:00Z to"
+    )
+    assert ag.left_behind(replace(ON_B, assigned="a"), heard(), "a") == ""
+    assert ag.left_behind(ON_B, heard(b=None), "a") == ""
+    unsynced = heard(b=replace(B, last_good_sync=None))
+    assert ag.left_behind(ON_B, unsynced, "a") == (
+        f"{LOSS} not known: nobody says when b was last synced"
+    )
+    acked = replace(ON_B, last_change=replace(MOVE, kind="ack", source="b"))
+    assert ag.left_behind(acked, heard(), "a") == ""
+    known = heard(b=replace(B, promoted_at=5_001.0))
+    assert ag.left_behind(acked, known, "a").startswith(f"{LOSS} 3 min 21 s: ")
+    # And a sync before it does not become one after it because somebody said ack.
+    early = replace(A, last_good_sync=(4_990.0, 5_050.0))
+    text = words(a=early, b=replace(B, promoted_at=5_001.0), saved=acked)["synced"].text
+    assert "begun before the move at 1970-01-01T01:23:21Z" in text
+
+
+def test_what_follows_a_dead_peer_is_told_of_a_standby():
+    waits = replace(B, mode=Mode.STANDBY, heartbeat="ok", then="flip-then-promote")
+    (line,) = ag.lines(GROUP, heard(a=None, b=waits), NOW)
+    assert "heartbeat reaches a, promotes itself once traffic is here" in line
+    (line,) = ag.lines(GROUP, heard(a=None, b=replace(waits, mode=Mode.PRIMARY)), NOW)
+    assert "promotes itself" not in line

@@ -8,10 +8,12 @@ from lb_probe.core.clock_offset import (
     ImpossibleClockError,
     Limits,
     Offset,
+    by_date,
     contradiction,
     measure,
     offset,
     severity,
+    surely_apart,
 )
 from lb_probe.core.peer_report import ClockStamps
 
@@ -85,3 +87,19 @@ def test_two_ends_that_measure_differently_contradict_each_other():
     assert "found +2.000s from here and +2.000s from there" in contradiction(
         Offset(2.0, 0.01), Offset(2.0, 0.01)
     )
+
+
+@given(ahead_s=st.floats(-1e6, 1e6), made_s=SECONDS, back_s=SECONDS)
+def test_the_date_of_an_answer_is_coarse_and_never_further_off_than_it_says(
+    ahead_s, made_s, back_s
+):
+    """R11: whole seconds, cut off, some time between question and answer."""
+    asked_at = 1.7e9
+    date_wall = float(int(asked_at + made_s + ahead_s))
+    found = by_date(date_wall, asked_at, asked_at + made_s + back_s)
+    assert abs(found.seconds - ahead_s) <= found.bound_s + 1e-5
+
+
+def test_two_clocks_are_apart_only_beyond_what_is_known_of_each():
+    assert surely_apart(Offset(10.0, 0.5), Offset(7.0, 0.5)) == 2.0
+    assert surely_apart(Offset(0.4, 0.5), Offset(-0.4, 0.5)) == 0.0

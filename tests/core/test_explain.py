@@ -298,12 +298,25 @@ def reported(saved, **fields):
 def test_explanation_tells_what_a_move_now_would_leave_behind():
     text = reported(Saved("a", generation=1), mode=Mode.STANDBY)
     assert "\nAgents:\n" in text
-    assert "a move now: data-loss window 3 min 20 s: b was last synced completely from" in text
+    now = "if traffic moved now: data-loss window 3 min 20 s: b was last synced completely from"
+    assert now in text
+    heard = {"b": Heard(PeerReport(node="b", last_good_sync=(800.0, 900.0)), 99.0)}
+    assert "if traffic moved now" not in explain(replace(view(Saved("a")), agents=heard))
 
 
 def test_explanation_tells_what_the_move_in_force_left_behind_and_not_what_one_now_would():
     lost = "data-loss window 42 s: b was last synced completely from 10:00"
     moved = replace(ON_B, last_change=replace(CHANGE, evidence=("why", lost)))
     assert f"\n  {lost}\n" in reported(moved, mode=Mode.PRIMARY)
-    assert "data-loss" not in reported(ON_B, mode=Mode.PRIMARY)  # nothing on record of this one
-    assert "a move now" not in reported(moved, mode=Mode.PRIMARY)
+    assert "if traffic moved now" not in reported(moved, mode=Mode.PRIMARY)
+
+
+def test_what_the_move_left_behind_is_told_after_an_ack_too():
+    """Issue 8: its time minus the start of the last good sync, whatever happened since."""
+    acked = replace(ON_B, last_change=replace(CHANGE, kind="ack", source="b"))
+    text = reported(acked, mode=Mode.PRIMARY, promoted_at=950.0)
+    assert "\n  data-loss window 2 min 30 s: b was last synced completely from" in text
+    assert "and traffic moved at 1970-01-01T00:15:50Z; what a took in between" in text
+    assert "data-loss" not in reported(acked, mode=Mode.PRIMARY)  # nobody knows when
+    moved = replace(ON_B, last_change=replace(CHANGE, at_wall=842.0))
+    assert "\n  data-loss window 42 s: b was last" in reported(moved, mode=Mode.PRIMARY)

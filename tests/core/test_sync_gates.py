@@ -68,6 +68,7 @@ def test_a_standby_copies_from_its_active_peer(kind, change):
 ALONE = [
     ({"mode": Mode.PRIMARY}, "standby", "b is in mode primary"),
     ({"holds_traffic": True}, "no-traffic", "clients are sent to b"),
+    ({"holds_traffic": True, "silent_s": 90.0}, "no-traffic", "said 90s ago; it is silent since"),
     ({"running": "run 7 began 13:00Z"}, "alone", "run 7"),
     ({"unrecordable": "disk full"}, "on-record", "disk full"),
     ({"source": "203.0.113.9"}, "known-source", "203.0.113.9"),

@@ -133,28 +133,35 @@ class RuntimeApi:
         return bytes(got)
 
     async def _connect(self) -> socket.socket:
-        retrying = AsyncRetrying(
+        if isinstance(self._address, tuple):
+            return await self._patiently()(_connect_tcp, *self._address)
+        try:
+            return _connect_unix(self._address)
+        except _PASSING:
+            return await self._patiently()(_connect_unix_later, self._address)
+
+    def _patiently(self) -> AsyncRetrying:
+        return AsyncRetrying(
             retry=retry_if_exception_type(_PASSING),
             wait=wait_random_exponential(multiplier=0.02, max=0.2),
             stop=stop_before_delay(min(_CONNECT_RETRY_S, self._timeout_s / 2)),
             reraise=True,
         )
-        if isinstance(self._address, tuple):
-            return await retrying(_connect_tcp, *self._address)
-        try:
-            return _connect_unix(self._address)
-        except _PASSING:
-            return await retrying(_connect_unix_later, self._address)
 
     async def _exchange(self, sock: socket.socket, data: bytes, got: bytearray) -> None:
         loop = asyncio.get_running_loop()
         await loop.sock_sendall(sock, data)
         if self._half_close:
             sock.shutdown(socket.SHUT_WR)
-        while chunk := await loop.sock_recv(sock, _CHUNK_BYTES):
+        chunk = await loop.sock_recv(sock, _CHUNK_BYTES)
+        while chunk:
             _take(chunk, got)
             if self._half_close and got.startswith(_NO_SUCH_WORKER):
                 return
+            try:
+                chunk = sock.recv(_CHUNK_BYTES)  # most often its end, which came with it
+            except BlockingIOError:
+                chunk = await loop.sock_recv(sock, _CHUNK_BYTES)
         _check_not_empty(got)
 
     def _unfinished(self, exc: BaseException, received: int) -> str:

@@ -24,6 +24,8 @@ class Beside:
         held = asyncio.ensure_future(_valued(work))  # noqa: TID251
         self._held.add(held)
         held.add_done_callback(self._held.discard)
+        # One that is ended before its first step has not begun its work.
+        held.add_done_callback(lambda _: work.close())
         return held
 
     async def close(self) -> None:

@@ -39,6 +39,7 @@ async def look_around(
         addresses=settings.addresses,
         mode=state.mode,
         holds_traffic=own.holds_traffic,
+        silent_s=node.traffic.silent_s if node.traffic else None,
         lineage=state.lineage(node.clock.wall()),
         running=running,
         unrecordable=unrecordable,

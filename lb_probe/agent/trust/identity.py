@@ -109,8 +109,8 @@ class Keys:
         self.folder = folder
         self.node = node
         _make_folder(folder)
-        self.current = self._read("key.pem") or self._make("key.pem")
-        self.next = self._read("next.pem")
+        self.current = read_key(self.path, node) or self._make("key.pem")
+        self.next = read_key(folder / "next.pem", node)
 
     @property
     def path(self) -> Path:
@@ -155,32 +155,6 @@ class Keys:
         ]
         return "\n".join(lines) + "\n" + "".join(one.pem for one in known)
 
-    def _read(self, name: str) -> Certificate | None:
-        path = self.folder / name
-        data = kept.read(path)
-        if data is None:
-            return None
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise TrustError(f"{path}: found mode {mode:04o}; wanted 0600: a key is nobody else's")
-        try:
-            key = serialization.load_pem_private_key(data, password=None)
-            found = _certificate(x509.load_pem_x509_certificate, data)
-            public = x509.load_der_x509_certificate(found.der).public_key()
-        except (ValueError, TypeError, TrustError) as error:
-            raise TrustError(
-                f"{path}: found no key with its certificate ({type(error).__name__}); put back a"
-                " copy, or move it away: a new key is made, which peers must then be given"
-            ) from error
-        if public != key.public_key():
-            raise TrustError(f"{path}: found a certificate of another key; put back a copy")
-        if found.node != self.node:
-            raise TrustError(
-                f"{path}: found the key of {found.node!r}; wanted that of {self.node}: each node"
-                " has a key of its own (R75)"
-            )
-        return found
-
     def _make(self, name: str) -> Certificate:
         key = ec.generate_private_key(ec.SECP256R1())
         data = key.private_bytes(
@@ -191,6 +165,38 @@ class Keys:
         data += _self_signed(key, self.node)
         kept.replace(self.folder / name, data)
         return _certificate(x509.load_pem_x509_certificate, data)
+
+
+def read_key(path: Path, node: str) -> Certificate | None:
+    """Return the certificate in the file with a node's key; None where there is no such file.
+
+    Raises:
+        TrustError: It is another node's, broken, or readable by others.
+        KeptError: It cannot be read.
+    """
+    data = kept.read(path)
+    if data is None:
+        return None
+    mode = stat.S_IMODE(path.stat().st_mode)
+    if mode & 0o077:
+        raise TrustError(f"{path}: found mode {mode:04o}; wanted 0600: a key is nobody else's")
+    try:
+        key = serialization.load_pem_private_key(data, password=None)
+        found = _certificate(x509.load_pem_x509_certificate, data)
+        public = x509.load_der_x509_certificate(found.der).public_key()
+    except (ValueError, TypeError, TrustError) as error:
+        raise TrustError(
+            f"{path}: found no key with its certificate ({type(error).__name__}); put back a"
+            " copy, or move it away: a new key is made, which peers must then be given"
+        ) from error
+    if public != key.public_key():
+        raise TrustError(f"{path}: found a certificate of another key; put back a copy")
+    if found.node != node:
+        raise TrustError(
+            f"{path}: found the key of {found.node!r}; wanted that of {node}: each node"
+            " has a key of its own (R75)"
+        )
+    return found
 
 
 def _self_signed(key: ec.EllipticCurvePrivateKey, node: str) -> bytes:

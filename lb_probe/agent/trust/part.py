@@ -1,7 +1,7 @@
 """The feature of an agent that keeps its peers known and in sight."""
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,15 @@ from lb_probe.agent.trust.identity import TrustError
 from lb_probe.agent.trust.kept import KeptError
 from lb_probe.agent.trust.link import Answered, Link, LinkError
 from lb_probe.agent.trust.ring import Ring
-from lb_probe.agent.trust.standing import Clock, Standing, Way, told, told_offset
+from lb_probe.agent.trust.standing import (
+    Clock,
+    Standing,
+    Way,
+    by_page,
+    tell_clock,
+    told,
+    told_offset,
+)
 from lb_probe.core import clock_offset
 from lb_probe.core.clock_offset import ImpossibleClockError, Limits, Offset
 from lb_probe.core.model import Gate
@@ -33,6 +41,7 @@ class TrustSettings:
     Attributes:
         peers: Every other node of the group that has an agent with `trust`: where it listens.
         partner: The one of them that is the node's peer; empty for none.
+        page_clock: Asks a peer's page for its time, where its agent does not answer.
     """
 
     listen: tuple[str, int]
@@ -42,6 +51,7 @@ class TrustSettings:
     interval_s: float = 30.0
     timeout_s: float = 5.0
     clock: Limits = field(default=Limits())
+    page_clock: Callable[[str], Awaitable[Offset | None]] | None = None
 
 
 class Trust(Part):
@@ -144,7 +154,7 @@ class Trust(Part):
             self._went(name, way)
             # A peer that stays away and cannot be asked: nobody knows how it fares.
             standing.inward = self._by_visits(standing)
-            standing.clock = Clock(detail=str(error))
+            self._clock_is(name, await self._by_page(name, str(error)))
             return
         self._went(name, Way(True, at_wall=wall()))
         standing.inward = told(answers[0].body, wall())
@@ -180,24 +190,26 @@ class Trust(Part):
             return Way()
         return Way(True, at_wall=came)
 
+    async def _by_page(self, name: str, why: str) -> Clock:
+        """Return what a peer's page tells of its clock, coarse as that is; its agent is silent."""
+        asked = self.settings.page_clock
+        offset = await asked(name) if asked is not None else None
+        if offset is None:
+            return Clock(detail=why)
+        return by_page(name, offset, self.settings.clock)
+
     def _judge_clock(self, name: str, answers: Sequence[Answered]) -> None:
-        standing, limits = self.standings[name], self.settings.clock
-        before = standing.clock.severity
         try:
             offset = clock_offset.measure([answered.stamps for answered in answers])
         except ImpossibleClockError as error:
-            standing.clock = Clock(None, "error", str(error))
+            self._clock_is(name, Clock(None, "error", str(error)))
         else:
             theirs = told_offset(answers[0].body)
-            standing.clock = _judged(name, offset, theirs, limits)
-        after = standing.clock
-        if after.severity == before:
-            return
-        self.node.emit("agent.clock-judged", peer=name, **after.view)
-        if after.severity == "error":
-            self.node.emit("agent.clock-apart", peer=name, detail=after.detail)
-        elif before == "error":
-            self.node.emit("agent.clock-near", peer=name)
+            self._clock_is(name, _judged(name, offset, theirs, self.settings.clock))
+
+    def _clock_is(self, name: str, after: Clock) -> None:
+        before, self.standings[name].clock = self.standings[name].clock, after
+        tell_clock(self.node, name, before, after)
 
     async def clock_gate(self) -> Gate:
         """Judge whether the partner's clock is near enough for a sync (R11)."""

@@ -4,7 +4,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from lb_probe.core.clock_offset import Offset
+from lb_probe.agent.node import Node
+from lb_probe.core import clock_offset
+from lb_probe.core.clock_offset import Limits, Offset
 
 _CHARS = 400
 _LONGEST_S = 253_402_300_800.0
@@ -35,11 +37,13 @@ class Clock:
         offset: None where it was not measured, or cannot be believed.
         severity: ok, warning, error, or unknown before the first measurement.
         detail: What was found; empty while all is well.
+        by: How it was measured: `stamps`, or `date` of a page.
     """
 
     offset: Offset | None = None
     severity: str = "unknown"
     detail: str = ""
+    by: str = "stamps"
 
     @property
     def view(self) -> Mapping[str, object]:
@@ -49,6 +53,7 @@ class Clock:
             "severity": self.severity,
             "offset_s": offset.seconds if offset else None,
             "bound_s": offset.bound_s if offset else None,
+            "by": self.by if offset else None,
             "detail": self.detail,
         }
 
@@ -67,6 +72,24 @@ class Standing:
     inward: Way = Way()
     clock: Clock = Clock()
     came_at_wall: float | None = None
+
+
+def by_page(name: str, offset: Offset, limits: Limits) -> Clock:
+    """Judge a peer's clock by the date of its page."""
+    severity = clock_offset.severity(offset, limits)
+    text = f"the clock of {name} is {offset}, by the date of its page" if severity != "ok" else ""
+    return Clock(offset, severity, text, "date")
+
+
+def tell_clock(node: Node, name: str, before: Clock, after: Clock) -> None:
+    """Tell where a peer's clock is judged otherwise than before; silence says nothing of it."""
+    if after.severity == before.severity or after.severity == "unknown":
+        return
+    node.emit("agent.clock-judged", peer=name, **after.view)
+    if after.severity == "error":
+        node.emit("agent.clock-apart", peer=name, detail=after.detail)
+    elif before.severity == "error":
+        node.emit("agent.clock-near", peer=name)
 
 
 def told_offset(body: Mapping[str, object]) -> Offset | None:

@@ -55,13 +55,17 @@ class TrustVerbs(Part):
         self._node = trust.node
 
     def commands(self) -> Sequence[Command[Any]]:
-        """Return the five commands."""
+        """Return the five commands; who is trusted is an admin's to say."""
         return (
             Command(name="trust-export", request=Request, answer=self._export),
             Command(name="trust-list", request=Request, answer=self._list),
-            Command(name="trust-add", request=TrustAdd, answer=self._add, acts=True),
-            Command(name="trust-revoke", request=TrustRevoke, answer=self._revoke, acts=True),
-            Command(name="trust-rotate", request=TrustRotate, answer=self._rotate, acts=True),
+            Command(name="trust-add", request=TrustAdd, answer=self._add, keeps_trust=True),
+            Command(
+                name="trust-revoke", request=TrustRevoke, answer=self._revoke, keeps_trust=True
+            ),
+            Command(
+                name="trust-rotate", request=TrustRotate, answer=self._rotate, keeps_trust=True
+            ),
         )
 
     async def _export(self, request: Request, caller: Caller) -> Json:

@@ -11,6 +11,7 @@ Source: R77, R78; RFC 8446, sections 4.4 and 6.2.
 import asyncio
 import contextlib
 import json
+import os
 import socket
 import ssl
 from collections.abc import Callable, Mapping
@@ -236,7 +237,10 @@ def _refuse(word: str) -> object:
 
 
 def _reason(error: OSError) -> str:
-    return (error.strerror or type(error).__name__).lower()
+    # The loop's own words for a refusal name the address, which is told beside it.
+    has_number = bool(error.errno) and not isinstance(error, ssl.SSLError)
+    said = os.strerror(error.errno or 0) if has_number else error.strerror
+    return (said or type(error).__name__).lower()
 
 
 async def connect(host: str, port: int, timeout_s: float) -> socket.socket:

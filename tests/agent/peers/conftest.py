@@ -99,6 +99,7 @@ class Pair:
         self.tested: dict[str, list[Any]] = {"a": [], "b": []}
         self.parity: dict[str, dict[str, Any]] = {"a": {}, "b": {}}
         self.limits = Limits()
+        self.page_clock = None
         self.reach = dict(self.ports)  # where an agent is looked for; a test may put a proxy there
 
     def start(self, name: str) -> None:
@@ -118,6 +119,7 @@ class Pair:
                     interval_s=0.2,
                     timeout_s=3.0,
                     clock=self.limits,
+                    page_clock=self.page_clock,
                 ),
             )
             agent.parts["trust"] = made

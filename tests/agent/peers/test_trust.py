@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 from loopback import listening, port_of
+from watched_peer import watched
 
 from lb_probe.agent.trust.identity import Keys
 from lb_probe.agent.trust.link import LinkError
@@ -327,3 +328,35 @@ async def _impostor(two, answer):
 
     async with listening(behave, port=two.b.port, ssl=context):
         yield
+
+
+async def test_the_clock_of_a_peer_whose_agent_is_silent_is_read_off_its_page(
+    pair, eventually, clock
+):
+    """R11: the fallback, and back to the four stamps as soon as they can be had."""
+    async with watched() as page:
+        page.date_ahead_s = 30.0
+
+        async def by_page(name):
+            assert name == "b"
+            return await page.pages(clock).clock(clock.wall)
+
+        def change(found):
+            found.page_clock = by_page
+
+        async with pair(change) as found:
+
+            def shown():
+                (peer,) = found.a.trust.status()["peers"]
+                return peer["clock"]
+
+            await eventually(lambda: shown()["by"] == "stamps")
+            assert shown()["severity"] == "ok"
+            await found.end("b")
+            await eventually(lambda: shown()["by"] == "date")
+            assert shown()["severity"] == "error"
+            assert abs(shown()["offset_s"] - 30.0) <= shown()["bound_s"] + 0.1
+            page.die()
+            await eventually(lambda: shown()["severity"] == "unknown")
+            found.start("b")
+            await eventually(lambda: shown()["by"] == "stamps")

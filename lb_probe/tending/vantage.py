@@ -5,12 +5,8 @@ Source: DESIGN section 1 (a returning link must not fire the rule); X15, X19, X2
 
 from collections.abc import Callable, Mapping, Sequence
 
-from lb_probe.controller.group import Runtime
-from lb_probe.core import evidence as ev
-from lb_probe.ports import (
-    Clock,
-)
-from lb_probe.recorder import Recorder
+from lb_probe.ports import Clock
+from lb_probe.tending.group import Tended
 
 STALL_S = 1.0  # a loop that was away this long has missed evidence
 CLOCK_JUMP_S = 2.0
@@ -23,6 +19,7 @@ class Vantage:
     Args:
         groups: The groups that are served; the same object for as long as the process runs.
         tick_s: Seconds between two looks of a loop that is well.
+        note: Takes a record's kind and details, for the history.
         emit: Takes an event's name and fields.
         cut_off: For each group of another policy whether no target of it answers.
 
@@ -32,22 +29,22 @@ class Vantage:
 
     def __init__(
         self,
-        groups: Mapping[str, Runtime],
+        groups: Mapping[str, Tended],
         clock: Clock,
-        recorder: Recorder,
         *,
         tick_s: float,
+        note: Callable[..., None],
         emit: Callable[..., None],
         cut_off: Callable[[], Sequence[bool]],
     ) -> None:
         self._groups = groups
         self._clock = clock
-        self._recorder = recorder
         self._tick_s = tick_s
+        self._note = note
         self._emit = emit
         self._cut_off_elsewhere = cut_off
         self._references: Mapping[str, bool] = {}
-        self._acquitted_by: Runtime | None = None
+        self._acquitted_by: Tended | None = None
         self.is_isolated = False
         self._ticked_at = clock.monotonic()
         self._wall_offset = clock.wall() - clock.monotonic()
@@ -75,7 +72,7 @@ class Vantage:
     def stalled(self, seconds: float) -> None:
         """Take note that probes started late: evidence was missed."""
         why = f"the loop was away for {seconds:.1f}s"
-        self._recorder.note("stalled", reason=why, away_s=round(seconds, 3))
+        self._note("stalled", reason=why, away_s=round(seconds, 3))
         self._discount(why, "prober.stalled")
 
     def notice_stall(self) -> float:
@@ -93,7 +90,7 @@ class Vantage:
             jumped = offset - self._wall_offset
             self._wall_offset = offset
             why = f"the wall clock jumped by {jumped:+.1f}s"
-            self._recorder.note("clock-jumped", reason=why)
+            self._note("clock-jumped", reason=why)
             self._discount(why, "clock.jumped")
 
     def notice_isolation(self) -> None:
@@ -104,18 +101,18 @@ class Vantage:
             isolated = self._is_all_cut_off() and self._are_enough_cut_off()
         if self.is_isolated and not isolated:
             why = "the prober reaches the network again"
-            self._recorder.note("rejoined", reason=why)
+            self._note("rejoined", reason=why)
             self._discount(why, "prober.rejoined")
         elif isolated and not self.is_isolated:
-            self._recorder.note("isolated")
+            self._note("isolated")
             self._emit("prober.isolated")
         self.is_isolated = isolated
 
     def _is_all_cut_off(self) -> bool:
         last = self._acquitted_by  # a group that was reached is most often reached again
-        if last is not None and not ev.is_cut_off(last.evidence, last.group):
+        if last is not None and not last.is_cut_off:
             return False
-        reached = (r for r in self._groups.values() if not ev.is_cut_off(r.evidence, r.group))
+        reached = (r for r in self._groups.values() if not r.is_cut_off)
         self._acquitted_by = next(reached, None)
         return self._acquitted_by is None
 
@@ -131,6 +128,5 @@ class Vantage:
         """Let no failure from before this moment count (X19)."""
         now = self._clock.monotonic()
         for runtime in self._groups.values():
-            runtime.evidence = ev.raise_floor(runtime.evidence, now)
-            runtime.interruption = why, now
+            runtime.interrupt(why, now)
         self._emit(event, reason=why)
