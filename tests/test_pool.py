@@ -700,6 +700,21 @@ async def test_a_hold_that_somebody_else_saved_meanwhile_comes_into_force():
         assert (world.view.generation, world.view.hold) == (9, theirs.hold)
 
 
+async def test_an_older_copy_of_the_store_is_not_taken_over():
+    """Somebody restored a backup beneath a running prober: the hold in force stays in force."""
+    async with world_of() as world:
+        await world.ask("ack")
+        older = world.store.saved["gw"]
+        await world.ask("hold", hold_s=60.0)
+        held = world.view.hold
+        world.store.saved["gw"] = older
+        with pytest.raises(Conflict):
+            await world.ask("release")
+        assert (world.view.generation, world.view.hold) == (2, held)
+        (told,) = [e for e in world.events if e.name == "store.failed"]
+        assert "older than 2, which is in force" in told.fields["detail"]
+
+
 async def test_a_plan_says_what_would_follow_and_the_commands_are_literal():
     async with world_of() as world:
         await world.ask("hold", hold_s=60.0)

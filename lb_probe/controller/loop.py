@@ -342,16 +342,8 @@ class Controller(Loop[Setup, Runtime, View]):
         for reconciler in runtime.reconcilers:
             reconciler.want(Wanted(state.assigned, state.generation, may_write, decided_at, fence))
 
-    async def _reload(self, runtime: Runtime) -> None:
-        name, ours = runtime.name, runtime.saved.generation
-        saved = (await self._store.load()).get(name, Saved())
-        if saved.generation < ours:
-            raise StoreError(
-                f"the store holds generation {saved.generation} of group {name}, older than"
-                f" {ours}, which is in force: an older copy took its place; restart the prober"
-            )
-        if saved.generation > ours:
-            self._apply(runtime, saved, decided_at=0.0)
+    def _take_over(self, runtime: Runtime, saved: Saved) -> None:
+        self._apply(runtime, saved, decided_at=0.0)
 
     # -------------------------------------------------------------- the operator
     def plan(self, name: str, ask: Ask) -> acts.Plan:

@@ -259,8 +259,7 @@ class PoolController(Loop[PoolSetup, PoolRuntime, PoolView]):
         self._reckon_hold(runtime, before)
         self._want(runtime)
 
-    async def _reload(self, runtime: PoolRuntime) -> None:
-        saved = (await self._store.load()).get(runtime.name, Saved())
+    def _take_over(self, runtime: PoolRuntime, saved: Saved) -> None:
         self._apply(runtime, _ours(saved))
 
     # -------------------------------------------------------------- the operator

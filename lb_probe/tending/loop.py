@@ -92,8 +92,8 @@ class Loop(ABC, Generic[S, R, V]):
         """Make a state durable, then act by it."""
 
     @abstractmethod
-    async def _reload(self, runtime: R) -> None:
-        """Take over what is on disk: somebody saved there, or our own outcome was unknown."""
+    def _take_over(self, runtime: R, saved: Saved) -> None:
+        """Act by what is on disk, which is newer than what is in force."""
 
     @abstractmethod
     async def _do(self, runtime: R, ask: Ask, plan: acts.Plan) -> Fence | None:
@@ -243,6 +243,22 @@ class Loop(ABC, Generic[S, R, V]):
         except StoreError as unreadable:
             error = unreadable
         self._keeping.failed(error)
+
+    async def _reload(self, runtime: R) -> None:
+        """Take over what is on disk: somebody saved there, or our own outcome was unknown.
+
+        Raises:
+            StoreError: It cannot be read, or is older than what is in force.
+        """
+        name, ours = runtime.name, runtime.saved.generation
+        saved = (await self._store.load()).get(name, Saved())
+        if saved.generation < ours:
+            raise StoreError(
+                f"the store holds generation {saved.generation} of group {name}, older than"
+                f" {ours}, which is in force: an older copy took its place; restart the prober"
+            )
+        if saved.generation > ours:
+            self._take_over(runtime, saved)
 
     # -------------------------------------------------------------- holds
     def _reckon_hold(self, runtime: R, before: Saved) -> None:

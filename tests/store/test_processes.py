@@ -102,7 +102,7 @@ async def test_whatever_a_commit_returned_for_survives_kill_9(path: Path) -> Non
     last = 0
     for _ in range(10):
         with child(COMMIT_FOR_EVER, path) as prober:
-            for _ in range(random.randint(1, 400)):
+            for _ in range(random.randint(1, 100)):
                 last = int(prober.stdout.readline())
             prober.send_signal(signal.SIGKILL)
             rest = [line for line in prober.stdout.read().splitlines(keepends=True) if "\n" in line]
