@@ -7,7 +7,9 @@ found by the garbage collector, in some later test.
 
 import asyncio
 import contextlib
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
@@ -73,3 +75,13 @@ async def _accept_no_more(server: asyncio.Server) -> None:
 def port_of(server: asyncio.Server) -> int:
     """Return the port it listens on."""
     return int(server.sockets[0].getsockname()[1])
+
+
+def tell(path: Path, line: str) -> str:
+    """Send one line to a HAProxy's socket, as an administrator would, and return the answer."""
+    with socket.socket(socket.AF_UNIX) as sock:
+        sock.settimeout(5)
+        sock.connect(str(path))
+        sock.sendall(line.encode() + b"\n")
+        with sock.makefile("rb") as answer:
+            return answer.read().decode()

@@ -27,7 +27,7 @@ TABLE = Path("lb_probe/core/failover.py")
 TREE = ("lb_probe", "tests", "docs", "pyproject.toml", "probes.yaml", "README.md")
 TESTS = (
     *("tests/core", "tests/test_scenarios.py", "tests/test_controller.py"),
-    *("tests/test_reconcile.py", "tests/test_store.py"),
+    *("tests/test_reconcile.py", "tests/store"),
     "tests/test_simulation.py::test_a_history_that_was_kept_breaks_no_rule",
 )
 # For each word of a row of RULES what it may be mistaken for. To ask once more, or not to, moves
@@ -163,7 +163,7 @@ def find(copy: Path, bug: Bug, seeds: int) -> Found:
         raise SystemExit(f"the checks would run on {where.stdout.strip()}, not on the copy {copy}")
     is_of_the_store = bug.patch is not None and "+++ b/lb_probe/store/" in bug.patch.read_text()
     if is_of_the_store:  # few histories use the real one, and none has a second writer
-        return run_tests(copy, ("tests/test_store.py",)) or simulate(copy, seeds) or Found("", "")
+        return run_tests(copy, ("tests/store",)) or simulate(copy, seeds) or Found("", "")
     return simulate(copy, seeds) or run_tests(copy) or Found("", "")
 
 

@@ -58,6 +58,8 @@ async def story(folder, theme):
             desk.everything_is_well()
             probe_for_a_while(desk, "epmm")
             page = await log_in(context, desk)
+            desk.everything_is_well()  # fresh, however long the browser took
+            await page.get_by_text("the newest probe is 0.").wait_for()
             await take(page, folder, f"well-{theme}")
             for _ in range(3):
                 gone = Failed(Phase.TIMEOUT, "no answer in 1s")
@@ -68,6 +70,9 @@ async def story(folder, theme):
             await page.reload()
             await page.locator("#bar.off").wait_for(state="attached")
             await take(page, folder, f"moved-{theme}")
+            await page.set_viewport_size({"width": 390, "height": 844})
+            await take(page, folder, f"phone-{theme}")
+            await page.set_viewport_size({"width": 1280, "height": 900})
             await page.get_by_role("button", name="Resume epmm").click()
             await page.get_by_label("Your word for it").fill("Completed 10:42Z")
             await page.get_by_label("Reason").fill("epmm-a repaired and synced")

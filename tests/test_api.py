@@ -12,11 +12,9 @@ import shutil
 import socket
 import subprocess
 import sys
-import tempfile
-from pathlib import Path
 
 import pytest
-from api_desk import GROUP, PATIENCE_S, TOKENS, Desk, until
+from api_desk import GROUP, PATIENCE_S, TOKENS, until
 
 from lb_probe.admin import api as api_room
 from lb_probe.admin.api import LONGEST_DAYS, MAX_BODY, duration
@@ -24,20 +22,6 @@ from lb_probe.core.acts import VERBS
 from lb_probe.core.model import Event
 from lb_probe.history import CHANGES
 from lb_probe.ports import Invalid
-
-
-@pytest.fixture
-def folder():
-    path = Path(tempfile.mkdtemp(prefix="api", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-async def desk(folder):
-    async with Desk(folder).open() as desk:
-        await until(lambda: desk.view.adapters[0].in_sync, "the load balancer was read")
-        yield desk
 
 
 def routes(app):

@@ -53,13 +53,15 @@ def known():
     for name, kind in re.findall(r"^# TYPE (\S+) (\S+)$", text, re.MULTILINE):
         more = ("_bucket", "_sum", "_count") if kind == "histogram" else ("",)
         found |= {name + end for end in more}
-    return found | {f"lb_probe_agent_{name}" for name in gauges_of_agents()}
+    return found | {f"lb_probe_agent_{name}" for name in named_by_agents()}
 
 
-def gauges_of_agents():
+def named_by_agents():
     """What an agent shows depends on what its node has: the sources name all of it."""
     for source in (Path(lb_probe.__file__).parent / "agent").rglob("*.py"):
-        yield from re.findall(r'Reading\(\s*"(\w+)"', source.read_text())
+        text = source.read_text()
+        yield from re.findall(r'(?:Reading\(|PREFIX \+)\s*"(\w+)"', text)
+        yield from (f"{name}_total" for name in re.findall(r'Counted\(\s*"(\w+)"', text))
 
 
 def anchors():

@@ -3,13 +3,10 @@
 import asyncio
 import json
 import os
-import shutil
-import tempfile
-from pathlib import Path
 
 import aiohttp
 import pytest
-from api_desk import GROUP, TOKENS, Desk, until
+from api_desk import GROUP, TOKENS
 from click.testing import CliRunner
 
 from lb_probe import cli
@@ -21,20 +18,6 @@ from lb_probe.ports import Invalid
 
 OUR_PAGE = {"Sec-Fetch-Site": "same-origin"}
 is_root = pytest.mark.skipif(os.geteuid() != 0, reason="the peer of the socket must be root")
-
-
-@pytest.fixture
-def folder():
-    path = Path(tempfile.mkdtemp(prefix="door", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
-
-
-@pytest.fixture
-async def desk(folder):
-    async with Desk(folder).open() as desk:
-        await until(lambda: desk.view.adapters[0].in_sync, "the load balancer was read")
-        yield desk
 
 
 def written(desk):

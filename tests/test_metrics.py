@@ -2,12 +2,9 @@
 
 import asyncio
 import contextlib
-import shutil
 import socket
-import tempfile
 import time
 from dataclasses import replace
-from pathlib import Path
 
 import aiohttp
 import pytest
@@ -56,6 +53,7 @@ FAMILIES = {
     "prober_last_probe_timestamp_seconds": set(),
     "notifications_total": {"channel", "result"},
     "notifications_waiting": {"channel"},
+    "notifications_oldest_timestamp_seconds": {"channel"},
     "store_writable": set(),
     "config_last_reload_successful": set(),
     "audit_records": set(),
@@ -563,13 +561,6 @@ def free_port():
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
-
-
-@pytest.fixture
-def folder():
-    path = Path(tempfile.mkdtemp(prefix="met", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
 
 
 class Slow:

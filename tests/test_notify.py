@@ -3,6 +3,7 @@
 Two agents, a real HAProxy, a prober, a web server and an SMTP server, all on loopback.
 """
 
+import asyncio
 import json
 import re
 import signal
@@ -12,9 +13,11 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
+import aiohttp
 import pytest
 from aiosmtpd.controller import Controller
 from click.testing import CliRunner
@@ -23,11 +26,13 @@ from hand_clock import until as soon
 from mail_server import MailServer
 from test_reload import Reloaded, free_port, until
 
+from lb_probe.agent import daemon
 from lb_probe.app import ListenError, notify
 from lb_probe.cli import cli
 from lb_probe.clock import SystemClock
 from lb_probe.config import load
 from lb_probe.config.notify import CHANNELS
+from lb_probe.core.model import Role
 from lb_probe.core.notice import CLASSES, Notice
 
 A, B = "node-a", "node-b"
@@ -157,6 +162,8 @@ def test_channels_that_hang_delay_no_decision_and_no_end(stand, hook, deaf, tmp_
         )
     assert pair.metric('lb_probe_notifications_total{channel="hook",result="delivered"} 1.0')
     assert pair.metric('lb_probe_notifications_waiting{channel="slow"} 1.0')
+    assert pair.metric('lb_probe_notifications_oldest_timestamp_seconds{channel="hook"} 0.0')
+    assert not pair.metric('lb_probe_notifications_oldest_timestamp_seconds{channel="slow"} 0.0')
     assert pair.metric("lb_probe_loop_stalls_total 0.0")
     assert took_s < 5.0  # `confirm` and `fall` take 1 s; a channel that was waited for takes 60
     waiting = CliRunner().invoke(cli, ["notify", "waiting", "-c", str(demo.config), "-o", "json"])
@@ -288,6 +295,51 @@ async def test_an_agent_tells_people_by_itself_and_errors_come_out_as_they_are(t
     silent = load(file_of(tmp_path, "  channels: []\n"), as_="client")
     async with notify.agent_outbox(silent, state, "b", clock, events) as box:
         assert box is None
+
+
+async def test_an_agent_shows_what_became_of_its_messages(tmp_path, hook):
+    """A scrape of the agent has them, those that an earlier run left too."""
+    clock, events, stop = SystemClock(), Events(), asyncio.Event()
+    gone = free_port()
+    text = (
+        f'  channels:\n    - {{type: webhook, name: own, url: "{hook.url}"}}\n'
+        f'    - {{type: webhook, name: gone, url: "http://127.0.0.1:{gone}/"}}\n'
+    )
+    config, state = load(file_of(tmp_path, text), as_="client"), tmp_path / "b.state.json"
+    told = Notice("b/sync/7", "sync-failed", "b: synchronization failed", clock.wall(), node="b")
+    async with notify.agent_outbox(config, state, "b", clock, events) as box:
+        await box.put(told)
+    setup = daemon.Setup(
+        node="b",
+        role=Role.SECONDARY,
+        listen=("127.0.0.1", 0),
+        control=tmp_path / "b.sock",
+        state=state,
+        report=("127.0.0.1", 0),
+        open_outbox=partial(notify.agent_outbox, config, state, "b", clock),
+    )
+    agent = asyncio.ensure_future(daemon.run(setup, clock, stop, events))
+    await soon(lambda: events.named("agent.started") or agent.done())
+    url = f"http://{events.named('agent.started')[0]['report']}/metrics"
+    async with aiohttp.ClientSession() as session:
+
+        async def lines():
+            async with session.get(url) as answer:
+                text = (await answer.text()).replace("lb_probe_agent_notifications_", "")
+                return dict(line.rsplit(" ", 1) for line in text.splitlines() if "#" not in line)
+
+        found = await lines()
+        assert found['waiting{channel="gone",node="b"}'] == "1.0"
+        assert found['waiting{channel="own",node="b"}'] == "0.0"
+        since = float(found['oldest_timestamp_seconds{channel="gone",node="b"}'])
+        assert since == pytest.approx(told.at_wall)
+        assert found['oldest_timestamp_seconds{channel="own",node="b"}'] == "0.0"
+        await soon(lambda: events.named("notify.failed"))
+        found = await lines()
+        assert float(found['total{channel="gone",node="b",result="failed"}']) >= 1.0
+        assert found['total{channel="own",node="b",result="delivered"}'] == "0.0"
+    stop.set()
+    await agent
 
 
 # ------------------------------------------------------------------ who is told nothing

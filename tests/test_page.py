@@ -6,10 +6,8 @@ import doctest
 import hashlib
 import json
 import re
-import shutil
 import subprocess
 import sys
-import tempfile
 import zipfile
 from array import array
 from pathlib import Path
@@ -20,6 +18,7 @@ from api_desk import TOKENS, until
 from page_desk import PageDesk
 
 from lb_probe.admin.page import board as board_room
+from lb_probe.admin.page import card as card_room
 from lb_probe.admin.page import draw as draw_room
 from lb_probe.admin.page import levels as levels_room
 from lb_probe.admin.page import site as site_room
@@ -37,13 +36,6 @@ from lb_probe.ports import Record
 ROOT = Path(__file__).parents[1]
 STATIC = Path(site_room.__file__).parent / "static"
 SCRIPT = "<script>alert(1)</script>"
-
-
-@pytest.fixture
-def folder():
-    path = Path(tempfile.mkdtemp(prefix="page", dir="/tmp"))
-    yield path
-    shutil.rmtree(path)
 
 
 @pytest.fixture
@@ -269,7 +261,7 @@ async def until_says(desk, words):
 
 async def test_changes_are_found_in_the_history_among_much_else(desk):
     for number in range(100):
-        desk.controller._recorder.note("condition", "epmm", 1, to=f"c-{number}")
+        desk.controller.recorder.note("condition", "epmm", 1, to=f"c-{number}")
     await until(lambda: len(desk.store.records) > 100, "all is recorded")
     assert "adopt</td>" in await text_of(desk)
 
@@ -575,7 +567,7 @@ def test_the_headline_says_how_everything_stands(found, says, title):
     assert (line.text, line.title) == (says, title)
 
 
-@pytest.mark.parametrize("room", [draw_room, levels_room, site_room])
+@pytest.mark.parametrize("room", [card_room, draw_room, levels_room])
 def test_the_examples_in_the_sources_are_true(room):
     found = doctest.testmod(room)
     assert found.attempted

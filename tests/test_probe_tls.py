@@ -140,6 +140,29 @@ async def test_a_server_that_speaks_no_tls_fails_as_tls(certificates):
     assert "wrong version number" in seen.outcome.detail
 
 
+FLOODS = {
+    # record type, version, length, content: again and again, in place of a handshake
+    "one endless message": b"\x16\x03\x03\x40\x00\x02\xff\xff\xff" + bytes(16380),
+    "warnings": b"\x15\x03\x03\x00\x02\x01\x5a" * 1000,
+    "cipher changes": b"\x14\x03\x03\x00\x01\x01" * 1000,
+}
+
+
+@pytest.mark.parametrize("name", FLOODS)
+@on_both_loops
+async def test_a_flood_in_place_of_a_handshake_fails_as_tls_at_once(certificates, name):
+    async def behave(reader, writer):
+        await reader.read(1)
+        while True:
+            writer.write(FLOODS[name])
+            await writer.drain()
+
+    seen = await ask_server(behave, **client_tls(certificates))
+    assert seen.outcome.phase is Phase.TLS
+    assert "handshake failed" in seen.outcome.detail
+    assert seen.ended_at - seen.started_at < LONG_S / 2
+
+
 @pytest.mark.parametrize("how", ["close", "reset"])
 @on_both_loops
 async def test_a_peer_that_leaves_during_the_handshake_is_a_reset(certificates, how):

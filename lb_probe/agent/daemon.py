@@ -61,7 +61,7 @@ class Setup:
     commands: Commands = field(default_factory=Commands)
     roles: Callable[[Clock], Roles] | None = None
     outbox: Outbox | None = None
-    open_outbox: Callable[[], AbstractAsyncContextManager[Outbox | None]] | None = None
+    open_outbox: Callable[[EventSink], AbstractAsyncContextManager[Outbox | None]] | None = None
 
 
 async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) -> None:
@@ -92,9 +92,10 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
         node = Node(
             name, setup.role, state=state, checks=checks, pages=pages, clock=clock, sink=events
         )
+        site = _ReportSite(setup, node, events) if setup.report is not None else None
         node.outbox = setup.outbox
         if setup.open_outbox is not None:
-            node.outbox = await stack.enter_async_context(setup.open_outbox())
+            node.outbox = await stack.enter_async_context(setup.open_outbox(events))
         ear = Traffic(node, setup.secret) if setup.secret else None
         parts = [make(node) for make in setup.parts]
         names = [part.name for part in parts if part.name]
@@ -117,8 +118,8 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
         stack.push_async_callback(pages.stop)
         host, port = await pages.start(*setup.listen)
         fields = {"listen": _address(host, port), "control": str(setup.control)}
-        if setup.report is not None:
-            fields["report"] = await _serve_report(setup, node, parts, events, stack)
+        if site is not None:
+            fields["report"] = await site.serve(parts, stack)
         stack.push_async_callback(control.stop)
         await control.start()
         node.emit("agent.started", **fields)
@@ -126,29 +127,36 @@ async def run(setup: Setup, clock: Clock, stop: asyncio.Event, sink: EventSink) 
         await _serve(node, parts, setup.drain_s, stop)
 
 
-async def _serve_report(
-    setup: Setup,
-    node: Node,
-    parts: Sequence[Part],
-    events: Fanout,
-    stack: contextlib.AsyncExitStack,
-) -> str:
-    """Serve report and metrics until the stack ends; return the address."""
-    from lb_probe.agent import report_site  # 200 ms that an agent without it does not pay
-    from lb_probe.agent.metrics import Metrics
+class _ReportSite:
+    """The listener of report and metrics; made before the outbox, of which it counts all."""
 
-    metrics = Metrics(node, parts)
-    stack.callback(events.add(metrics.emit))
+    def __init__(self, setup: Setup, node: Node, events: Fanout) -> None:
+        from lb_probe.agent.metrics import Messages  # 200 ms that an agent without it does not pay
 
-    def report() -> dict[str, object]:
-        found = node.report().document()
-        return found | ({CHALLENGE: node.traffic.challenge} if node.traffic else {})
+        self._setup = setup
+        self._node = node
+        self._events = events
+        self._messages = Messages()
+        events.add(self._messages.emit)
 
-    hear = node.traffic.hear if node.traffic else None
-    app = report_site.application(report, metrics.render, setup.secret, hear)
-    assert setup.report is not None
-    host, port = setup.report
-    return _address(host, await report_site.serve(app, host, port, stack))
+    async def serve(self, parts: Sequence[Part], stack: contextlib.AsyncExitStack) -> str:
+        """Serve until the stack ends; return the address."""
+        from lb_probe.agent import report_site
+        from lb_probe.agent.metrics import Metrics
+
+        node, setup = self._node, self._setup
+        metrics = Metrics(node, parts, self._messages)
+        stack.callback(self._events.add(metrics.emit))
+
+        def report() -> dict[str, object]:
+            found = node.report().document()
+            return found | ({CHALLENGE: node.traffic.challenge} if node.traffic else {})
+
+        hear = node.traffic.hear if node.traffic else None
+        app = report_site.application(report, metrics.render, setup.secret, hear)
+        assert setup.report is not None
+        host, port = setup.report
+        return _address(host, await report_site.serve(app, host, port, stack))
 
 
 async def _serve(node: Node, parts: Sequence[Part], drain_s: float, stop: asyncio.Event) -> None:

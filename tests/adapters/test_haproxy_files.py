@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from lb_probe.adapters.haproxy import map_file
 from lb_probe.adapters.haproxy.map_file import MapFile, with_entries
+from lb_probe.adapters.haproxy.mending import Mending
 from lb_probe.ports import PublishError
 
 PATIENT_S = 20.0
@@ -299,3 +300,27 @@ async def test_file_is_read_again_only_where_it_changed(tmp_path, monkeypatch):
 
     assert views == [{"epmm": "a", "other": "x y"}] * 10
     assert len(reads) == 2
+
+
+# ------------------------------------------------------------------ when it is written back
+def test_file_is_written_back_only_after_it_was_told_and_while_that_is_allowed():
+    mending = Mending()
+    mending.allow(may=True)
+    mending.differs = True
+    assert not mending.is_due(0.0)  # nobody has heard of it
+    mending.allow(may=True)
+    assert mending.is_due(0.0)
+    mending.allow(may=False)  # hands off, while it was to be written
+    assert not mending.is_due(0.0)
+    mending.allow(may=True)
+    assert not mending.is_due(0.0)
+    mending.allow(may=True)
+    mending.note(0.0, "disk full")
+    assert (mending.is_due(0.9), mending.is_due(1.0), mending.trouble) == (False, True, "disk full")
+    for at in (1.0, 2.0, 3.0):
+        mending.note(at)
+    assert not mending.is_due(60.9)
+    assert mending.trouble.startswith("written back 3 times within 60s")
+    assert mending.is_due(61.0)
+    mending.note(61.0)
+    assert not mending.is_due(61.9)  # 2.0, 3.0 and 61.0

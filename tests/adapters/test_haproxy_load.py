@@ -1,69 +1,21 @@
 """Traffic moves under load: no client is refused, and none reaches the old node afterwards."""
 
 import asyncio
+import contextlib
+import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
+from haproxy_desk import NODES, Kept, Load, edge_of
+from loopback import Behaviour, listening
 
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
+from lb_probe.reconcile import Fence
 
-NODES = {"epmm-a": "a", "epmm-b": "b"}
 PATIENT_S = 20.0
 CLIENTS = 32
 MOVES = 10
-
-
-class Load:
-    """Clients that ask without pause.
-
-    `answers` holds for each request its step, None where it took two, and what it got.
-    """
-
-    def __init__(self, service: Path, *, keep_alive: bool) -> None:
-        self._service = str(service)
-        self._keep_alive = keep_alive
-        self._is_over = False
-        self._answered = asyncio.Semaphore(0)
-        self.step = 0
-        self.answers: list[tuple[int | None, str]] = []
-
-    async def client(self) -> None:
-        while not self._is_over:
-            reader, writer = await asyncio.open_unix_connection(self._service)
-            try:
-                while not self._is_over:
-                    step = self.step
-                    name = await self._ask(reader, writer)
-                    self.answers.append((step if step == self.step else None, name))
-                    self._answered.release()
-                    if not self._keep_alive:
-                        break
-            finally:
-                writer.close()
-                await writer.wait_closed()
-
-    async def _ask(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> str:
-        word = "keep-alive" if self._keep_alive else "close"
-        writer.write(f"GET / HTTP/1.1\r\nHost: x\r\nConnection: {word}\r\n\r\n".encode())
-        try:
-            head = (await reader.readuntil(b"\r\n\r\n")).decode()
-        except asyncio.IncompleteReadError:
-            return "closed"
-        if " 200 " not in head:
-            return head.split(" ")[1]
-        return (await reader.readexactly(1)).decode()
-
-    async def some(self, count: int) -> None:
-        """Wait until so many more requests are answered."""
-        while not self._answered.locked():
-            await self._answered.acquire()
-        for _ in range(count):
-            await self._answered.acquire()
-
-    def stop(self) -> None:
-        self._is_over = True
 
 
 async def move_to_and_fro(load: Load, edge: HaproxyServers | HaproxyMap) -> dict[int, str]:
@@ -162,3 +114,87 @@ async def test_health_is_told_for_servers_with_a_check_of_their_own(checking_hap
 
     assert health.keys() == {"epmm-b"}
     assert (health["epmm-b"].up, health["epmm-b"].detail) == (True, "UP, L4OK")
+
+
+# ------------------------------------------------------------------ planned
+class Work:
+    """Nodes that take their time; `crossings` counts what began while another node worked."""
+
+    def __init__(self) -> None:
+        self.running = {"a": 0, "b": 0}
+        self.begun = {"a": 0, "b": 0}
+        self.crossings = 0
+        self.slow_ends = asyncio.Event()
+
+    def at(self, name: str) -> Behaviour:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            while head := await reader.readuntil(b"\r\n\r\n"):
+                self.begun[name] += 1
+                self.running[name] += 1
+                self.crossings += all(self.running.values())
+                if head.startswith(b"GET /slow"):
+                    await self.slow_ends.wait()
+                await asyncio.sleep(0.008)
+                self.running[name] -= 1
+                writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 1\r\n\r\n" + name.encode())
+                await writer.drain()
+
+        return answer
+
+
+def switch_over(everybody: list[Kept], node: str) -> None:
+    fence = Fence([kept.edge.name for kept in everybody], time.monotonic() + PATIENT_S)
+    for kept in everybody:
+        kept.want(node, fence)
+
+
+async def test_switchover_of_several_haproxys_never_has_two_nodes_at_work(make_serving_haproxy):
+    """X3 and X13, under load: all close, what is under way ends, then the new node.
+
+    A slow request, which a reload left in a worker that leaves, is waited for as well.
+    """
+    work, loads, everybody = Work(), [], []
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(asyncio.timeout(55))
+        nodes = {n: await stack.enter_async_context(listening(work.at(n))) for n in "ab"}
+        for style in ("server", "map"):
+            proxy = make_serving_haproxy(style, nodes=nodes)
+            await proxy.start()
+            service = proxy.folder / "service.sock"
+            loads += [Load(service, keep_alive=keep_alive) for keep_alive in (True, False)]
+            kept = Kept(edge_of(proxy, style, f"edge-{style}", master=proxy.master))
+            everybody.append(await stack.enter_async_context(kept.running()))
+            kept.want("epmm-a")
+            await kept.confirmed.wait()
+        clients = await stack.enter_async_context(asyncio.TaskGroup())
+        slow = clients.create_task(proxy.ask_service(path="/slow"))
+        async with asyncio.timeout(PATIENT_S):
+            while not work.running["a"]:  # noqa: ASYNC110 - the node sends no event
+                await asyncio.sleep(0.01)
+        await proxy.reload()
+        for load in loads:
+            for _ in range(CLIENTS // len(loads)):
+                clients.create_task(load.client())
+            await load.some(CLIENTS)
+
+        switch_over(everybody, "epmm-b")
+        await asyncio.sleep(0.5)  # all but one have ended, and that one is seen by the master alone
+        assert work.running == {"a": 1, "b": 0}
+        work.slow_ends.set()
+        for kept in everybody:
+            await kept.confirmed.wait()
+        await asyncio.gather(*(load.some(CLIENTS) for load in loads))
+
+        begun = work.begun["b"]
+        switch_over(everybody, "epmm-a")
+        for kept in everybody:
+            await kept.confirmed.wait()
+        assert begun < (begun := work.begun["b"])
+        await asyncio.gather(*(load.some(CLIENTS) for load in loads))
+        for load in loads:
+            load.stop()
+
+    assert (work.crossings, work.begun["b"]) == (0, begun)
+    assert slow.result() == "a"
+    assert {name for load in loads for _, name in load.answers} == {"a", "b", "503"}
+    assert [len(kept.named("publish.closed")) for kept in everybody] == [2, 2]

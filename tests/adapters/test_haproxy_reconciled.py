@@ -2,87 +2,23 @@
 
 import asyncio
 import contextlib
+import itertools
 import random
 import socket
 import statistics
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
+from haproxy_desk import NODES, Kept, edge_of
 
-from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers
-from lb_probe.clock import SystemClock
-from lb_probe.core.model import Event
-from lb_probe.reconcile import Reconciler, Wanted
+from lb_probe.reconcile import Wanted
 
-NODES = {"epmm-a": "a", "epmm-b": "b"}
 PATIENT_S = 20.0
 RELOADS = 25  # of each version of HAProxy, in each mode and style
 CLIENTS = 8
 SETTLED_S = 0.02  # for so long nothing happens, and every client asks again
-
-
-class Kept:
-    """One adapter kept at what is wanted, as a prober does; `events` is what it told."""
-
-    def __init__(self, edge: Any, *, confirmed: int = 0, signature: str = "") -> None:
-        self.events: list[Event] = []
-        self.generation = confirmed
-        self.confirmed = asyncio.Event()
-        self.edge = edge
-        self.reconciler = Reconciler(
-            "epmm",
-            edge,
-            SystemClock(),
-            self,
-            confirm=self._confirm,
-            confirmed=confirmed,
-            changed=lambda: None,
-            signature=signature,
-        )
-
-    def emit(self, event: Event) -> None:
-        self.events.append(event)
-
-    def named(self, name: str) -> list[Event]:
-        return [event for event in self.events if event.name == name]
-
-    async def _confirm(self, adapter: str, generation: int) -> bool:
-        if generation == self.generation:
-            self.confirmed.set()
-        return True
-
-    def want(self, node: str) -> None:
-        """A change of ours, as a failover or a resume is."""
-        self.generation += 1
-        self.confirmed.clear()
-        self.keep(node)
-
-    def keep(self, node: str) -> None:
-        """What was saved before."""
-        self.reconciler.want(Wanted(node, self.generation, may_write=True))
-
-    @contextlib.asynccontextmanager
-    async def running(self) -> AsyncIterator["Kept"]:
-        async with asyncio.TaskGroup() as tasks:
-            running = [
-                tasks.create_task(self.edge.device.run()),
-                tasks.create_task(self.reconciler.run()),
-            ]
-            try:
-                yield self
-            finally:
-                for task in running:
-                    task.cancel()
-
-
-def edge_of(proxy: Any, style: str, **changes: Any) -> HaproxyServers | HaproxyMap:
-    device = Device(changes.pop("socket", proxy.admin), timeout_s=changes.pop("timeout_s", 2.0))
-    if style == "server":
-        return HaproxyServers("edge-1", device, "epmm", NODES)
-    file = None if style == "map without its file" else proxy.map
-    return HaproxyMap("edge-1", device, str(proxy.map), "epmm", NODES, local_file=file)
 
 
 async def answered_by(proxy: Any) -> str:
@@ -201,6 +137,83 @@ async def test_what_an_administrator_set_by_hand_is_corrected_and_told(make_serv
             ]
 
 
+async def test_map_file_that_somebody_replaced_is_written_back_and_told(make_serving_haproxy):
+    """Who puts it there means no harm, and the next restart would go to the old node (X1)."""
+    proxy = make_serving_haproxy("map")
+    await proxy.start()
+    kept = Kept(edge_of(proxy, "map", poll_s=0.05), signature="prober-1")
+    old = "# from the repository\nepmm a\nother x\n"
+
+    def is_mended() -> bool:
+        return "\nepmm b\n" in proxy.map.read_text()
+
+    async with asyncio.timeout(55), kept.running():
+        kept.want("epmm-b")
+        await kept.confirmed.wait()
+        kept.reconciler.want(Wanted("epmm-b", kept.generation, may_write=False))
+        await until(lambda: not kept.edge._mending.may)
+        proxy.map.write_text(old)
+        await until(lambda: "a restart would follow the file" in kept.reconciler.detail)
+        await asyncio.sleep(0.2)  # time enough for four looks
+        assert proxy.map.read_text() == old  # hands off
+        kept.keep("epmm-b")
+        await until(is_mended)
+        await until(lambda: len(kept.named("publish.settled")) == 1)
+        assert proxy.map.read_text() == "# from the repository\nepmm b\nother x\n" + (
+            "epmm:owner prober-1.g1\n"
+        )
+        for again in (2, 3):
+            proxy.map.write_text(old)
+            await until(is_mended)
+            await until(lambda n=again: len(kept.named("publish.settled")) == n)
+        proxy.map.write_text(old)
+        await until(lambda: "find who else writes this file" in kept.reconciler.seen.unsettled)
+        await asyncio.sleep(0.3)
+        assert proxy.map.read_text() == old
+        kept.reconciler.take_back()  # `republish` writes it
+        await until(is_mended)
+        proxy.map.unlink()
+        await until(lambda: "cannot be read" in kept.reconciler.seen.unsettled)
+
+    assert len(kept.named("publish.sent")) == 2  # HAProxy was told twice, and nobody moved
+    assert [e.name for e in kept.events if e.name == "publish.drift"] == []
+    assert await answered_by(proxy) == "b"
+
+
+async def test_two_haproxys_behind_one_address_are_told_and_never_confirmed(
+    make_serving_haproxy, serve
+):
+    """What one is told the other is asked about: both are told until somebody mends that."""
+    proxies = [make_serving_haproxy("server") for _ in range(2)]
+    for proxy in proxies:
+        await proxy.start()
+    turn = itertools.count()
+
+    async def balance(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        to = proxies[next(turn) % 2].admin
+        from_haproxy, to_haproxy = await asyncio.open_unix_connection(str(to))
+        to_haproxy.write(await reader.readline())
+        writer.write(await from_haproxy.read())
+        await writer.drain()
+        to_haproxy.close()
+
+    async with serve(balance) as path:
+        kept = Kept(edge_of(proxies[0], "server", socket=path, poll_s=0.05))
+        async with asyncio.timeout(55), kept.running():
+            kept.keep("epmm-b")
+            await until(lambda: "two HAProxys (" in kept.reconciler.detail)
+            assert "give each an adapter with a `socket` of its own" in kept.reconciler.detail
+            kept.want("epmm-a")
+            for proxy in proxies:
+                await until_answered_by(proxy, "a")
+            await asyncio.sleep(0.5)
+
+    assert not kept.confirmed.is_set()
+    assert not kept.reconciler.is_in_sync
+    assert not kept.reconciler.view.yielded
+    assert len(kept.named("publish.drift")) < 20  # not one for each reading
+
+
 # ------------------------------------------------------------------ many
 async def test_of_fifty_the_dead_ones_do_not_delay_the_others(
     make_serving_haproxy, serve, short_folder
@@ -224,18 +237,21 @@ async def test_of_fifty_the_dead_ones_do_not_delay_the_others(
         everybody = alive + dead
         async with asyncio.timeout(55), asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(each.reconciler.run()) for each in everybody]
-            took = []
+            took, busy = [], []
             for i in range(9):
-                began = time.monotonic()
+                began, idle = time.monotonic(), time.process_time()
                 for each in everybody:
                     each.want(("epmm-b", "epmm-a")[i % 2])
                 for each in alive:
                     await each.confirmed.wait()
                 took.append(time.monotonic() - began)
+                busy.append(time.process_time() - idle)
             for task in running:
                 task.cancel()
 
-    assert min(took) < 0.05  # 11 ms on an idle machine with 2 cores
+    # All that we do for it, in our own processor time: 11 ms on an idle machine with 2 cores, as
+    # by the clock; there other work of the machine counts too, so tests/bench tells that.
+    assert min(busy) < 0.05
     assert statistics.median(took) < 0.5  # a quarter of the deadline of the one that hangs
     assert not any(each.confirmed.is_set() for each in dead)
 

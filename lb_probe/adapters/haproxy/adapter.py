@@ -24,6 +24,7 @@ from lb_probe.ports import PublishError, Unreachable
 Changed = Callable[[Seen | PublishError], None]
 TIMEOUT_S = 2.0
 _TRY_AGAIN_S = 1.0
+_FRESH_S = 0.1  # of what is in flight in workers that leave, while somebody waits for its end
 _UPTIME_S = 2.0  # people read it: it may be out by so much
 
 
@@ -175,13 +176,14 @@ class Adapter(ABC):
             raise self._error(exc) from exc
         self._newest = max(self._newest, reading.begun)
         if self.is_due() and not device.is_fed:
-            await self.settle()
+            await self.tend()
         return seen
 
     async def in_flight(self) -> Mapping[str, int]:
         """Return for each node the requests and connections on its servers and in their queues.
 
-        Nodes whose backend does not exist are left out.
+        With a master socket those in workers that leave count too. Nodes whose backend does not
+        exist are left out.
 
         Raises:
             PublishError: HAProxy did not tell.
@@ -191,13 +193,16 @@ class Adapter(ABC):
             reply = await self._device.ask(";".join(f"show stat {name} 4 -1" for name in asked))
             parts = answers.sections(reply, len(asked))
             known = [p for p in parts if p is not None and not p.startswith(b"No such proxy")]
-            found = {k: v for part in known for k, v in answers.stats(part).items()}
+            found = [(k, v.in_flight) for part in known for k, v in answers.stats(part).items()]
         except READ_ERRORS as exc:
             raise self._error(exc) from exc
+        await self._device.attend(_FRESH_S)
+        if (leaving := self._device.leaving) is not None:
+            found += [some for servers in leaving.workers.values() for some in servers.items()]
         count: dict[str, int] = {}
-        for server, stat in found.items():
+        for server, sessions in found:
             if (node := self._node_of(*server)) is not None:
-                count[node] = count.get(node, 0) + stat.in_flight
+                count[node] = count.get(node, 0) + sessions
         return count
 
     # -------------------------------------------------------------- the feed
@@ -287,7 +292,7 @@ class Adapter(ABC):
             and (bool(leaving.workers) or self._trouble != "")
         )
 
-    async def settle(self) -> None:
+    async def tend(self) -> None:
         """End the sessions that are due: once here, and for as long as a worker leaves with some.
 
         A failure is told in `Seen.detail` and tried again a second later.
@@ -413,7 +418,9 @@ class Adapter(ABC):
         owner: str = "",
     ) -> Seen:
         process, leaving = reading.process, self._device.leaving
-        said = [*said, self._trouble]
+        if reading.several:
+            node = usable = None  # the other one may do something else
+        said = [reading.several, *said, self._trouble]
         if leaving is not None:
             said += [leaving.problem, f"reloads: {leaving.reloads}" * bool(leaving.reloads)]
         return Seen(

@@ -13,13 +13,14 @@ Source: HAProxy management guide, "Unix Socket commands"; rule X2.
 
 import asyncio
 import itertools
+import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from lb_probe.adapters.haproxy import answers
-from lb_probe.adapters.haproxy.answers import Process, Row
+from lb_probe.adapters.haproxy.answers import MapTable, Row
 from lb_probe.adapters.haproxy.leaving import Leaving, Master
 from lb_probe.adapters.haproxy.map_file import MapFile
 from lb_probe.adapters.haproxy.reading import (
@@ -30,6 +31,7 @@ from lb_probe.adapters.haproxy.reading import (
     each_backend,
     map_or_why,
 )
+from lb_probe.adapters.haproxy.runs import SEVERAL, Runs
 from lb_probe.adapters.haproxy.wire import Address, RuntimeApi
 from lb_probe.ports import Unreachable
 
@@ -56,16 +58,6 @@ class _Batch:
 
     needs: list[Need]
     done: asyncio.Future[Reading | Exception | None]
-
-
-@dataclass(slots=True)
-class _Run:
-    """What was last seen of one run of HAProxy."""
-
-    name: str
-    ended: int
-    uptime_s: int
-    connections: int
 
 
 class Device:
@@ -121,8 +113,8 @@ class Device:
         self._reading = 0
         self._batch: _Batch | None = None
         self._count = itertools.count(1)
-        self._run: _Run | None = None
-        self._repeats: dict[str, int] = {}
+        self._runs = Runs()
+        self._maps: dict[str, tuple[bytes | None, MapTable | str]] = {}
         self._table: tuple[bytes, dict[bytes, tuple[Row, ...]]] = (b"", {})
         self._watchers: dict[Watcher, None] = {}
         self._full: tuple[str, Mapping[tuple[str, str], answers.Stat]] = ("", {})
@@ -132,7 +124,7 @@ class Device:
         self._asked = ("", 0.0)
         self._lessons = 0
         self._attending = asyncio.Lock()
-        self._attend_at = 0.0
+        self._attended_at = -math.inf
         self.is_fed = False
 
     # -------------------------------------------------------------- lines
@@ -239,13 +231,20 @@ class Device:
         info, *parts = answers.sections(reply, len(asked))
         process = answers.process(info or b"")
         found = self._all_rows(parts[0], backends) if is_wide else each_backend(parts, backends)
-        return Reading(
-            begun,
-            self._instance(process, begun),
-            process,
-            found,
-            dict(zip(maps, map(map_or_why, parts[len(tables) :]), strict=True)),
-        )
+        now = asyncio.get_running_loop().time()
+        name = self._runs.name(process, begun, next(self._count), now)
+        several = self._runs.several(now)
+        told = {
+            file: self._map(file, part)
+            for file, part in zip(maps, parts[len(tables) :], strict=True)
+        }
+        return Reading(begun, SEVERAL if several else name, process, found, told, several)
+
+    def _map(self, name: str, told: bytes | None) -> MapTable | str:
+        # A map of ten thousand keys takes 10 ms to read, and hardly ever changes.
+        if name not in self._maps or self._maps[name][0] != told:
+            self._maps[name] = (told, map_or_why(told))
+        return self._maps[name][1]
 
     def _all_rows(
         self, table: bytes | None, backends: Sequence[str]
@@ -257,19 +256,6 @@ class Device:
         found = self._table[1]
         none = "found no such backend, or no server in it; wanted the servers of this backend"
         return {name: found.get(name.encode()) or none for name in backends}
-
-    def _instance(self, process: Process, begun: int) -> str:
-        """Name this run: in a container pid and clock repeat, and only counters going back tell."""
-        name, last = f"{process.pid}@{process.start}", self._run
-        ended = next(self._count)
-        if last is None or last.name != name:
-            self._run = _Run(name, ended, process.uptime_s, process.connections)
-        elif begun > last.ended:  # of two at the same time neither is the later one
-            if process.uptime_s < last.uptime_s or process.connections < last.connections:
-                self._repeats[name] = self._repeats.get(name, 1) + 1
-            self._run = _Run(name, ended, process.uptime_s, process.connections)
-        repeat = self._repeats.get(name)
-        return f"{name}#{repeat}" if repeat else name
 
     def next_place(self) -> int:
         """Return a place in the order of readings: those that begin later have a higher one."""
@@ -322,16 +308,16 @@ class Device:
         return self._files.setdefault(path, MapFile(path, timeout_s=self._timeout_s))
 
     # -------------------------------------------------------------- who leaves
-    async def attend(self) -> None:
-        """Look at the workers that leave, once a second at most."""
+    async def attend(self, max_age_s: float = _ATTEND_S) -> None:
+        """Look at the workers that leave, where the last look ended longer ago than that."""
         master = self._master
         now = asyncio.get_running_loop().time
-        if master is None or now() < self._attend_at:
+        if master is None or now() < self._attended_at + max_age_s:
             return
         async with self._attending:
-            if now() >= self._attend_at:
+            if now() >= self._attended_at + max_age_s:
                 self.leaving = await master.look()
-                self._attend_at = now() + _ATTEND_S
+                self._attended_at = now()
 
     async def end_leaving(self, is_theirs: Callable[[str, str], bool]) -> int:
         """End the sessions of leaving workers to servers for which `is_theirs(backend, server)`.
@@ -389,7 +375,7 @@ class Device:
             async with asyncio.TaskGroup() as tasks:
                 for watcher in tuple(self._watchers):
                     if watcher.is_due():
-                        tasks.create_task(watcher.settle())
+                        tasks.create_task(watcher.tend())
             await asyncio.sleep(self._poll_s)
 
 

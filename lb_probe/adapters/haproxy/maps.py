@@ -8,18 +8,22 @@ survives every reload. A key that is missing, or `none`, names a backend that do
 Source: HAProxy configuration manual, "use_backend" and "map"; management guide, "set map".
 """
 
+import asyncio
 import re
 from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from lb_probe.adapters.haproxy.adapter import TIMEOUT_S, Adapter
 from lb_probe.adapters.haproxy.answers import MapTable, Row, Server
 from lb_probe.adapters.haproxy.device import Device
 from lb_probe.adapters.haproxy.map_file import FileView
+from lb_probe.adapters.haproxy.mending import Mending
 from lb_probe.adapters.haproxy.reading import READ_ERRORS, Need, Reading
 from lb_probe.adapters.haproxy.wire import Address
 from lb_probe.adapters.haproxy.words import checked, checked_file, listed, printable
 from lb_probe.core.model import Health, Seen
+from lb_probe.ports import PublishError
 
 NOBODY = "none"
 OWNER_SUFFIX = ":owner"
@@ -88,6 +92,7 @@ class HaproxyMap(Adapter):
         self._born = ""  # the run of HAProxy that was last read
         self._published = False  # since the last reading
         self._from_file = ""
+        self._mending = Mending()
 
     @property
     def owner(self) -> str:
@@ -165,6 +170,7 @@ class HaproxyMap(Adapter):
             tuple(table.values.get(key) for key in self._raw_keys),
             tuple(table.twice.get(key) for key in self._raw_keys) if table.twice else (),
             table.values.get(self._raw_owner),
+            (self._mending.may, self._mending.trouble),
             tuple(reading.backends[backend] for backend in self._backends.values()),
             self._in_file(reading),
         )
@@ -184,15 +190,21 @@ class HaproxyMap(Adapter):
             said = [f"{listed(told)}: wanted the same for all of them"]
         usable, why = (None, "") if only is None else self._usable(reading, only)
         owner = table.values.get(self._raw_owner, b"").decode("utf-8", "replace")
-        return self._seen(
+        wrong = self._file_problems(reading, table)
+        mending = self._mending
+        mending.differs = bool(wrong) and only is not None
+        seen = self._seen(
             reading,
             chosen,
             only,
             usable,
-            [*said, why, *self._file_problems(reading, table), self._from_file],
+            [*said, why, *wrong, self._from_file],
             self._healths(reading),
             printable(owner, 200),
         )
+        if not (mending.differs and mending.may):
+            return seen
+        return replace(seen, unsettled="; ".join(filter(None, (*wrong, mending.trouble))))
 
     def _values(self, table: MapTable, key: bytes) -> tuple[str, ...]:
         found = table.twice.get(key)
@@ -259,9 +271,55 @@ class HaproxyMap(Adapter):
                 told.append(
                     f"{key} is {printable(runs, 80) or 'missing'} in HAProxy and"
                     f" {printable(says, 80) or 'missing'} in {self._file.path}: a restart would"
-                    " follow the file; the next publication writes it"
+                    " follow the file"
                 )
         return told
+
+    # -------------------------------------------------------------- the file follows what runs
+    def settle(self, *, may_write: bool) -> None:
+        """Let the file be written where it says something else than HAProxy does, or not."""
+        self._mending.allow(may=may_write)
+
+    async def settle_now(self) -> None:
+        """Make the file say what HAProxy does.
+
+        Raises:
+            PublishError: It could not be written, or HAProxy does not tell.
+        """
+        if self._file is None:
+            return
+        async with self._writing:
+            try:
+                reading = await self._device.read(self.need)
+                node, values = self._judge(reading).node, reading.map(self._map).values
+            except READ_ERRORS as exc:
+                raise self._error(exc) from exc
+            if node is None:
+                return
+            names = [name for key in self._keys for name in (key, key + OWNER_SUFFIX)]
+            told = {
+                name: values.get(name.encode(), b"").decode("utf-8", "replace") for name in names
+            }
+            await self._file.put({name: value for name, value in told.items() if value})
+            await self._file.kept()
+
+    def is_due(self) -> bool:
+        """Whether sessions are to be ended or the file is to be written."""
+        return super().is_due() or self._mending.is_due(asyncio.get_running_loop().time())
+
+    async def tend(self) -> None:
+        """Do what is due; what fails is told in `Seen.unsettled` and tried again."""
+        if super().is_due():
+            await super().tend()
+        now = asyncio.get_running_loop().time()
+        if not self._mending.is_due(now):
+            return
+        try:
+            await self.settle_now()
+        except PublishError as exc:
+            self._mending.note(now, str(exc))
+        else:
+            self._mending.note(now)
 
     def _note_birth(self, reading: Reading, table: MapTable) -> None:
         """Notice that HAProxy's own file opens the service before anybody said so."""

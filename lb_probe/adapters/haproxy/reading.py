@@ -40,10 +40,11 @@ class Reading:
     Attributes:
         begun: Place of its beginning among the beginnings and ends of this device's readings.
         instance: "PID@START" of the process, START in UTC seconds since 1970; with "#N" where
-            that repeats in another run.
+            that repeats in another run; "several" for more than one HAProxy.
         process: What it says of itself.
         backends: Rows of each backend; text says why there are none.
         maps: Entries of each map; text says why there are none.
+        several: Says that more than one HAProxy answers here; empty where one does.
     """
 
     begun: int
@@ -51,6 +52,7 @@ class Reading:
     process: Process
     backends: Mapping[str, tuple[Row, ...] | str] = field(default_factory=dict)
     maps: Mapping[str, MapTable | str] = field(default_factory=dict)
+    several: str = ""
 
     def rows(self, backend: str) -> tuple[Row, ...]:
         """Return the rows of a backend.
@@ -89,10 +91,10 @@ class Watcher(Protocol):
         """Take the error of a reading that failed, and the place it began at."""
 
     def is_due(self) -> bool:
-        """Whether `settle` has something to do."""
+        """Whether `tend` has something to do."""
 
-    async def settle(self) -> None:
-        """Do what is due after a publication; never raises a PublishError."""
+    async def tend(self) -> None:
+        """Do what is due, after a publication or at any time; never raises a PublishError."""
 
 
 def each_backend(

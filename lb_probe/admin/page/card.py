@@ -222,12 +222,26 @@ def _tags(view: View) -> tuple[str, ...]:
     return tuple(word for word, is_on in tags.items() if is_on)
 
 
+def utc(wall: float) -> str:
+    """Return a time (UTC seconds since 1970) as people read it."""
+    return utc_of(iso(wall))
+
+
+def utc_of(at: str) -> str:
+    """Return an ISO-8601 UTC time as people read it.
+
+    >>> utc_of("2026-01-31T08:12:44Z")
+    '2026-01-31 08:12:44 UTC'
+    """
+    return at.replace("T", " ").replace("Z", " UTC")
+
+
 def said_hold(hold: Hold | None) -> str:
     """Say who holds a group until when, and why; empty for nobody."""
     if hold is None:
         return ""
     hands = ", hands off: nothing is written" if hold.hands_off else ""
-    return f"Held by {hold.by} until {iso(hold.until_wall)}{hands}: {hold.reason}"
+    return f"Held by {hold.by} until {utc(hold.until_wall)}{hands}: {hold.reason}"
 
 
 def _verbs(view: View) -> tuple[str, ...]:
@@ -262,7 +276,7 @@ def said_change(change: Change | None) -> str:
     if change is None:
         return ""
     way = f" {change.source or 'none'} -> {change.target or 'none'}" if change.target else ""
-    return f"{iso(change.at_wall)} {change.kind}{way} by {change.actor}: {change.reason}"
+    return f"{utc(change.at_wall)} {change.kind}{way} by {change.actor}: {change.reason}"
 
 
 def _node(view: View, traces: Traces, name: str) -> NodeRow:

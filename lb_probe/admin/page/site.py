@@ -18,6 +18,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from lb_probe.admin.auth import COOKIE, Actor, Rank
 from lb_probe.admin.door import Door
 from lb_probe.admin.page.board import BEAT_S, Board
+from lb_probe.admin.page.card import utc_of
 from lb_probe.admin.page.traces import SAMPLES, Traces
 from lb_probe.controller import Ask
 from lb_probe.core.acts import VERBS
@@ -81,7 +82,7 @@ class Site:
             undefined=StrictUndefined,
             trim_blocks=True,
         )
-        self._templates.filters["utc"] = _utc
+        self._templates.filters["utc"] = utc_of
         self._streams: set[asyncio.Event] = set()
         subscribe(self._take)
 
@@ -348,12 +349,3 @@ def _files(folder: Path) -> tuple[dict[str, bytes], str]:
     for name, data in found.items():
         whole.update(name.encode() + b"\0" + data)
     return found, whole.hexdigest()[:16]
-
-
-def _utc(at: str) -> str:
-    """Return an ISO-8601 UTC time as people read it.
-
-    >>> _utc("2026-01-31T08:12:44Z")
-    '2026-01-31 08:12:44 UTC'
-    """
-    return at.replace("T", " ").replace("Z", " UTC")

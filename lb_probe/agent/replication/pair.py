@@ -19,6 +19,7 @@ from lb_probe.core.peer_report import PeerReport
 from lb_probe.ports import LbProbeError
 
 LOOK_S = 30.0
+AGAIN_S = 3.0  # while it does not answer: a fault that is over must not stay on show
 
 
 class Pair(Part):
@@ -43,7 +44,7 @@ class Pair(Part):
             if self._node.peer is not None:
                 with contextlib.suppress(PeerError):
                     await self._ask()
-            await self._node.clock.sleep(LOOK_S)
+            await self._node.clock.sleep(AGAIN_S if self._fault else LOOK_S)
 
     async def _ask(self) -> PeerReport:
         peer = self._node.peer

@@ -181,7 +181,7 @@ function judge() {
   const text = now ? `Live; the newest probe is ${age.toFixed(1)} s old` : "Not live";
   if ($("live").textContent !== text) $("live").textContent = text;
   if (!now) {
-    const line = ` - last data ${words} ago (${at}). ${why ? `${why}.` : "No word from the prober; while it is gone traffic stays where it is."} What you see may be wrong.`;
+    const line = ` - last data ${words} ago (${at.replace("T", " ").replace("Z", " UTC")}). ${why ? `${why}.` : "No word from the prober; while it is gone traffic stays where it is."} What you see may be wrong.`;
     if ($("bar-text").textContent !== line) $("bar-text").textContent = line;
     document.title = `NOT LIVE - ${document.title.replace(/^NOT LIVE - /, "")}`;
   } else if (isLive === false) {
