@@ -102,6 +102,17 @@ class Gateway(Balancer):
         self.told = changed
 
 
+class Blind(Balancer):
+    """One that cannot be read, and would take a change all the same."""
+
+    is_blind = False
+
+    async def read_back(self):
+        if self.is_blind:
+            raise Unreachable(f"{self.name}: no answer")
+        return await super().read_back()
+
+
 class Saver(Balancer):
     """One whose moves are to be saved."""
 
@@ -212,6 +223,27 @@ async def test_new_wish_is_carried_out_at_once_and_confirmed(case, clock):
     assert confirmed.fields == {"adapter": "edge", "node": "b", "generation": 2, "seconds": 0.5}
     assert case.names() == ["publish.sent", "publish.done", "publish.confirmed"]
     assert case.changes > 0
+
+
+async def test_a_change_is_read_before_it_is_written(make, clock):
+    """A process that hangs carries out what waited in its queue when it wakes: long after us."""
+    case = await make(kind=Blind)
+    case.lb.is_blind = True
+    case.want("b", 2)
+    await clock.advance(3)
+    assert case.lb.written == []
+    case.lb.is_blind = False
+    await clock.advance(2)
+    assert case.lb.written == ["b"]
+
+
+async def test_the_same_node_set_by_somebody_else_keeps_his_name(make):
+    """X21: to write it once more would sign his word with ours, unseen."""
+    case = await make(kind=Gateway, signature="us")
+    case.lb.node, case.lb.left_there = "b", "them.g9"
+    case.want("b", 2)
+    await settle()
+    assert (case.lb.written, case.lb.left_there, case.confirms) == ([], "them.g9", [("edge", 2)])
 
 
 async def test_generation_that_moves_nothing_is_confirmed_without_a_write(case):

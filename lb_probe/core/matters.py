@@ -191,8 +191,9 @@ def of_pair(view: View, resume: str = "") -> list[Matter]:
         if saved.hold is not None:
             told += _hold(view, view.wall)
         for node in group.names:
+            until = certificate_until(view.evidence, node)
             told += _certificate(
-                group.name, node, certificate_until(view.evidence, node), view.wall
+                group.name, node, until, view.wall, "on the Primary it moves traffic"
             )
     return told
 
@@ -211,7 +212,12 @@ def of_pool(view: PoolView) -> list[Matter]:
         for matter in found
     ]
     may_write = view.act and not (view.hold is not None and view.hold.hands_off)
-    return told + _balancers(view.name, view.adapters, may_write=may_write)
+    told += _balancers(view.name, view.adapters, may_write=may_write)
+    if view.wall is not None:
+        for node in view.pool.nodes:
+            until = certificate_until(view.evidence, node)
+            told += _certificate(view.name, node, until, view.wall, "the node goes out")
+    return told
 
 
 def what_to_do(view: View, resume: str = "") -> str:
@@ -302,6 +308,19 @@ def _balancer(group: str, adapter: AdapterStatus, may_write: bool) -> Matter | N
             do=f"see what it says; it is tried for ever. All of it: lb-probe explain {group}",
             runbook="move-not-settled",
         )
+    if seen is not None and seen.leaving:
+        return replace(
+            matter,
+            word="left-behind",
+            title=f"{group}: {name} still has users on another node than {does}, in a process that"
+            " a reload left behind",
+            settle_s=120.0,
+            why="; ".join(seen.leaving),
+            safe=f"whoever comes now is served by {does}; what is open stays on the old node",
+            do="end them: shutdown_sessions and master: in probes.yaml do it at the next move, and"
+            f" hard-stop-after in HAProxy's file by itself. All of it: lb-probe explain {group}",
+            runbook="users-left-behind",
+        )
     return None
 
 
@@ -329,7 +348,9 @@ def _hold(view: View, wall: float) -> list[Matter]:
     ]
 
 
-def _certificate(group: str, node: str, until: float | None, wall: float) -> list[Matter]:
+def _certificate(
+    group: str, node: str, until: float | None, wall: float, then: str
+) -> list[Matter]:
     if until is None:
         return []
     left = (until - wall) / DAY_S
@@ -348,7 +369,7 @@ def _certificate(group: str, node: str, until: float | None, wall: float) -> lis
             severity=_C if near[-1] == CERTIFICATE_DAYS[-1] else _W,
             node=node,
             why=f"it is good until {iso(until)}",
-            safe="an expired certificate is a failed probe: on the Primary it moves traffic",
+            safe=f"an expired certificate is a failed probe: {then}",
             do=f"renew it on {node}; with a pinned `fingerprint` change that at the same time",
         )
     ]

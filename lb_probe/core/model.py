@@ -348,7 +348,8 @@ class Seen:
         health: For each node that it checks by itself what that says; others are left out.
         owner: Who wrote the assignment last, by the word left there; empty where none is.
         version: Of its software; empty where it does not tell.
-        uptime_s: Seconds this run has lasted; None where it does not tell.
+        uptime_s: Seconds this run has lasted; None where it does not tell. It always grows, and
+            makes no reading another one.
         in_flight: For each node the requests and connections under way; others are left out.
         leaving: One sentence for each process that leaves after a reload and still has sessions.
         also: Other nodes that what it does is right for as well: behind the same server, or
@@ -365,7 +366,7 @@ class Seen:
     health: Mapping[str, Health] = field(default_factory=dict)
     owner: str = ""
     version: str = ""
-    uptime_s: float | None = None
+    uptime_s: float | None = field(default=None, compare=False)
     in_flight: Mapping[str, int] = field(default_factory=dict)
     leaving: tuple[str, ...] = ()
     also: tuple[str, ...] = ()

@@ -12,7 +12,15 @@ from dataclasses import dataclass
 from lb_probe.core.active_active import NodeDecision, Place, Pool, PoolDecision, Verdict
 from lb_probe.core.evidence import Evidence, PageEvidence
 from lb_probe.core.model import Change, Failed, Hold, Page, Saved
-from lb_probe.core.view import AdapterStatus, change_json, hold_json, iso, probe_json
+from lb_probe.core.view import (
+    AdapterStatus,
+    certificate_until,
+    certificate_warnings,
+    change_json,
+    hold_json,
+    iso,
+    probe_json,
+)
 
 POLICY = "active-active"
 
@@ -28,6 +36,7 @@ class PoolView:
             yet; until then nothing is published.
         last_change: The latest of all changes, by operators or by the table.
         now: Monotonic seconds of the moment.
+        wall: The same moment, UTC seconds since 1970; None leaves certificates unjudged.
     """
 
     pool: Pool
@@ -39,6 +48,7 @@ class PoolView:
     adapters: tuple[AdapterStatus, ...]
     last_change: Change | None
     now: float
+    wall: float | None = None
 
     @property
     def name(self) -> str:
@@ -98,6 +108,7 @@ def as_json(view: PoolView) -> dict[str, object]:
         "rule": view.decision.rule,
         "reason": reason(view),
         "blocked": list(view.decision.blocked),
+        "warnings": warnings(view),
         "hold": hold_json(view.hold),
         "acked": view.saved.acked,
         "generation": view.generation,
@@ -109,8 +120,14 @@ def as_json(view: PoolView) -> dict[str, object]:
     }
 
 
+def warnings(view: PoolView) -> list[str]:
+    """Say what should be seen to though it changes no condition: certificates."""
+    return certificate_warnings(view.evidence, view.pool.nodes, view.wall)
+
+
 def _node(view: PoolView, found: NodeDecision) -> dict[str, object]:
     page = view.evidence.page(found.node, Page.STATUS)
+    until = certificate_until(view.evidence, found.node)
     return {
         "name": found.node,
         "role": "member",
@@ -120,6 +137,7 @@ def _node(view: PoolView, found: NodeDecision) -> dict[str, object]:
         "why": why(view, found),
         "serving": found.situation.health.value,
         "mode": "unknown",
+        "certificate_until": None if until is None else iso(until),
         "probes": {Page.STATUS.value: probe_json(page, view.now)},
     }
 
@@ -269,6 +287,8 @@ def explain(view: PoolView) -> str:
         hands = ", hands off: nothing is written" if view.hold.hands_off else ""
         until = iso(view.hold.until_wall)
         parts += ["", f"Hold by {view.hold.by} until {until}{hands}: {view.hold.reason}"]
+    if found := warnings(view):
+        parts += ["", "To see to:", *(f"  {text}" for text in found)]
     at_least = f"at least {view.pool.floor} of {len(view.pool.nodes)} stay in"
     parts += ["", f"Nodes go out and come back by themselves; {at_least}, whatever happens."]
     return "\n".join(parts) + "\n"

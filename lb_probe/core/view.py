@@ -3,7 +3,7 @@
 Source: DESIGN sections 6 and 7; X5, X14.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from lb_probe.core import agents as ag
@@ -155,16 +155,22 @@ def certificate_until(evidence: Evidence, name: str) -> float | None:
     return max(known, key=lambda last: last.started_at).certificate_until if known else None
 
 
-def warnings(view: View) -> list[str]:
-    """Say what should be seen to though it changes no condition: certificates, load balancers."""
+def certificate_warnings(evidence: Evidence, nodes: Sequence[str], wall: float | None) -> list[str]:
+    """Say which certificates expire soon; nothing where no wall time is known."""
     lines = []
-    for name in view.group.names:
-        until = certificate_until(view.evidence, name)
-        if until is None or view.wall is None or until - view.wall > CERTIFICATE_S:
+    for name in nodes:
+        until = certificate_until(evidence, name)
+        if until is None or wall is None or until - wall > CERTIFICATE_S:
             continue
-        days = (until - view.wall) / 86_400
+        days = (until - wall) / 86_400
         word = f"expires in {days:.0f} days" if days > 0 else "has expired"
         lines.append(f"{name}: its certificate {word} ({iso(until)}); renew it")
+    return lines
+
+
+def warnings(view: View) -> list[str]:
+    """Say what should be seen to though it changes no condition: certificates, load balancers."""
+    lines = certificate_warnings(view.evidence, view.group.names, view.wall)
     for adapter in view.adapters:
         if adapter.seen is None:
             continue

@@ -132,7 +132,7 @@ class PoolRuntime(Tended):
         chosen = {n: None if s is None else frozenset(s.chosen) for n, s in looks.items()}
         return active_active.adopt(self.pool, chosen)
 
-    def shown(self, decision: PoolDecision, now: float) -> PoolView:
+    def shown(self, decision: PoolDecision, now: float, wall: float) -> PoolView:
         """Return everything that is shown of the group."""
         adapters = tuple(
             AdapterStatus(
@@ -156,4 +156,5 @@ class PoolRuntime(Tended):
             adapters=adapters,
             last_change=self.last_change,
             now=now,
+            wall=wall,
         )

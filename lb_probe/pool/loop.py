@@ -302,7 +302,7 @@ class PoolController(Loop[PoolSetup, PoolRuntime, PoolView]):
             NotFound: No such group.
         """
         runtime = self._find(name)
-        return runtime.shown(self._decide(runtime), self._clock.monotonic())
+        return runtime.shown(self._decide(runtime), self._clock.monotonic(), self._clock.wall())
 
 
 def _ours(saved: Saved) -> Saved:

@@ -1,9 +1,10 @@
 """Changes that wait in line for the disk, and share a transaction."""
 
+import asyncio
 import sqlite3
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass
 
 from lb_probe.store.connection import in_words
 
@@ -13,25 +14,42 @@ Change = Callable[[sqlite3.Connection], None]
 
 @dataclass(slots=True)
 class Waiting:
-    """A change in line, and who waits for it."""
+    """A change in line, and who waits for it.
+
+    Attributes:
+        done: Of the loop that waits; the thread only looks whether it was cancelled.
+    """
 
     change: Change
-    done: Future[None] = field(default_factory=Future)
+    done: asyncio.Future[None]
     error: BaseException | None = None
     is_begun: bool | None = None
 
     def begin(self) -> bool:
         """Tell whether to make it: not if it was cancelled in line; later it cannot be."""
         if self.is_begun is None:
-            self.is_begun = self.done.set_running_or_notify_cancel()
+            self.is_begun = not self.done.cancelled()
         return self.is_begun
 
     def end(self) -> None:
-        """Tell who waits how it went."""
+        """Tell who waits how it went, in the loop; nobody does where it was cancelled meanwhile."""
+        if self.done.done():
+            return
         if self.error is None:
             self.done.set_result(None)
         else:
             self.done.set_exception(self.error)
+
+
+def tell(batch: Sequence[Waiting]) -> None:
+    """Tell all who wait how it went, from the thread: the loop is woken once for all of them."""
+    with suppress(RuntimeError):  # the loop is closed: nobody waits any more
+        batch[0].done.get_loop().call_soon_threadsafe(_end, batch)
+
+
+def _end(batch: Sequence[Waiting]) -> None:
+    for one in batch:
+        one.end()
 
 
 class OneFailedError(Exception):

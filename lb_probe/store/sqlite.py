@@ -46,6 +46,7 @@ from lb_probe.store.line import (
     Waiting,
     make_all,
     make_one_by_one,
+    tell,
 )
 from lb_probe.store.place import holder, inode, refuse_not_a_file, refuse_place, take_lock
 
@@ -231,11 +232,12 @@ class SqliteStore:
     async def _change(self, change: Change) -> None:
         """Carry out a change, with those that stand in line beside it; durable on return."""
         self._refuse_closed()
-        waiting, line = Waiting(change), self._line
+        waiting = Waiting(change, asyncio.get_running_loop().create_future())
+        line = self._line
         line.append(waiting)
         if len(line) == 1:  # else the thread has yet to take what stands before this, and this too
             self._thread.submit(self._drain, line)
-        await asyncio.wrap_future(waiting.done)
+        await waiting.done
 
     def _refuse_closed(self) -> None:
         if self._closing is not None:
@@ -252,9 +254,7 @@ class SqliteStore:
                     # One of its own each: one exception must not be raised in several tasks.
                     whole = StoreError(*error.args) if type(error) is StoreError else error
                     one.error = one.error or whole
-            for one in batch:
-                if one.begin():
-                    one.end()
+            tell(batch)
 
     def _together(self, batch: Sequence[Waiting], db: sqlite3.Connection) -> None:
         """Make these changes in one transaction; one that fails leaves the others alone.

@@ -283,6 +283,21 @@ def view_of(evidence, members=frozenset(POOL.nodes), automation=ARMED, blocked=(
     return replace(view, **changes)
 
 
+def test_a_certificate_that_expires_soon_is_shown():
+    last = Observation("gw-2", Page.STATUS, 9.9, 9.95, Passed(), certificate_until=86_400.0 * 5)
+    view = view_of(fold(evidence_of(gw_1="pp"), last, POOL), wall=0.0)
+
+    shown = as_json(view)
+    (line,) = shown["warnings"]
+    assert line.startswith("gw-2: its certificate expires in 5 days (1970-01-06T")
+    assert line in explain(view)
+    assert [node["certificate_until"] for node in shown["nodes"][:2]] == [
+        None,
+        "1970-01-06T00:00:00Z",
+    ]
+    assert as_json(replace(view, wall=None))["warnings"] == []
+
+
 def test_json_has_the_keys_of_the_other_policy_and_says_who_is_in():
     hold = Hold("ops", "patch day", 60.0)
     change = Change("take-out", "gw-1+gw-2", "gw-2", 0.0, "lb-probe", "gw-1 fails", "N3")

@@ -6,7 +6,7 @@ import pytest
 
 from lb_probe.core.agents import Heard
 from lb_probe.core.evidence import Evidence, fold, situation
-from lb_probe.core.explain import explain, headline, outlook
+from lb_probe.core.explain import explain, headline, next_step, outlook
 from lb_probe.core.failover import CONDITIONS, decide
 from lb_probe.core.model import (
     Automation,
@@ -181,6 +181,13 @@ def test_the_headline_says_that_somebody_has_to_resume():
         "epmm: failed-over. Traffic is on b, latched: awaiting manual resume."
     )
     assert headline(view(Saved(None))) == "epmm: unassigned. Traffic is on no node."
+
+
+def test_an_observed_group_is_given_no_verb_that_would_be_refused():
+    unknown = view(Saved(None), automation=Automation.BLOCKED, blocked=("act",))
+    assert "lb-probe accept epmm --reason '...'; or say `act: true`" in next_step(unknown)
+    assert "failover" not in next_step(unknown)
+    assert "lb-probe failover epmm --to a" in next_step(view(Saved(None)))
 
 
 def test_the_explanation_shows_every_column_with_its_reason():

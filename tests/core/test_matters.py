@@ -97,6 +97,14 @@ def test_a_move_that_a_load_balancer_may_forget_is_told():
     assert (found.word, found.why, found.settle_s) == ("unsettled", "the save failed", 60.0)
 
 
+def test_users_whom_a_reload_left_on_the_old_node_are_told_when_they_stay():
+    left = Seen("a", ("a",), True, leaving=("worker 7 still has sessions on b",))
+    (found,) = of_pair(view(adapters=(replace(IN_SYNC, seen=left),)))
+    assert (found.word, found.why) == ("left-behind", "worker 7 still has sessions on b")
+    assert found.settle_s == 120.0  # `hard-stop-after 60s`, as it is printed, ends most before
+    assert of_pair(view(adapters=(replace(IN_SYNC, seen=replace(left, leaving=())),))) == []
+
+
 def test_what_is_not_to_be_written_does_not_drift():
     """`act: false`, hands off, nobody assigned: what a load balancer does then is its own."""
     astray = replace(IN_SYNC, seen=Seen("b", ("b",), True), in_sync=False)
@@ -170,6 +178,19 @@ def test_nodes_that_fail_and_stay_in_are_told():
     assert [(m.event_class, m.word) for m in found] == [("not-serving", "panic")]
     blocked = pool_view(blocked=("hold",), automation=Automation.BLOCKED)
     assert [m.title for m in of_pool(blocked)] == ["gw: a node fails and stays in: blocked by hold"]
+
+
+def test_the_certificate_of_a_pools_node_is_told_too():
+    well = pool_view(fails=(), automation=Automation.ARMED)
+    last = Observation(
+        "gw-2", Page.STATUS, 99.5, 99.6, Passed(), certificate_until=WALL + 5 * DAY_S
+    )
+    near = replace(well, evidence=active_active.fold(well.evidence, last, POOL), wall=WALL)
+
+    (found,) = of_pool(near)
+    assert (found.event_class, found.node) == ("certificate", "gw-2")
+    assert "goes out" in found.safe
+    assert of_pool(replace(near, wall=None)) == of_pool(replace(near, wall=WALL - 90 * DAY_S)) == []
 
 
 def test_a_pool_that_is_well_or_has_a_node_out_is_told_by_what_is_on_record():

@@ -240,9 +240,8 @@ class Adapter(ABC):
             self.refuse(exc, reading.begun)
             return
         self._key = key
-        plain = replace(seen, uptime_s=None)
-        if plain != self._told:
-            self._told = plain
+        if seen != self._told:
+            self._told = seen
             self._tell(seen)
 
     def refuse(self, error: Exception, begun: int) -> None:

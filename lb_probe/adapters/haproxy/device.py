@@ -16,7 +16,7 @@ import itertools
 import math
 import ssl
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from lb_probe.adapters.haproxy import answers
@@ -54,10 +54,15 @@ _YIELD_EVERY = 200  # watchers told in one go, before others have their turn
 
 @dataclass(slots=True)
 class _Batch:
-    """Those who share the next reading; the first one makes it."""
+    """Those who share the next reading; the first one makes it.
+
+    Attributes:
+        outcome: None also where who would have made it was cancelled.
+    """
 
     needs: list[Need]
-    done: asyncio.Future[Reading | Exception | None]
+    done: asyncio.Event = field(default_factory=asyncio.Event)
+    outcome: Reading | Exception | None = None
 
 
 class Device:
@@ -181,33 +186,31 @@ class Device:
         while True:
             if self._batch is None:
                 return await self._lead(need)
-            self._batch.needs.append(need)
-            outcome = await asyncio.shield(self._batch.done)
-            if isinstance(outcome, Reading):
-                return outcome
-            if outcome is not None:
-                raise outcome
+            batch = self._batch
+            batch.needs.append(need)
+            await batch.done.wait()
+            if isinstance(batch.outcome, Reading):
+                return batch.outcome
+            if batch.outcome is not None:
+                raise batch.outcome
             # Who would have made it was cancelled: one of us does.
 
     async def _lead(self, need: Need) -> Reading:
-        future: asyncio.Future[Reading | Exception | None]
-        future = asyncio.get_running_loop().create_future()
-        batch = self._batch = _Batch([need], future)
-        outcome: Reading | Exception | None = None
+        batch = self._batch = _Batch([need])
         try:
             await self._wait_for_others()
             if len(batch.needs) > _CROWD:
                 await asyncio.sleep(_CROWD_S)
             self._batch = None  # who asks from here on wants a later one
-            outcome = await self._read(Need.of_all(batch.needs))
+            reading = batch.outcome = await self._read(Need.of_all(batch.needs))
         except READ_ERRORS as exc:
-            outcome = exc
+            batch.outcome = exc
             raise
         finally:
             if self._batch is batch:
                 self._batch = None
-            batch.done.set_result(outcome)
-        return outcome
+            batch.done.set()
+        return reading
 
     async def _wait_for_others(self) -> None:
         await _wait(self._idle, _LATE_S)

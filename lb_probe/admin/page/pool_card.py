@@ -18,7 +18,7 @@ from lb_probe.admin.page.draw import band
 from lb_probe.admin.page.levels import Level, Standing, level_of
 from lb_probe.admin.page.traces import Traces
 from lb_probe.core.model import Page
-from lb_probe.core.pool_view import PoolView, next_step, reason, set_of
+from lb_probe.core.pool_view import PoolView, next_step, reason, set_of, warnings
 from lb_probe.core.view import AdapterStatus, iso, probe_json
 
 
@@ -33,6 +33,7 @@ def _level(view: PoolView) -> Level:
         any(not a.in_sync for a in view.adapters if a.wanted)
         or view.hold is not None
         or "store-not-writable" in view.decision.blocked
+        or bool(warnings(view))
     )
     return max(found, Level.LOOK) if is_open else found
 
@@ -63,7 +64,7 @@ def pool_card(view: PoolView, traces: Traces, wall: float, level: Level, *, whol
         tags=_tags(view),
         hold=said_hold(view.hold),
         acked=view.saved.acked or "",
-        warnings=(),
+        warnings=tuple(warnings(view)),
         generation=view.generation,
         nodes=tuple(_node(view, traces, node) for node in view.pool.nodes) if whole else (),
         balancers=tuple(map(_balancer, view.adapters)),
