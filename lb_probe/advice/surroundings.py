@@ -22,12 +22,12 @@ from pathlib import Path
 from lb_probe.adapters.haproxy import RuntimeApi
 from lb_probe.config.model import Adapter, Config, GroupConfig, HaproxyAdapter
 from lb_probe.core.clock_offset import Limits, surely_apart
-from lb_probe.core.model import Failed, Mode, Page, Phase
+from lb_probe.core.model import Failed, Mode, Page, Phase, Role
 from lb_probe.ports import PublishError
 from lb_probe.prober.dated import clock_of
 from lb_probe.prober.http_probe import Report, Target, TlsSettings, make_ssl_context
 from lb_probe.prober.report import why
-from lb_probe.prober.tcp_probe import connects
+from lb_probe.prober.tcp_probe import connect_failure, connects
 
 SERVICE = "lb-probe"  # the user of the units in docs/deploy
 AT_A_TIME = 50
@@ -99,10 +99,12 @@ async def look_around(
 
     async def ask(group: GroupConfig) -> None:
         async with gate:
-            nodes, open_ports = await asyncio.gather(
-                _nodes(group, list(targets(group)), inspect), _open_ports(group)
+            found = await asyncio.gather(
+                _nodes(group, list(targets(group)), inspect),
+                _shut_ports(group),
+                _open_ports(group),
             )
-            told[group.name] = nodes + open_ports
+            told[group.name] = [text for texts in found for text in texts]
 
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(ENOUGH_S), asyncio.TaskGroup() as tasks:
@@ -242,6 +244,24 @@ def _clocks(group: GroupConfig, answers: Sequence[tuple[str, Report]]) -> list[s
 def _is_standby(report: Report | None) -> bool:
     outcome = report.observation.outcome if report else None
     return outcome is not None and not isinstance(outcome, Failed) and outcome.mode is Mode.STANDBY
+
+
+async def _shut_ports(group: GroupConfig) -> list[str]:
+    """Try the ports that clients use beside the pages': a Standby too must be reached there (R72).
+
+    A real Standby may serve none of them, so silence is told, and a refusal is not.
+    """
+    tried = [(node, port) for node in group.nodes for port in group.service_ports]
+    failures = await asyncio.gather(
+        *(connect_failure(node.url.host, port, PORT_S) for node, port in tried)
+    )
+    return [
+        f"group {group.name}: {node.name}: port {port} is not reached from here"
+        f" ({failed.detail}); open the way to both nodes before a failover needs it"
+        for (node, port), failed in zip(tried, failures, strict=True)
+        if failed is not None
+        and not (failed.phase is Phase.CONNECT_REFUSED and node.role is not Role.PRIMARY)
+    ]
 
 
 async def _open_ports(group: GroupConfig) -> list[str]:

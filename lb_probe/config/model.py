@@ -344,6 +344,9 @@ class GroupConfig(_Frozen):
     probe: ProbeSettings = _key("probe settings of this group", {})
     promotion: Promotion | None = _key("how the Secondary promotes itself", None)
     resume: Resume = _key("what resume demands", {})
+    service_ports: tuple[v.Port, ...] = _key(
+        "more ports of its nodes that clients use, e.g. 9997; `check` tries them", ()
+    )
     closed_ports: tuple[v.Port, ...] = _key(
         "ports of its nodes that the prober must not reach; `check` tries them", (8443, 22)
     )

@@ -260,3 +260,17 @@ async def test_clocks_that_are_apart_are_told_by_the_dates_of_the_pages(tmp_path
     assert await told_of(now, None) == []
     assert await told_of(now, "yesterday, or so") == []
     assert await told_of(now, "Tue, 03 Nov 2026 10:00:09 GMT", extra="Age: 9\r\n") == []
+
+
+async def test_a_port_of_clients_that_is_shut_is_told_and_a_standby_may_refuse(tmp_path):
+    """R72: before a failover needs it."""
+    pages = {"/status/status.html": OK, "/hastatus.html": f"{OK} (Mode: Standby)"}
+    async with listening(serve(pages)) as server:
+        own = server.sockets[0].getsockname()[1]
+        with socket.create_server(("127.0.0.1", 0)) as spot:
+            dead = spot.getsockname()[1]
+        urls = {name: f"http://127.0.0.{n}:{own}" for n, name in enumerate("ab", 1)}
+        text = await told(tmp_path, **urls, more=f"service_ports: [{own}, {dead}]")
+    assert f"group epmm: a: port {dead} is not reached from here (Connection refused)" in text
+    assert f"b: port {dead}" not in text  # a Standby that serves nothing there yet
+    assert f"a: port {own} " not in text

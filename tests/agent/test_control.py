@@ -62,6 +62,7 @@ def controlled(serve, tmp_path):
 
 
 async def test_status_tells_everything_about_the_node(controlled, call):
+    """R2, R99: the words of the guide, with cause and time."""
     check = TcpCheck("app", "127.0.0.1", 1, pages=frozenset({Page.STATUS}))
     async with controlled(Role.PRIMARY, [check], runs=False) as (node, path):
         node.checks._records[0].fold("refused", node.clock.monotonic())

@@ -446,7 +446,7 @@ async def test_traffic_that_came_promotes_though_the_peer_is_alive_and_once(
 
 
 async def test_promote_by_itself_does_not_ask_where_the_traffic_is(watching, eventually, tmp_path):
-    """R65: the other order, as EPMM does it."""
+    """R29, R65: the other order, as EPMM does it."""
     async with watching(promote=noting(tmp_path)) as one:
         await eventually(lambda: one.peer.asked > 0)
         one.peer.die()

@@ -34,6 +34,7 @@ def test_the_first_mode_comes_from_the_role(tmp_path, role, mode):
 
 
 def test_the_saved_mode_wins_over_the_role_on_restart(tmp_path):
+    """R70: the role is the initial mode only."""
     with StateFile(tmp_path / "s", **SUBJECT) as file:
         saved = file.change(**to(Mode.STANDBY))
     with StateFile(tmp_path / "s", **SUBJECT) as file:
