@@ -11,7 +11,7 @@ from lb_probe.core import pool_view, view
 from lb_probe.core.acts import Plan
 from lb_probe.core.agents import Heard
 from lb_probe.core.explain import explain
-from lb_probe.core.holds import Holds, holds
+from lb_probe.core.holds import Holds
 from lb_probe.core.model import Observation, Page
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.view import View
@@ -103,12 +103,7 @@ class Groups:
 
     def holds(self, name: str, node: str) -> Holds:
         """Return whether a node has the traffic, for its agent."""
-        if name not in self._home:
-            return Holds.UNKNOWN  # a reload took it away
-        found = self.view(name)
-        if isinstance(found, PoolView):
-            return Holds.UNKNOWN
-        return holds(node, found.saved, (adapter.seen for adapter in found.adapters))
+        return self._pairs.holds(name, node)
 
     def references(self, answers: Mapping[str, bool]) -> None:
         """Take what the reference targets answered."""

@@ -38,6 +38,8 @@ FACTS = {  # of the machine that runs the test
     "cpus": 2,
     "disks": {"/": 100_000_000_000},
     "is_clock_kept": True,
+    "kept": False,
+    "kept_within_s": None,
     "machine": "d" * 64,
     "memory_bytes": 8_000_000_000,
     "os": "Debian GNU/Linux 13 (trixie) x86_64",

@@ -268,9 +268,16 @@ def test_epmm_existing_backup_backend_no_longer_fails_back(stage):
 
 
 def test_the_doctor_names_what_is_wrong_with_the_old_backend(stage):
+    """As its page has it; and before HAProxy runs, from the file alone."""
     one = stage("epmm-existing-backup-backend")
-    one.haproxy(file="before.cfg", **{"check-ssl verify none": ""})
+    before = str(EXAMPLES / "epmm-existing-backup-backend" / "before.cfg")
     (one.folder / "probes.yaml").write_text(one.rewritten("probes.yaml"))
+    answer = one.verb("haproxy", "doctor", "epmm", "--file", before)
+    assert answer.returncode == 1
+    assert "[unreachable]" in answer.stdout
+    assert "`server b` is a `backup` server" in " ".join(answer.stdout.split())
+    assert "[health-page-check]" in answer.stdout
+    one.haproxy(file="before.cfg", **{"check-ssl verify none": ""})
     until(lambda: (one.folder / "admin.sock").exists(), "HAProxy listens")
     answer = one.verb("haproxy", "doctor", "epmm", "--file", str(one.folder / "haproxy.cfg"))
     assert answer.returncode == 1

@@ -185,7 +185,7 @@ def test_every_heading_that_a_message_names_is_in_the_runbook():
     named = {row.runbook for row in CLASSES.values()}
     named |= {row.runbook for row in TOLD_CONDITIONS.values()}
     named |= {"foreign-writer", "load-balancer-holds-the-node-down", "store-not-writable"}
-    named |= {"prober-isolated", "reload-failed", "move-not-settled"}
+    named |= {"prober-isolated", "reload-failed", "move-not-settled", "users-left-behind"}
     assert named - {""} <= anchors
 
 

@@ -339,6 +339,7 @@ def synced_back_swapped_and_resumed(pair):
     pair.on(B, "failover", "client-connection", "disable", "--reason", "going back")
     assert not pair.keep("refused")
     assert "NEW CLIENTS ARE TURNED AWAY" in pair.on(B, "status")
+    until(lambda: "turns new clients away" in pair.verb("explain", "demo"), "the prober shows it")
     # In the wrong order the newest data would be written over.
     assert "another-primary" in pair.on(B, "failover", "mode", "secondary", code=6)
     pair.on(A, "failover", "mode", "secondary", "--reason", "make way")

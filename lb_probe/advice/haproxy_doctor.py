@@ -12,7 +12,7 @@ from lb_probe.advice import haproxy_rules_file, haproxy_rules_running, haproxy_r
 from lb_probe.advice.findings import Finding, ordered
 from lb_probe.advice.haproxy_case import Case
 from lb_probe.advice.haproxy_file import ConfigFile, read_files
-from lb_probe.advice.haproxy_running import Asks, read_running
+from lb_probe.advice.haproxy_running import Asks, Running, read_running
 from lb_probe.config.model import GroupConfig, HaproxyAdapter
 from lb_probe.ports import LbProbeError, PublishError
 
@@ -53,6 +53,30 @@ async def examine(
     return ordered(findings)
 
 
+def unanswered(
+    exc: Exception, adapter: HaproxyAdapter, group: GroupConfig, config_files: Sequence[Path]
+) -> list[Finding]:
+    """Return what can be said of a HAProxy that does not answer: that, and what its files say.
+
+    Args:
+        exc: Why it, or its configuration, could not be read.
+    """
+    findings = [
+        Finding(
+            "error",
+            "unreachable",
+            str(exc),
+            "nothing is known of what it does, and no move reaches it.",
+            "mend what it says, then: lb-probe check",
+        )
+    ]
+    if config_files:
+        case = Case(Running({}, ()), adapter, group, read_files(config_files))
+        findings += haproxy_rules_file.find(case)
+        findings += haproxy_rules_file.backup_words(case)
+    return ordered(findings)
+
+
 def _read(paths: Sequence[Path], whom: str, findings: list[Finding]) -> ConfigFile | None:
     if not paths:
         findings.append(
@@ -72,17 +96,6 @@ def _read(paths: Sequence[Path], whom: str, findings: list[Finding]) -> ConfigFi
         raise PublishError(
             f"{exc.filename}: {exc.strerror}; give a haproxy.cfg that this user may read"
         ) from exc
-
-
-def unanswered(exc: Exception) -> Finding:
-    """Return the finding that a HAProxy, or its configuration, could not be read."""
-    return Finding(
-        "error",
-        "unreachable",
-        str(exc),
-        "nothing is known of what it does, and no move reaches it.",
-        "lb-probe check",
-    )
 
 
 def _no_answer(exc: LbProbeError) -> Finding:

@@ -193,6 +193,20 @@ def server_words(case: Case, config: ConfigFile) -> Iterator[Finding]:
                 )
 
 
+def backup_words(case: Case) -> Iterator[Finding]:
+    """Servers that are `backup`, where no running process tells it."""
+    for section in case.our_sections:
+        for line in section.lines:
+            if line.words[0] == "server" and "backup" in line.words:
+                yield Finding(
+                    "error",
+                    "backup",
+                    f"{line.where}: `{' '.join(line.words[:2])}` is a `backup` server",
+                    "HAProxy chooses by itself, and goes back to the other once its check passes.",
+                    f"remove `backup` from the line of server {line.words[1]}",
+                )
+
+
 def redispatch(case: Case, config: ConfigFile) -> Iterator[Finding]:
     """A second try at another server."""
     for section in case.our_sections if not case.is_map else ():

@@ -10,7 +10,6 @@ import os
 import pwd
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lb_probe.agent.check import (
@@ -31,6 +30,7 @@ Run = Callable[[], Awaitable[str | None]]
 
 _BODY_CAP = 64 * 1024
 _DETAIL_CHARS = 200
+_WORD_BYTES = 4096  # of a command line: its first word fits, or is no path
 # A unit that reloads goes on serving.
 _ACTIVE = frozenset({"active", "reloading"})
 
@@ -213,27 +213,31 @@ def _look_at_disk(check: DiskCheck) -> str | None:
 
 def _count_processes(check: ProcessCheck) -> str | None:
     uid = None if check.user is None else pwd.getpwnam(check.user).pw_uid
-    count = sum(_is_one(entry, check.program, uid) for entry in Path("/proc").iterdir())
-    if count >= check.at_least:
-        return None
+    program, count = os.fsencode(check.program), 0
+    # Thousands of processes are looked at while the pages answer: no object for each, and a stop
+    # as soon as it is clear.
+    with os.scandir(b"/proc") as entries:
+        for entry in entries:
+            count += entry.name.isdigit() and _is_one(entry, program, uid)
+            if count >= check.at_least:
+                return None
     return _printable(f"found {count} of {check.program}; wanted {check.at_least} or more")
 
 
-def _is_one(entry: Path, program: str, uid: int | None) -> bool:
+def _is_one(entry: os.DirEntry[bytes], program: bytes, uid: int | None) -> bool:
     """Tell whether this is the folder of a living process of the program."""
-    if not entry.name.isdigit():
-        return False
     try:
         if uid is not None and entry.stat().st_uid != uid:
             return False
-        words = (entry / "cmdline").read_bytes().split(b"\0")
-        if not words[0] or _basename(words[0]) != program:
-            return _basename(os.fsencode((entry / "exe").readlink())) == program
+        file = os.open(entry.path + b"/cmdline", os.O_RDONLY)
+        try:
+            word = os.read(file, _WORD_BYTES).partition(b"\0")[0]
+        finally:
+            os.close(file)
+        if not word or word.rpartition(b"/")[2] != program:
+            image = os.readlink(entry.path + b"/exe")  # noqa: PTH115 # no Path takes bytes
+            return image.rpartition(b"/")[2] == program
         # A dead one has no command line any more: it did not come so far.
         return True
     except OSError:
         return False  # it ended meanwhile, or it is not ours to look into
-
-
-def _basename(path: bytes) -> str:
-    return os.fsdecode(path).rpartition("/")[2]

@@ -243,6 +243,7 @@ class Node:
             "quarantine": state.quarantine.reason if state.quarantine else "",
             "data_suspect": state.data.suspect,
             "ha_enabled": state.ha.is_on,
+            "takes_clients": state.clients.is_on,
             "data_reign": lineage.reign,
             "data_until": lineage.until,
             "data_fork": (lineage.fork_reign, lineage.fork_until),

@@ -1,6 +1,7 @@
 """The agent of one node, wired."""
 
 import asyncio
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -30,6 +31,8 @@ from lb_probe.ports import (
     Invalid,
 )
 
+SWITCH_S = 0.0005
+
 
 def run_agent(path: Path, node: str) -> int:
     """Run the agent of one node in the foreground until SIGTERM or SIGINT.
@@ -54,6 +57,8 @@ def run_agent(path: Path, node: str) -> int:
         await agent_daemon.run(setup, clock, stop, log)
         return 0
 
+    # A check that looks around in a thread must give way to the pages sooner than after 5 ms.
+    sys.setswitchinterval(SWITCH_S)
     return run(serve())
 
 

@@ -11,6 +11,7 @@ from lb_probe.ports import Clock
 from lb_probe.prober.agent_report import Agent, ask
 
 INTERVAL_S = 2.0
+LOOK_S = 0.2  # between two looks for news
 Hear = Callable[[str, str, Heard], None]
 Where = Callable[[str, str], Holds]
 
@@ -30,7 +31,9 @@ def agents_of(groups: Iterable[GroupConfig]) -> list[Agent]:
 
 
 async def listen(agents: Iterable[Agent], hear: Hear, where: Where, clock: Clock) -> None:
-    """Ask each agent every two seconds until cancelled; none waits for another.
+    """Ask each agent every two seconds, and when it has to be told something; none waits.
+
+    They are asked until this is cancelled.
 
     Args:
         where: Whether a node of a group has the traffic, for its agent.
@@ -48,6 +51,14 @@ async def listen(agents: Iterable[Agent], hear: Hear, where: Where, clock: Clock
         asyncio.TaskGroup() as tasks,
     ):
 
+        async def until_due(agent: Agent, told: Holds, is_ready: bool) -> None:
+            """Wait for the next question; it comes at once where there is news for the agent."""
+            due = clock.monotonic() + INTERVAL_S
+            while (left_s := due - clock.monotonic()) > 0:
+                if is_ready and where(agent.group, agent.node) is not told:
+                    return
+                await clock.sleep(min(LOOK_S, left_s))
+
         async def follow(agent: Agent) -> None:
             last, challenge = None, ""
             while True:
@@ -60,7 +71,7 @@ async def listen(agents: Iterable[Agent], hear: Hear, where: Where, clock: Clock
                 elif heard.report is not None:
                     last = heard
                 hear(agent.group, agent.node, heard)
-                await clock.sleep(INTERVAL_S)
+                await until_due(agent, word, bool(challenge))
 
         for agent in agents:
             tasks.create_task(follow(agent))

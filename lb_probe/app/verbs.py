@@ -238,7 +238,7 @@ def haproxy_doctor(
             api = runtime_api(adapter, ASK_TIMEOUT_S)
             return adapter.name, await examine(api, adapter, found, files, master=master)
         except (LbProbeError, OSError) as error:
-            return adapter.name, [unanswered(error)]
+            return adapter.name, unanswered(error, adapter, found, files)
 
     async def every() -> list[tuple[str, list[findings.Finding]]]:
         return await asyncio.gather(*map(ask, ours))

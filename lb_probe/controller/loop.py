@@ -21,6 +21,7 @@ from lb_probe.controller.keeping import Keeping
 from lb_probe.core import acts, calm
 from lb_probe.core import evidence as ev
 from lb_probe.core.agents import Heard
+from lb_probe.core.holds import Holds, holds
 from lb_probe.core.model import Action, Decision, Event, Observation, Page, Saved, Serving
 from lb_probe.core.start import begin
 from lb_probe.core.view import View
@@ -196,6 +197,13 @@ class Controller(Loop[Setup, Runtime, View]):
         runtime = self._groups.get(name)
         if runtime is not None and node in runtime.group.names:
             runtime.heard[node] = heard
+
+    def holds(self, name: str, node: str) -> Holds:
+        """Return whether a node has the traffic, for its agent; cheap."""
+        runtime = self._groups.get(name)
+        if runtime is None:
+            return Holds.UNKNOWN  # a reload took it away, or it is a group of equals
+        return holds(node, runtime.saved, (one.seen for one in runtime.reconcilers))
 
     def observe(self, name: str, observation: Observation) -> None:
         """Take one finished probe; a decision it completes is carried out at once."""

@@ -203,6 +203,8 @@ def _line(group: Group, name: str, heard: Heard, now: float) -> str:
     said.append(f"{report.state or 'unknown'} (mode {_mode(report)})")
     if report.quarantine:
         said.append(f"quarantined: {report.quarantine}")
+    if report.takes_clients is False:
+        said.append("TURNS NEW CLIENTS AWAY")
     if report.heartbeat:
         peer = next((n for n in (group.primary, group.candidate) if n != name), "its peer")
         said.append(f"heartbeat {_HEARTBEAT.get(report.heartbeat, 'is odd').format(peer=peer)}")
@@ -221,6 +223,17 @@ def _line(group: Group, name: str, heard: Heard, now: float) -> str:
 
 def _mode(report: PeerReport) -> str:
     return report.mode.value if isinstance(report.mode, Mode) else "unknown"
+
+
+def turned_away(assigned: str | None, agents: Agents, now: float) -> str:
+    """Say that the node with the traffic lets no new clients in; empty where it does (R123)."""
+    report = fresh(agents, assigned or "", now)
+    if report is None or report.takes_clients is not False:
+        return ""
+    return (
+        f"{assigned} has the traffic and turns new clients away; when that is over:"
+        f" lb-probe agent failover client-connection enable --node {assigned}"
+    )
 
 
 def as_json(group: Group, agents: Agents, now: float) -> list[dict[str, object]]:

@@ -189,6 +189,11 @@ _NEXT: Mapping[str, str] = {
     "unassigned": "see below where the load balancers send traffic, then: {verb} failover {name}"
     " --to {primary} {why}",
 }
+# A verb that moves traffic is refused then.
+_ONLY_OBSERVED = (
+    "take what the load balancers do, as below, where they name one node: {verb} accept {name}"
+    " {why}; or say `act: true` in probes.yaml"
+)
 _WATCHFUL: Mapping[str, str] = {  # all is normal, and a failover would not be made by itself
     "hold": "end the hold when the work is done: {verb} release {name} {why}",
     "act": "nothing to do; it is only observed",
@@ -215,6 +220,8 @@ def next_step(view: View) -> str:
     texts = _balancers_step(view)
     if condition == "failover-blocked":
         texts.append(_BLOCKED[_obstacle(view)])
+    elif condition == "unassigned" and "act" in view.decision.blocked:
+        texts.append(_ONLY_OBSERVED)
     elif condition == "normal":
         texts += [_WATCHFUL[name] for name in view.decision.blocked]
     else:

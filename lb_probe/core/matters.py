@@ -308,6 +308,19 @@ def _balancer(group: str, adapter: AdapterStatus, may_write: bool) -> Matter | N
             do=f"see what it says; it is tried for ever. All of it: lb-probe explain {group}",
             runbook="move-not-settled",
         )
+    if seen is not None and seen.leaving:
+        return replace(
+            matter,
+            word="left-behind",
+            title=f"{group}: {name} still has users on another node than {does}, in a process that"
+            " a reload left behind",
+            settle_s=120.0,
+            why="; ".join(seen.leaving),
+            safe=f"whoever comes now is served by {does}; what is open stays on the old node",
+            do="end them: shutdown_sessions and master: in probes.yaml do it at the next move, and"
+            f" hard-stop-after in HAProxy's file by itself. All of it: lb-probe explain {group}",
+            runbook="users-left-behind",
+        )
     return None
 
 

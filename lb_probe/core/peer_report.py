@@ -35,6 +35,7 @@ _KINDS = {
     "sync_slots": "pair",
     "sync_lasts_s": "moment",
     "ha_enabled": "flag",
+    "takes_clients": "flag",
     "heartbeat": "text",
     "heartbeat_at": "moment",
     "then": "text",
@@ -79,6 +80,7 @@ class PeerReport:
         sync_slots: A slot of its schedule, UTC seconds, and the seconds from slot to slot (R38).
         sync_lasts_s: How long 95 of 100 of its syncs last at most.
         ha_enabled: Whether its schedule and its promotion run (R68).
+        takes_clients: Whether new clients are let in, as far as its agent was told (R123).
         heartbeat: What it sees of the node it watches: ok, failing or failed (R28).
         heartbeat_at: When it last looked, UTC seconds.
         then: What follows where that node is dead: keep-in-standby, flip-then-promote, or
@@ -103,6 +105,7 @@ class PeerReport:
     sync_slots: tuple[float, float] | None = None
     sync_lasts_s: float | None = None
     ha_enabled: bool | None = None
+    takes_clients: bool | None = None
     heartbeat: str | None = None
     heartbeat_at: float | None = None
     then: str | None = None

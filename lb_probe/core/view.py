@@ -182,6 +182,8 @@ def warnings(view: View) -> list[str]:
         if adapter.seen.unsettled:
             lines.append(f"{adapter.name}: traffic is as asked, but {adapter.seen.unsettled}")
         lines += [f"{adapter.name}: {sentence}" for sentence in adapter.seen.leaving]
+    if text := ag.turned_away(view.saved.assigned, view.agents, view.now):
+        lines.append(text)
     return [*lines, view.interruption] if view.interruption else lines
 
 

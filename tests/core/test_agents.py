@@ -222,3 +222,16 @@ def test_what_follows_a_dead_peer_is_told_of_a_standby():
     assert "heartbeat reaches a, promotes itself once traffic is here" in line
     (line,) = ag.lines(GROUP, heard(a=None, b=replace(waits, mode=Mode.PRIMARY)), NOW)
     assert "promotes itself" not in line
+
+
+def test_a_node_that_turns_clients_away_is_shown_everywhere():
+    """R123: in the line of its agent, and as something to see to where it has the traffic."""
+    closed = replace(B, takes_clients=False)
+    (line,) = ag.lines(GROUP, heard(a=None, b=closed), NOW)
+    assert "TURNS NEW CLIENTS AWAY" in line
+    text = ag.turned_away("b", heard(b=closed), NOW)
+    assert text.startswith("b has the traffic and turns new clients away; when that is over:")
+    assert ag.turned_away("a", heard(b=closed), NOW) == ""
+    assert ag.turned_away(None, heard(b=closed), NOW) == ""
+    assert ag.turned_away("b", heard(b=replace(B, takes_clients=True)), NOW) == ""
+    assert ag.turned_away("b", heard(b=closed, age_s=60.0), NOW) == ""

@@ -6,7 +6,7 @@ import pytest
 
 from lb_probe.core.agents import Heard
 from lb_probe.core.evidence import Evidence, fold, situation
-from lb_probe.core.explain import explain, headline, outlook
+from lb_probe.core.explain import explain, headline, next_step, outlook
 from lb_probe.core.failover import CONDITIONS, decide
 from lb_probe.core.model import (
     Automation,
@@ -183,6 +183,13 @@ def test_the_headline_says_that_somebody_has_to_resume():
     assert headline(view(Saved(None))) == "epmm: unassigned. Traffic is on no node."
 
 
+def test_an_observed_group_is_given_no_verb_that_would_be_refused():
+    unknown = view(Saved(None), automation=Automation.BLOCKED, blocked=("act",))
+    assert "lb-probe accept epmm --reason '...'; or say `act: true`" in next_step(unknown)
+    assert "failover" not in next_step(unknown)
+    assert "lb-probe failover epmm --to a" in next_step(view(Saved(None)))
+
+
 def test_the_explanation_shows_every_column_with_its_reason():
     text = explain(view(blocked=("one-shot",)))
     assert "Why: b serves; a is not ok (rule S1)." in text
@@ -320,3 +327,8 @@ def test_what_the_move_left_behind_is_told_after_an_ack_too():
     assert "data-loss" not in reported(acked, mode=Mode.PRIMARY)  # nobody knows when
     moved = replace(ON_B, last_change=replace(CHANGE, at_wall=842.0))
     assert "\n  data-loss window 42 s: b was last" in reported(moved, mode=Mode.PRIMARY)
+
+
+def test_clients_that_are_turned_away_are_something_to_see_to():
+    shown = reported(ON_B, mode=Mode.PRIMARY, takes_clients=False)
+    assert "b has the traffic and turns new clients away" in shown.partition("To see to:")[2]

@@ -97,6 +97,14 @@ def test_a_move_that_a_load_balancer_may_forget_is_told():
     assert (found.word, found.why, found.settle_s) == ("unsettled", "the save failed", 60.0)
 
 
+def test_users_whom_a_reload_left_on_the_old_node_are_told_when_they_stay():
+    left = Seen("a", ("a",), True, leaving=("worker 7 still has sessions on b",))
+    (found,) = of_pair(view(adapters=(replace(IN_SYNC, seen=left),)))
+    assert (found.word, found.why) == ("left-behind", "worker 7 still has sessions on b")
+    assert found.settle_s == 120.0  # `hard-stop-after 60s`, as it is printed, ends most before
+    assert of_pair(view(adapters=(replace(IN_SYNC, seen=replace(left, leaving=())),))) == []
+
+
 def test_what_is_not_to_be_written_does_not_drift():
     """`act: false`, hands off, nobody assigned: what a load balancer does then is its own."""
     astray = replace(IN_SYNC, seen=Seen("b", ("b",), True), in_sync=False)

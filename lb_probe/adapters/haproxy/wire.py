@@ -200,7 +200,11 @@ class RuntimeApi:
 def _take(chunk: bytes, got: bytearray) -> None:
     got += chunk
     if len(got) > MAX_REPLY_BYTES:
-        raise UnfinishedError(f"more than {MAX_REPLY_BYTES} bytes came", len(got))
+        raise UnfinishedError(
+            f"more than {MAX_REPLY_BYTES} bytes came; where that is a map of hundreds of thousands"
+            " of keys, give ours a file of their own",
+            len(got),
+        )
 
 
 def _check_not_empty(got: bytearray) -> None:

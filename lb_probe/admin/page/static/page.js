@@ -371,6 +371,9 @@ function theme(word) {
 // ------------------------------------------------------------------ chart of one group
 let plot = null;
 let drawn = "";
+function size() {
+  return { width: Math.min($("chart").clientWidth || 720, 1100), height: 220 };
+}
 async function chart() {
   if (!body.dataset.alone || !window.uPlot || document.hidden) return;
   let told;
@@ -402,8 +405,7 @@ async function chart() {
   const axis = { stroke: ink, grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
   plot = new window.uPlot(
     {
-      width: Math.min($("chart").clientWidth || 720, 1100),
-      height: 220,
+      ...size(),
       scales: { x: { time: false } },
       axes: [
         { ...axis, values: (_, marks) => marks.map((mark) => `${mark} s`) },
@@ -444,3 +446,4 @@ setInterval(() => {
   ages();
 }, 500);
 setInterval(chart, 5000);
+addEventListener("resize", () => plot?.setSize(size())); // a phone that is turned
