@@ -7,8 +7,6 @@ imported inside the functions that need them. Source: DESIGN, section 6; X5, X13
 from lb_probe.cli import (  # noqa: F401 each adds its verbs
     access,
     agent,
-    agent_sync,
-    agent_trust,
     history,
     notify,
     read,

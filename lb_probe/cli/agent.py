@@ -7,7 +7,7 @@ import click
 
 from lb_probe import client
 from lb_probe.cli.top import (
-    VerbGroup,
+    LateGroup,
     cli,
     config_file,
     config_option,
@@ -29,9 +29,10 @@ def node_option() -> click.Option:
 
 
 @cli.group(
-    cls=VerbGroup,
+    cls=LateGroup,
     section="Run",
     example="lb-probe agent --node epmm-a",
+    late=("lb_probe.cli.agent_sync", "lb_probe.cli.agent_trust"),
     invoke_without_command=True,
     params=[node_option(), config_option()],
 )

@@ -2,7 +2,6 @@
 
 import math
 import re
-import shutil
 import sys
 import time
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from lb_probe.cli.top import (
     register,
     say,
     show,
+    terminal_size,
 )
 from lb_probe.client import Json
 from lb_probe.columns import wide, wrap
@@ -203,7 +203,7 @@ def _watch(picture: _Picture, every_s: float) -> None:
                 age = None if seen_at is None else clock.monotonic() - seen_at
                 head = _not_live(age, error, look)
             if sys.stdout.isatty():
-                click.echo(_screen([head, *lines], *shutil.get_terminal_size()), nl=False)
+                click.echo(_screen([head, *lines], *terminal_size()), nl=False)
             else:
                 say(["", head, *lines])
             time.sleep(every_s)
