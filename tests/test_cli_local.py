@@ -89,6 +89,34 @@ def test_check_counts_and_warns(app, config):
     assert run(None, "check", "-c", config, "--as", "me").exit_code == 2
 
 
+def test_config_shows_what_differs_from_its_default(tmp_path):
+    """R14: what somebody changed stands out, and what a group inherits too."""
+    file = tmp_path / "probes.yaml"
+    file.write_text(
+        "version: 1\ndefaults: {probe: {fall: 5}}\ngroups:\n"
+        "- name: epmm\n  act: false\n  confirm: 0s\n"
+        "  nodes:\n  - {name: a, role: primary, url: https://192.0.2.10}\n"
+        "  - {name: b, role: secondary, url: https://192.0.2.11}\n"
+    )
+    result = run(None, "config", "show", "--diff-defaults", "-c", str(file))
+    assert (result.exit_code, [line.split() for line in result.stdout.splitlines()]) == (
+        0,
+        [
+            ["KEY", "VALUE", "DEFAULT", "SAID", "BY"],
+            ["defaults.probe.fall", "5", "3", "the", "file"],
+            ["groups.epmm.confirm", "0s", "10s", "the", "file"],
+            ["groups.epmm.probe.fall", "5", "3", "`defaults`"],
+            ["groups.epmm.nodes.a.role", "primary", "none", "the", "file"],
+            ["groups.epmm.nodes.b.role", "secondary", "none", "the", "file"],
+        ],
+    )
+    shown = run(None, "config", "show", "-c", str(file), "-o", "json")
+    kept = {one["key"]: one["value"] for one in json.loads(shown.stdout)["settings"]}
+    assert kept["groups.epmm.drain_deadline"] == "5s"
+    file.write_text("version: 2\n")
+    assert run(None, "config", "show", "-c", str(file)).exit_code == 2
+
+
 def test_check_prints_every_fault_and_leaves_with_2(app, config):
     from lb_probe.config import ConfigError
 

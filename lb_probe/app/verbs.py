@@ -4,6 +4,7 @@ import asyncio
 import itertools
 import os
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -41,6 +42,7 @@ from lb_probe.config.model import (
     HaproxyAdapter,
     Tls,
 )
+from lb_probe.config.settings import settings
 from lb_probe.config.values import parse_haproxy_socket
 from lb_probe.core.timing import lints
 from lb_probe.events import audit
@@ -87,6 +89,15 @@ def backup_store(path: Path, target: Path) -> str:
         f"to restore it: stop the prober, move {store}, {store.name}-wal and {store.name}-shm away,"
         f" copy {target} to {store} with the same owner, start the prober"
     )
+
+
+def effective(path: Path) -> list[dict[str, Any]]:
+    """Return what every key of this file comes to, beside its default.
+
+    Raises:
+        ConfigError: The file cannot be used.
+    """
+    return [asdict(setting) for setting in settings(path)]
 
 
 def stored_history(store: Path, group: str | None, limit: int | None, span: Span) -> list[Record]:

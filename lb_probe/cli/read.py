@@ -13,8 +13,11 @@ from lb_probe import client
 from lb_probe.cli.top import (
     WATCH_S,
     Faults,
+    Verb,
+    VerbGroup,
     cli,
     config_file,
+    config_option,
     connect,
     format_option,
     local_errors,
@@ -28,6 +31,7 @@ from lb_probe.client import Json
 from lb_probe.columns import wide, wrap
 from lb_probe.render.group import group_block, status_table
 from lb_probe.render.levels import is_moved, nagios, serving
+from lb_probe.render.lists import settings_table
 from lb_probe.render.probe import probe_block
 from lb_probe.render.text import Look, document, lines_of
 
@@ -69,6 +73,42 @@ def check(as_: str | None, offline: bool, form: str) -> None:
     sentence = ", ".join(_counted(n, words) for words, n in counts.items())
     more = f"; {_counted(len(warnings), 'warnings')} above" if warnings else ""
     show(form, answer, lambda: [*warnings, f"{file}: ok: {sentence}{more}"])
+
+
+@cli.group(
+    cls=VerbGroup,
+    section="Read",
+    example="lb-probe config show --diff-defaults",
+    params=[config_option()],
+)
+def config() -> None:
+    """What probes.yaml comes to."""
+
+
+@config.command(
+    "show",
+    cls=Verb,
+    section="Read",
+    example="lb-probe config show --diff-defaults",
+    params=[
+        click.Option(["--diff-defaults"], is_flag=True, help="Only what differs from its default."),
+        format_option(),
+        config_option(),
+    ],
+)
+def config_show(diff_defaults: bool, form: str) -> None:
+    """Show every key that is in force, and where it differs from its default."""
+    from lb_probe import app
+
+    file = config_file()
+    with local_errors():
+        found = app.effective(file)
+    found = [one for one in found if not (diff_defaults and one["is_default"])]
+    show(
+        form,
+        {"file": str(file), "settings": found},
+        lambda: settings_table(found, own_look()),
+    )
 
 
 def _counted(number: int, words: str) -> str:

@@ -1,4 +1,4 @@
-"""Plain lists: tokens, the audit log, channels that were tried, messages that wait."""
+"""Plain lists: settings, tokens, the audit log, channels that were tried, messages that wait."""
 
 import json
 from collections.abc import Sequence
@@ -86,3 +86,26 @@ def _audited(value: object) -> str:
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
     text = plain(text)
     return json.dumps(text, ensure_ascii=False) if " " in text else text
+
+
+def settings_table(found: Sequence[Json], look: Look) -> list[str]:
+    """Return one row for each key of the file, with its default where it has another value."""
+    if not found:
+        return ["every key that has a default is at it"]
+    rows = [
+        (
+            plain(one.get("key")),
+            _spelled(one.get("value")),
+            "" if one.get("is_default") else _spelled(one.get("default")),
+            {"default": "", "file": "the file"}.get(str(one.get("source")), "`defaults`"),
+        )
+        for one in found
+    ]
+    return table(("KEY", "VALUE", "DEFAULT", "SAID BY"), rows, look.width)
+
+
+def _spelled(value: object) -> str:
+    """Return a value as the file would have it."""
+    if value is None:
+        return "none"
+    return plain(value) if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
