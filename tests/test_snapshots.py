@@ -59,6 +59,7 @@ READING = {
     "history": "history epmm --limit 6",
     "replay": "replay epmm",
     "check": "check --offline",
+    "config-show": "config show --diff-defaults",
     "probe": "probe epmm/a",
     "token-create": "token create dana --role viewer --group epmm --expires 90d",
     "token-list": "token list",
