@@ -221,6 +221,8 @@ class Terminal:
             stderr=slave,
             env=env,
             close_fds=True,
+            # A shell without job control has what it starts with & ignore Ctrl-C.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
         )
         os.close(slave)
         self.seen = ""

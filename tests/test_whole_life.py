@@ -169,6 +169,10 @@ class Pair:
     def agent(self, node):
         return json.loads(self.verb("agent", "status", "--node", node, "-o", "json"))
 
+    def is_up(self, node):
+        line = ["-c", str(self.file), "agent", "status", "--node", node]
+        return CliRunner().invoke(cli, line).exit_code == 0
+
     def told(self):
         path = self.folder / "told"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -322,6 +326,7 @@ def the_primary_returns(pair):
     """X11, X12: it comes back as Primary with old data, and keeps out until somebody decides."""
     pair.start(f"app of {A}", A)
     until(lambda: pair.pages(A) == (ERROR, ERROR), "A answers")
+    until(lambda: pair.is_up(A), "A takes commands")
     until(lambda: pair.agent(A)["quarantine"] is not None, "A keeps out")
     end = time.monotonic() + 1.0
     while time.monotonic() < end:

@@ -216,7 +216,8 @@ def test_the_doctor_looks_behind_tls_and_one_that_is_gone_hides_no_other(doctor,
     assert answer.exit_code == 1
     told = json.loads(answer.stdout)
     by_name = {one["adapter"]: one for one in told["haproxys"]}
-    assert [f["code"] for f in by_name["gone"]["findings"]] == ["unreachable"]
+    gone = [f["code"] for f in by_name["gone"]["findings"]]
+    assert gone == ["unreachable", "stats-maxconn", "no-hard-stop"]  # and what the file says
     assert "there is no such socket" in by_name["gone"]["findings"][0]["found"]
     codes = {f["code"] for f in by_name["edge-1"]["findings"]}
     assert "no-hard-stop" in codes
