@@ -52,7 +52,7 @@ test: servers lint
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='lb_probe/core/*' --fail-under=100
 	$(BIN)/lb-probe demo --script
-	$(BIN)/pytest -q -n 3 --dist worksteal --maxfail=20 --durations=10 docs tests $(CORE:%=--ignore=%)
+	$(BIN)/pytest -q -n 4 --dist worksteal --maxfail=20 --durations=10 docs tests $(CORE:%=--ignore=%)
 
 # Of `make test`, bigrest and f5-sdk are part. This adds Ansible, in an environment of its own; mistakes
 # planted in the emulator; and, from a checkout of f5-common-python in F5_TESTS, F5's own tests.
@@ -79,6 +79,7 @@ format: $(VENV)/.dev
 
 # Ten thousand of these are part of `make test`; this is for a night.
 simulate: $(VENV)/.dev
+	$(BIN)/python tests/simulation.py --returns 400
 	$(BIN)/python tests/simulation.py $(or $(SEEDS),1000000) $(or $(FIRST),0)
 
 prove: $(VENV)/.dev

@@ -340,7 +340,7 @@ class Knowledge:
         self.evidence: list[Evidence] = []
         self.story: list[Story] = []
         self._groups = {False: bounds.group, True: bounds.group.with_roles(_roles(swapped=True))}
-        self.probed = cache(self._probed)
+        self._after_probes = cache(self._probed)
         self.older = cache(self._older)
         self.changed = cache(self._changed)
 
@@ -368,6 +368,12 @@ class Knowledge:
     def told(self, known: int) -> int:
         """Tell the judge alone that what was counted so far counts no more."""
         return self.number(self.evidence[known], self.story[known].interrupted())
+
+    def probed(self, known: int, word: Word) -> list[tuple[str, int]]:
+        """Return what may be known after what can be seen now; of a word, two things matter."""
+        return self._after_probes(
+            known, NO_WORD._replace(assigned=word.assigned, swapped=word.swapped)
+        )
 
     def _probed(self, known: int, word: Word) -> list[tuple[str, int]]:
         """Return what may be known after each probe, or round of probes, that can end now."""
