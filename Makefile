@@ -68,6 +68,8 @@ test-f5-clients: $(VENV)/.dev $(CLIENTS)/.done
 	$(BIN)/python tests/f5_controls.py
 	$(if $(F5_TESTS),PYTHONPATH=tests $(BIN)/python tests/f5_functional.py $(F5_TESTS),@echo "F5's own tests: not run, F5_TESTS names no checkout")
 
+# Some machines forbid it, and then each of a thousand starts compiles everything anew.
+export PYTHONDONTWRITEBYTECODE =
 # Daemons are where a user's PATH may not look.
 export PATH := $(PATH):/usr/local/sbin:/usr/sbin:/sbin
 servers:

@@ -42,8 +42,8 @@ def test_the_help_page_has_every_verb_in_its_section_and_the_exit_codes():
 
 def test_every_verb_of_the_contract_is_there():
     wanted = """
-        demo init prober agent check probe status explain history replay backup publish haproxy
-        check-nagios completion token audit notify
+        demo init prober agent check config probe status explain history replay backup publish
+        haproxy check-nagios completion token audit notify
         resume failover switchover hold release swap-roles ack accept republish
     """
     assert sorted(cli.cli.commands) == sorted(wanted.split())
