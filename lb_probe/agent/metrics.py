@@ -13,7 +13,7 @@ from lb_probe import __version__
 from lb_probe.agent.node import Counted, Node, Part, Reading
 from lb_probe.core.model import Event, Mode, Page
 from lb_probe.core.peer_report import STATES
-from lb_probe.events.metrics import NOTIFY_RESULTS
+from lb_probe.events.metrics import NOTIFY_RESULTS, notified, waiting
 
 PREFIX = "lb_probe_agent_"
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -65,17 +65,12 @@ class Messages:
 
     def emit(self, event: Event) -> None:
         """Take one event of the outbox; others are left."""
-        result = NOTIFY_RESULTS.get(event.name)
-        if result is not None:
-            channel, many = str(event.fields["channel"]), event.fields.get("notices")
-            count = float(many) if isinstance(many, int) and result != "failed" else 1.0
+        if event.name in NOTIFY_RESULTS:
+            channel, result, count = notified(event)
             self._results[channel, result] = self._results.get((channel, result), 0.0) + count
         elif event.name == "notify.waiting":
-            channel, waiting = str(event.fields["channel"]), event.fields["waiting"]
-            since = event.fields["since_wall"]
-            assert isinstance(waiting, int)
-            assert isinstance(since, float)
-            self._waiting[channel] = float(waiting), since
+            channel, many, since = waiting(event)
+            self._waiting[channel] = many, since
             for word in NOTIFY_RESULTS.values():
                 self._results.setdefault((channel, word), 0.0)
 

@@ -425,18 +425,29 @@ class Metrics:
         self._stalls.inc()
 
     def _notified(self, event: Event) -> None:
-        channel, many = str(event.fields["channel"]), event.fields.get("notices")
-        result = NOTIFY_RESULTS[event.name]
-        count = float(many) if isinstance(many, int) and result != "failed" else 1.0
+        channel, result, count = notified(event)
         self._notifications.at(channel, result).value += count
 
     def _waiting(self, event: Event) -> None:
-        channel, since = str(event.fields["channel"]), event.fields["since_wall"]
-        waiting = event.fields["waiting"]
-        assert isinstance(waiting, int)
-        assert isinstance(since, float)
-        self._notices_waiting.at(channel).value = float(waiting)
-        self._notices_since.at(channel).value = since
+        channel, count, since_wall = waiting(event)
+        self._notices_waiting.at(channel).value = count
+        self._notices_since.at(channel).value = since_wall
+
+
+def notified(event: Event) -> tuple[str, str, float]:
+    """Return channel, result and how many messages an event of `NOTIFY_RESULTS` is about."""
+    channel, many = str(event.fields["channel"]), event.fields.get("notices")
+    result = NOTIFY_RESULTS[event.name]
+    count = float(many) if isinstance(many, int) and result != "failed" else 1.0
+    return channel, result, count
+
+
+def waiting(event: Event) -> tuple[str, float, float]:
+    """Return of `notify.waiting` the channel, how many wait, and since when (UTC seconds)."""
+    count, since_wall = event.fields["waiting"], event.fields["since_wall"]
+    assert isinstance(count, int)
+    assert isinstance(since_wall, float)
+    return str(event.fields["channel"]), float(count), since_wall
 
 
 def _group_lines(shown: _Shown) -> tuple[str, ...]:
