@@ -109,8 +109,8 @@ class Judge:
     def observed(self, seen: Observation) -> None:
         """One finished probe, in its place by start; what began before a pass is old news."""
         known = self._pages[seen.node, seen.page]
-        passes = [o.started_at for o in known if isinstance(o.outcome, Passed)]
-        if not passes or seen.started_at >= passes[-1]:
+        passes = (o.started_at for o in reversed(known) if isinstance(o.outcome, Passed))
+        if seen.started_at >= next(passes, 0.0):
             insort(known, seen, key=lambda o: o.started_at)
 
     # -------------------------------------------------------------- load balancers

@@ -98,7 +98,7 @@ class Vantage:
         if self._references:
             isolated = not any(self._references.values())
         else:
-            isolated = self._is_all_cut_off() and self._are_enough_cut_off()
+            isolated = self._may_blame_ourselves() and self._is_all_cut_off()
         if self.is_isolated and not isolated:
             why = "the prober reaches the network again"
             self._note("rejoined", reason=why)
@@ -116,7 +116,8 @@ class Vantage:
         self._acquitted_by = next(reached, None)
         return self._acquitted_by is None
 
-    def _are_enough_cut_off(self) -> bool:
+    def _may_blame_ourselves(self) -> bool:
+        """Tell whether there are enough groups, and none of the other policy answers."""
         elsewhere = self._cut_off_elsewhere()
         return len(self._groups) + len(elsewhere) >= ISOLATION_GROUPS and all(elsewhere)
 
