@@ -17,10 +17,24 @@ BODY_CAP = 64 * 1024
 HEAD_CAP = 32 * 1024
 # Everything that comes over the wire: chunk sizes and trailers must not be endless either.
 WIRE_CAP = 512 * 1024
+CHUNK = 16 * 1024  # as much is read at a time
 _FAMILIAR_BYTES = 4096
 # RFC 9110, 5.6.7: always this long. What it is made of cannot end a header.
+_DATE_BYTES = 29
 _DATE = re.compile(rb"[A-Za-z0-9 ,:]{29}")
 _DATE_LINE = re.compile(rb"\r\nDate: ([A-Za-z0-9 ,:]{29})\r\n")
+
+
+class _Dates:
+    """The date that was met last, in any answer; empty before the first."""
+
+    __slots__ = ("latest",)
+
+    def __init__(self) -> None:
+        self.latest = b""
+
+
+_dates = _Dates()
 
 
 class Reading:
@@ -30,6 +44,8 @@ class Reading:
         verdict: What the answer says of the node; None while it is not known.
         code: HTTP status of the final answer, None before it.
         received: Bytes that came.
+        next_size: So many are asked for at first when the same is asked again: all of this answer
+            and one more, where it was short. The room for a whole chunk costs more than the answer.
         headers: Of the final answer, names in lower case; the last of several counts.
         lines: The same for people: all of them, as they came.
         may_be_kept: The answer has ended, said where, and left the connection usable.
@@ -37,7 +53,6 @@ class Reading:
 
     __slots__ = (
         "_body",
-        "_dated",
         "_first",
         "_head_size",
         "_parser",
@@ -47,6 +62,7 @@ class Reading:
         "headers",
         "lines",
         "may_be_kept",
+        "next_size",
         "received",
         "verdict",
     )
@@ -55,12 +71,12 @@ class Reading:
         self.verdict: Verdict | None = None
         self.code: int | None = None
         self.received = 0
+        self.next_size = CHUNK
         self.headers: dict[bytes, bytes] = {}
         self.lines: list[tuple[bytes, bytes]] = []
         self.may_be_kept = False
         self._target = target
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self._dated = (0, 0)
         self._pieces: tuple[bytes, bytes] | None = None
         self._head_size = 0
         self._first = b""
@@ -94,15 +110,22 @@ class Reading:
         Then the verdict is the same too, and nothing need be read: what a healthy node says
         differs from second to second in the `Date` header only.
         """
-        if self._pieces is None or len(data) != self.received:
+        if self._pieces is None:
             return False
         head, tail = self._pieces
-        start, end = self._dated
-        return (
-            data.startswith(head)
-            and data.endswith(tail)
-            and (start == end or _DATE.fullmatch(data, start, end) is not None)
-        )
+        if not head:
+            return data == tail
+        return data == head + _dates.latest + tail or self._is_at_another_time(data)
+
+    def _is_at_another_time(self, data: bytes) -> bool:
+        """Tell whether a date follows the head that was not the latest; it is from now on."""
+        assert self._pieces is not None
+        head, tail = self._pieces
+        date = data[len(head) : len(head) + _DATE_BYTES]
+        if data != head + date + tail or _DATE.fullmatch(date) is None:
+            return False
+        _dates.latest = date  # most nodes say the same time
+        return True
 
     def _learn(self, data: bytes) -> None:
         """Keep an answer that came in one piece, so that the next like it is known."""
@@ -110,8 +133,10 @@ class Reading:
             return
         found = _DATE_LINE.search(data, 0, data.find(b"\r\n\r\n") + 2)
         start, end = found.span(1) if found else (0, 0)
-        self._dated = (start, end)
+        if found:
+            _dates.latest = found[1]
         self._pieces = (data[:start], data[end:])
+        self.next_size = len(data) + 1
 
     def end(self, *, is_cut: bool) -> None:
         """Take the end of the stream, which ends an answer without a length.

@@ -15,7 +15,7 @@ from typing import Protocol
 
 from lb_probe.core.model import Failed, Observation, Passed, Phase
 from lb_probe.core.status_page import Verdict, printable
-from lb_probe.prober.answer import Reading
+from lb_probe.prober.answer import CHUNK, Reading
 from lb_probe.prober.link import Link, Trace, Way, connect_failed, dial
 from lb_probe.prober.names import Endpoint, Found, Names
 from lb_probe.prober.target import Target
@@ -27,10 +27,13 @@ RESUME_S = 60.0  # a resumed handshake shows no certificate; after this long it 
 READABLE = select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _CLOSING = select.EPOLLRDHUP | select.EPOLLHUP | select.EPOLLERR
 _WRITABLE, _BROKEN = select.EPOLLOUT, select.EPOLLERR
-_CHUNK = 16 * 1024
 # These come of a connection that was made; one that was not is refused or runs out of time.
 _AFTER_CONNECT = frozenset({errno.ECONNRESET, errno.EPIPE})
-_PHASES = {Phase.NAME: "name", Phase.CONNECT_TIMEOUT: "connect", Phase.TLS: "tls"}
+# Where an attempt is: what it fails with when its time is over. To look a member of an enum up
+# costs as much as three calls.
+_NAMING, _DIALLING, _SHAKING = Phase.NAME, Phase.CONNECT_TIMEOUT, Phase.TLS
+_ASKING = Phase.TIMEOUT
+_PHASES = {_NAMING: "name", _DIALLING: "connect", _SHAKING: "tls"}
 _CONNECTED = Verdict(Passed(), "", "")
 _REDIALLED = "the kept connection had been closed; dialled again"
 
@@ -42,6 +45,7 @@ class Home(Protocol):
 
     clock: Callable[[], float]
     names: Names
+    looks_at: float
 
     def look(self, now: float) -> None:
         """Close the kept connections that ended, or speak unasked."""
@@ -55,8 +59,11 @@ class Home(Protocol):
     def read_again(self, link: Link, events: int) -> None:
         """Read on after the others had their turn."""
 
-    def ended(self, attempt: "Attempt", observation: Observation) -> None:
-        """Tell of an attempt that is over."""
+    def soon(self, tell: Done, observation: Observation) -> None:
+        """Tell in the next round of the loop."""
+
+    def raised(self, error: Exception) -> None:
+        """Tell of a callback that raised."""
 
 
 class _Seen:
@@ -69,8 +76,9 @@ class _Seen:
     __slots__ = Observation.__slots__
 
     def __init__(self, attempt: "Attempt", verdict: Verdict, code: int | None, now: float) -> None:
-        self.node = attempt.target.node
-        self.page = attempt.target.page
+        target = attempt.target
+        self.node = target.node
+        self.page = target.page
         self.started_at = attempt.started_at
         self.ended_at = now
         self.outcome = verdict.outcome
@@ -90,6 +98,10 @@ class Attempt:
         certificate_until: When the node's certificate expires, UTC seconds since 1970.
         note: What an operator should know of the way to the answer.
     """
+
+    # Set where a connection is made.
+    _endpoints: tuple[Endpoint, ...]
+    _error: OSError | None
 
     __slots__ = (
         "_endpoints",
@@ -115,15 +127,14 @@ class Attempt:
     ) -> None:
         self.target = target
         self.done: Done | None = done
-        self.started_at = engine.clock()
+        clock = engine.clock
+        self.started_at = clock()
         self.is_begun = False
         self.is_over = False
         self._engine = engine
         self._way = way
         self._trace = trace
-        self._stage = Phase.NAME  # then CONNECT_TIMEOUT, TLS, TIMEOUT
-        self._endpoints: tuple[Endpoint, ...] = ()
-        self._error: OSError | None = None
+        self._stage = _NAMING
         self._link: Link | None = None
         self._reading: Reading | None = None
         self._is_on_kept = False
@@ -139,24 +150,29 @@ class Attempt:
     # -------------------------------------------------------------- on the way
     def begin(self) -> None:
         """Use the kept connection, or make one."""
-        way = self._way
+        way, engine = self._way, self._engine
         if way.kept is not None:
-            self._engine.look(self.started_at)
+            if self.started_at >= engine.looks_at:
+                engine.look(self.started_at)
             if way.kept is None:
                 self.note = _REDIALLED
             elif way.count % FRESH_EVERY:
                 self._take_over(way.kept)
                 return
             else:
-                self._engine.drop(way.kept)
+                engine.drop(way.kept)
         self._find()
 
     def _take_over(self, link: Link) -> None:
         self._way.kept = None
         self._link, link.attempt = link, self
         self._is_on_kept = True
+        self._stage = _ASKING
         try:
-            self._ask(link)
+            if link.stream is None:
+                link.send(self.target.request)
+            else:
+                self._ask(link)
         except Exception as error:
             self._fail_with(error)
 
@@ -184,8 +200,8 @@ class Attempt:
     def _connect(self, endpoints: tuple[Endpoint, ...]) -> None:
         if self._trace is not None:
             self._trace.mark("name", self._engine.clock())
-        self._stage = Phase.CONNECT_TIMEOUT
-        self._endpoints = endpoints
+        self._stage = _DIALLING
+        self._endpoints, self._error = endpoints, None
         self._dial()
 
     def _dial(self) -> None:
@@ -207,7 +223,7 @@ class Attempt:
     def on_events(self, link: Link, events: int) -> None:
         """Take what happened to the socket."""
         try:
-            if self._stage is Phase.CONNECT_TIMEOUT:
+            if self._stage is _DIALLING:
                 self._try_connection(link, events)
             elif link.unsent and events & _WRITABLE:
                 link.send(b"")
@@ -228,7 +244,7 @@ class Attempt:
             self._trace.connected(link.endpoint)
         target = self.target
         if target.ssl_context is not None:
-            self._stage = Phase.TLS
+            self._stage = _SHAKING
             name = target.server_name or target.host
             link.stream = Stream(target.ssl_context, name, self._session())
             link.stream.shake_hands()
@@ -254,7 +270,7 @@ class Attempt:
 
     def _ask(self, link: Link) -> None:
         """Send the request."""
-        self._stage = Phase.TIMEOUT
+        self._stage = _ASKING
         if link.stream is None:
             link.send(self.target.request)
         else:
@@ -267,15 +283,26 @@ class Attempt:
         self.certificate_until = certificate_of(der).until
 
     def _receive(self, link: Link, events: int) -> None:
+        known = self._way.familiar
+        size = CHUNK if known is None or link.stream is not None else known.next_size
         try:
-            data = link.sock.recv(_CHUNK)
+            data = link.sock.recv(size)
         except BlockingIOError:
             return
-        if link.stream is None:
-            self._take(data)
-        else:
+        if link.stream is not None:
             self._decrypt(link, link.stream, data)
-        is_more = len(data) == _CHUNK or (data and events & _CLOSING)
+        elif (
+            known is not None
+            and self._reading is None
+            and self._trace is None
+            and known.fits(data)
+            and known.verdict is not None
+        ):
+            self._reading = known
+            self._finish(known.verdict)
+        else:
+            self._take(data)
+        is_more = len(data) == size or (data and events & _CLOSING)
         if is_more and self._link is link:
             self._engine.read_again(link, events)
         elif is_more and self._way.kept is link:
@@ -285,7 +312,7 @@ class Attempt:
         stream.feed(data)
         if not stream.is_open:
             is_open = self._shake_hands(link, stream)
-            if not is_open or self._stage is not Phase.TIMEOUT:
+            if not is_open or self._stage is not _ASKING:
                 return
         try:
             while (plain := stream.read()) and self._link is link:
@@ -324,10 +351,7 @@ class Attempt:
         if reading is None:
             if not data and self._is_on_kept:
                 raise ConnectionResetError
-            reading = self._way.familiar
-            if self._trace is not None or reading is None or not reading.fits(data):
-                reading = self._begin_reading()
-            self._reading = reading
+            reading = self._reading = self._begin_reading()
         if not data:
             reading.end(is_cut=is_cut)
         elif reading.verdict is None:
@@ -349,11 +373,11 @@ class Attempt:
         if self.is_over:
             return
         limit = f"within {self.target.timeout_s:g}s"
-        if self._stage is Phase.NAME:
+        if self._stage is _NAMING:
             self._fail(Phase.NAME, f"no address for {self.target.host} {limit}")
-        elif self._stage is Phase.CONNECT_TIMEOUT:
+        elif self._stage is _DIALLING:
             self._fail(Phase.CONNECT_TIMEOUT, f"no connection {limit}")
-        elif self._stage is Phase.TLS:
+        elif self._stage is _SHAKING:
             self._fail(Phase.TIMEOUT, f"no TLS handshake {limit}")
         else:
             received = self._reading.received if self._reading is not None else 0
@@ -372,7 +396,7 @@ class Attempt:
             self._way.session = None
             failed = tls_failed(error)
         elif isinstance(error, OSError):
-            what = "TLS handshake" if self._stage is Phase.TLS else "answer"
+            what = "TLS handshake" if self._stage is _SHAKING else "answer"
             failed = Failed(Phase.RESET, f"reset or closed before the {what} was complete")
         else:
             failed = Failed(Phase.PROTOCOL, printable(f"{type(error).__name__}: {error}"))
@@ -386,7 +410,7 @@ class Attempt:
         link, self._link = self._link, None
         if link is not None:
             self._engine.drop(link)
-        self._stage = Phase.NAME
+        self._stage = _NAMING
         self._find()
 
     def _fail(self, phase: Phase, detail: str) -> None:
@@ -400,7 +424,8 @@ class Attempt:
 
     def _finish(self, verdict: Verdict) -> None:
         engine, reading = self._engine, self._reading
-        now = engine.clock()
+        clock = engine.clock
+        now = clock()
         if self._trace is not None:
             self._trace.mark(self._phase(), now)
             if reading is not None:
@@ -408,10 +433,22 @@ class Attempt:
         self._leave()
         seen = _Seen(self, verdict, None if reading is None else reading.code, now)
         seen.__class__ = Observation  # type: ignore[assignment]
-        engine.ended(self, seen)  # type: ignore[arg-type]
+        if self.is_begun:
+            self._tell(seen)  # type: ignore[arg-type]
+        else:
+            engine.soon(self._tell, seen)  # type: ignore[arg-type]
+
+    def _tell(self, observation: Observation) -> None:
+        done, self.done = self.done, None
+        if done is None:  # cancelled meanwhile
+            return
+        try:
+            done(observation)
+        except Exception as error:
+            self._engine.raised(error)
 
     def _phase(self) -> str:
-        if self._stage is Phase.TIMEOUT:
+        if self._stage is _ASKING:
             return "body" if self._reading is not None else "first-byte"
         return _PHASES[self._stage]
 
@@ -419,9 +456,10 @@ class Attempt:
         """Give the connection back, or close it; what was remembered for the way is dropped."""
         self.is_over = True
         way, link, reading = self._way, self._link, self._reading
+        del way.running[self]
         self._link = self._reading = None
         if link is None:
-            if self._stage is Phase.NAME and not way.endpoints:
+            if self._stage is _NAMING and not way.endpoints:
                 self._engine.names.give_up(self.target.host, self.target.port, self._found)
             return
         if not way.is_reused:

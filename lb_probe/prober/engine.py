@@ -8,7 +8,6 @@ edge-triggered: each socket is registered once, and is read until a read comes b
 import asyncio
 import math
 import select
-from collections import deque
 from collections.abc import Callable, Iterable
 from socket import SocketType
 
@@ -22,7 +21,6 @@ _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _EARLY_S = 0.0005  # timers of a loop are this good
 _TIMER_S = 0.001
 _ROUNDS = 4  # an answer, what is left of it, and its end
-_PRUNED = 64  # attempts: those that are over are forgotten each time so many were added
 
 
 class Engine:
@@ -38,6 +36,8 @@ class Engine:
         self._owns_names = names is None
         self.names = Names(clock) if names is None else names
         self._ways: dict[Target, Way] = {}
+        # The same by the target that came last: to hash and compare one costs as much as ten calls.
+        self._ways_by_id: dict[int, Way] = {}
         self._links: dict[int, Link] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poll = select.epoll()
@@ -46,10 +46,10 @@ class Engine:
         self._closing: list[SocketType] = []
         self._again: list[tuple[Link, int]] = []
         # By timeout, in the order of their starts: so in the order of their deadlines.
-        self._deadlines: dict[float, deque[Attempt]] = {}
+        self._deadlines: dict[float, dict[Attempt, None]] = {}
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._looked_at = -math.inf
+        self._timer_at = math.inf
+        self.looks_at = -math.inf  # when a start is to look at the kept connections again
 
     def start(self, target: Target, done: Done, trace: Trace | None = None) -> Attempt:
         """Ask once; nothing a peer does raises.
@@ -62,12 +62,12 @@ class Engine:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(self._poll.fileno(), self._on_ready)
-        way = self._ways.get(target)
-        if way is None:
-            way = self._ways[target] = Way(target)
+        way = self._ways_by_id.get(id(target)) or self._find_way(target)
         way.count += 1
         attempt = Attempt(self, target, way, done, trace)
-        self._watch(attempt, target.timeout_s)
+        way.running[attempt] = None
+        if attempt.started_at + target.timeout_s < self._timer_at:
+            self._set_timer(attempt.started_at + target.timeout_s, attempt.started_at)
         attempt.begin()
         attempt.is_begun = True
         if not self._is_awaited:
@@ -75,11 +75,24 @@ class Engine:
             self._loop.call_soon(self._on_ready)  # much of it is there when all that is due began
         return attempt
 
+    def _find_way(self, target: Target) -> Way:
+        """Return what is remembered of a target, or of an equal one: this takes its place."""
+        way = self._ways.pop(target, None)
+        if way is None:
+            running = self._deadlines.setdefault(target.timeout_s, {})
+            way = Way(target, running)
+        else:
+            del self._ways_by_id[id(way.target)]
+            way.target = target
+        self._ways[target] = self._ways_by_id[id(target)] = way
+        return way
+
     def keep_only(self, targets: Iterable[Target]) -> None:
         """Forget what is remembered of all other targets; running attempts go on."""
         wanted = set(targets)
         for target in [t for t in self._ways if t not in wanted]:
             way = self._ways.pop(target)
+            del self._ways_by_id[id(way.target)]
             way.is_reused = False  # what still runs keeps no connection either
             if way.kept is not None:
                 self.drop(way.kept)
@@ -103,13 +116,11 @@ class Engine:
 
     # -------------------------------------------------------------- for attempts
     def look(self, now: float) -> None:
-        """Close the kept connections that ended, or speak unasked; once a millisecond at most.
+        """Close the kept connections that ended, or speak unasked; asked once a millisecond.
 
         After a stall timers come before what the sockets have to say.
         """
-        if now - self._looked_at < _TIMER_S:
-            return
-        self._looked_at = now
+        self.looks_at = now + _TIMER_S
         for fd, events in self._poll.poll(0):
             link = self._links.get(fd)
             if link is None:
@@ -134,8 +145,9 @@ class Engine:
 
     def drop(self, link: Link) -> None:
         """Close a connection."""
-        if self._links.pop(link.fd, None) is None:
+        if self._links.get(link.fd) is not link:  # dropped before
             return
+        del self._links[link.fd]
         if link.way.kept is link:
             link.way.kept = None
         link.attempt = None
@@ -152,21 +164,16 @@ class Engine:
             self._loop.call_soon(self._on_again)
         self._again.append((link, events))
 
-    def ended(self, attempt: Attempt, observation: Observation) -> None:
-        """Tell of an attempt that is over; `done` is called outside `start` only."""
-        if not attempt.is_begun:
-            assert self._loop is not None
-            self._loop.call_soon(self.ended, attempt, observation)
-            return
-        done, attempt.done = attempt.done, None
-        if done is None:  # cancelled meanwhile
-            return
-        try:
-            done(observation)
-        except Exception as error:
-            assert self._loop is not None
-            what = "a callback of a probe raised"
-            self._loop.call_exception_handler({"message": what, "exception": error})
+    def soon(self, tell: Done, observation: Observation) -> None:
+        """Tell of an attempt that ended before `start` returned."""
+        assert self._loop is not None
+        self._loop.call_soon(tell, observation)
+
+    def raised(self, error: Exception) -> None:
+        """Give an error of somebody's `done` to the loop."""
+        assert self._loop is not None
+        what = "a callback of a probe raised"
+        self._loop.call_exception_handler({"message": what, "exception": error})
 
     # -------------------------------------------------------------- events
     def _on_ready(self) -> None:
@@ -181,22 +188,28 @@ class Engine:
             came = self._poll.poll(0)
             if not came:
                 return
-            self._dispatch([(self._links.get(fd), events) for fd, events in came])
+            self._dispatch(came)
 
     def _on_again(self) -> None:
-        again, self._again = self._again, []
-        self._dispatch(again)
+        self._dispatch(self._take_again())
 
-    def _dispatch(self, events: Iterable[tuple[Link | None, int]]) -> None:
+    def _take_again(self) -> list[tuple[int, int]]:
+        """Take what is to be read on; the number of a link that was dropped may be another's."""
+        again, self._again = self._again, []
+        return [(link.fd, events) for link, events in again if self._links.get(link.fd) is link]
+
+    def _dispatch(self, came: Iterable[tuple[int, int]]) -> None:
+        links = self._links
         self._is_dispatching = True
         try:
-            for link, mask in events:
-                if link is None:
+            for fd, events in came:
+                link = links.get(fd)
+                if link is None:  # dropped, by what came before it
                     continue
                 attempt = link.attempt
                 if attempt is not None:
-                    attempt.on_events(link, mask)
-                elif mask & READABLE:  # nobody asked: closed, or not to be trusted
+                    attempt.on_events(link, events)
+                elif events & READABLE:  # nobody asked: closed, or not to be trusted
                     self.drop(link)
         finally:
             self._is_dispatching = False
@@ -205,17 +218,6 @@ class Engine:
             self._closing.clear()
 
     # -------------------------------------------------------------- deadlines
-    def _watch(self, attempt: Attempt, timeout_s: float) -> None:
-        attempts = self._deadlines.get(timeout_s)
-        if attempts is None:
-            attempts = self._deadlines[timeout_s] = deque()
-        attempts.append(attempt)
-        if not len(attempts) % _PRUNED:
-            _forget_over(attempts)
-        deadline = attempt.started_at + timeout_s
-        if self._timer is None or deadline < self._timer_at:
-            self._set_timer(deadline, attempt.started_at)
-
     def _set_timer(self, deadline: float, now: float) -> None:
         assert self._loop is not None
         if self._timer is not None:
@@ -224,24 +226,25 @@ class Engine:
         self._timer_at = deadline
 
     def _on_timer(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         now = self.clock()
         until = now + _EARLY_S
         if self._next_deadline() <= until:
             self._read_what_came()
         for timeout_s, attempts in list(self._deadlines.items()):
-            while attempts and (attempts[0].is_over or attempts[0].started_at + timeout_s <= until):
-                attempts.popleft().fail_late()
+            for attempt in list(attempts):
+                if attempt.started_at + timeout_s > until:
+                    break
+                attempt.fail_late()
         soonest = self._next_deadline()
-        if soonest < math.inf and self._timer is None:
+        if soonest < self._timer_at:  # a callback may have begun one that has longer
             self._set_timer(soonest, now)
 
     def _next_deadline(self) -> float:
         soonest = math.inf
         for timeout_s, attempts in self._deadlines.items():
-            _forget_over(attempts)
             if attempts:
-                soonest = min(soonest, attempts[0].started_at + timeout_s)
+                soonest = min(soonest, next(iter(attempts)).started_at + timeout_s)
         return soonest
 
     def _read_what_came(self) -> None:
@@ -252,13 +255,7 @@ class Engine:
         for _ in range(_ROUNDS):
             if self._poll.closed:  # by a callback
                 return
-            again, self._again = self._again, []
-            came = [(self._links.get(fd), events) for fd, events in self._poll.poll(0)]
-            if not again and not came:
+            came = [*self._take_again(), *self._poll.poll(0)]
+            if not came:
                 return
-            self._dispatch([*again, *came])
-
-
-def _forget_over(attempts: deque[Attempt]) -> None:
-    while attempts and attempts[0].is_over:
-        attempts.popleft()
+            self._dispatch(came)

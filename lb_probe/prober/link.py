@@ -82,7 +82,14 @@ class Link:
 
 
 class Way:
-    """What the engine remembers of a target from one probe to the next."""
+    """What the engine remembers of a target from one probe to the next.
+
+    Attributes:
+        running: Attempts with the same timeout, in the order of their deadlines.
+        count: Probes before this one.
+        familiar: The last answer.
+        endpoints: Of an address; a name is asked for each time.
+    """
 
     __slots__ = (
         "count",
@@ -91,19 +98,23 @@ class Way:
         "familiar",
         "is_reused",
         "kept",
+        "running",
         "session",
         "session_at",
+        "target",
     )
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: Target, running: "dict[Attempt, None]") -> None:
+        self.target = target
+        self.running = running
         self.count = -1
         self.kept: Link | None = None
         self.is_reused = target.connection == "reuse"
         self.session: ssl.SSLSession | None = None
         self.session_at = 0.0
         self.failure = ""
-        self.familiar: Reading | None = None  # the last answer
-        self.endpoints: tuple[Endpoint, ...] = ()  # of an address; a name is asked for each time
+        self.familiar: Reading | None = None
+        self.endpoints: tuple[Endpoint, ...] = ()
         try:
             if endpoint := literal(target.host, target.port):
                 self.endpoints = (endpoint,)

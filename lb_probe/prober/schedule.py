@@ -151,7 +151,8 @@ class Schedule:
         """
         slot = self._slots[group, node, page]
         if self._broken is not None and not slot.flights:
-            self._plan(slot, self._clock())
+            now = self._clock()
+            self._plan(slot, now, now)
 
     def quicken(self, group: str) -> None:
         """Pull forward the waiting probes of a group that has become doubtful.
@@ -167,7 +168,7 @@ class Schedule:
             if not slot.flights and slot.last is not None and self._hurry(*slot.key):
                 due = max(slot.last + slot.behind + slot.pace.recheck_s, now)
                 if due < slot.planned:
-                    self._plan(slot, due)
+                    self._plan(slot, due, due)
 
     # -------------------------------------------------------------- the plan
     def _spread(self) -> None:
@@ -178,12 +179,10 @@ class Schedule:
         for place, slot in enumerate(slots):
             self._settle(slot)
             share = (place + self._rng.random()) / len(slots)
-            self._plan(slot, _on_grid(now + share * slot.pace.interval_s))
+            due = _on_grid(now + share * slot.pace.interval_s)
+            self._plan(slot, due, due)
 
-    def _plan(
-        self, slot: Slot, due: float, *, is_beside: bool = False, may_wait: bool = False
-    ) -> None:
-        planned = _on_grid(due) if may_wait else due
+    def _plan(self, slot: Slot, due: float, planned: float, is_beside: bool = False) -> None:
         slot.due, slot.planned, slot.is_beside = due, planned, is_beside
         self._agenda.add(planned, slot)
         if planned < self._timer_at:
@@ -227,14 +226,15 @@ class Schedule:
                     slot.base, slot.behind = slot.due, behind
                     self._start(slot, planned, now)
                 elif behind > _LATE_DOUBT_S or not slot.is_sure():
-                    self._plan(slot, until + _EARLY_S, is_beside=True)
+                    soon = until + _EARLY_S
+                    self._plan(slot, soon, soon, is_beside=True)
                 else:
                     self._overdue(slot, planned, now)
         if stall:
             self._stalled(stall)
 
     def _overdue(self, slot: Slot, planned: float, now: float) -> None:
-        slot.planned = math.inf
+        slot.planned = _NEVER
         if not slot.failed and not slot.is_doubtful:
             slot.is_doubtful = True
             self._doubt(*slot.key, True)
@@ -244,12 +244,15 @@ class Schedule:
 
     def _start(self, slot: Slot, planned: float, now: float) -> None:
         slot.planned, slot.last, slot.is_looked_at = _NEVER, slot.due, False
-        flight = Flight(slot, now, self._ended)
+        begin, clock, late = self._begin, self._clock, self._late
+        flight, slot.spare = slot.spare or Flight(slot, self._ended), None
+        flight.started = now
         slot.flights.append(flight)
-        flight.handle = self._begin(slot.target, flight)
-        late_s = self._clock() - planned
-        self._late(late_s if late_s > 0.0 else 0.0)
-        after = slot.overdue_s()
+        flight.handle = begin(slot.target, flight.ended)
+        late_s = clock() - planned
+        late(late_s if late_s > 0.0 else 0.0)
+        is_plain = slot.usual_s <= slot.quick_s and not (slot.failed or slot.is_doubtful)
+        after = slot.soon_s if is_plain else slot.overdue_s()
         if after < _NEVER:  # the timer is set when all that is due was started
             slot.planned = slot.due = now + after
             slot.is_beside = True
@@ -258,11 +261,23 @@ class Schedule:
     # -------------------------------------------------------------- ends
     def _ended(self, flight: Flight, observation: Observation) -> None:
         slot = flight.slot
-        if self._broken is None or flight not in slot.flights:
+        flights = slot.flights
+        if self._broken is None or flight not in flights:
             return  # it was cancelled
         try:
-            younger = self._take(slot, flight, observation)
-            self._report(slot.target.group, observation)
+            younger = len(flights) - flights.index(flight) - 1 if len(flights) > 1 else 0
+            flights.remove(flight)
+            flight.handle, slot.spare = None, flight
+            slot.planned = _NEVER
+            if slot.is_doubtful:
+                self._settle(slot)
+            if isinstance(observation.outcome, Passed):
+                slot.passed(flight.started, observation.ended_at - observation.started_at)
+                younger = 0
+            else:
+                slot.failed = [*slot.failed, flight.started][-slot.pace.fall :]
+            report = self._report
+            report(slot.target.group, observation)
             if not slot.is_reported:
                 self._note_first(slot)
             if younger:
@@ -271,22 +286,6 @@ class Schedule:
                 self._plan_next(slot)
         except Exception as error:
             self._break(error)
-
-    def _take(self, slot: Slot, flight: Flight, observation: Observation) -> int:
-        """Note what came of a probe; return how many that started after it still go on."""
-        flights = slot.flights
-        younger = 0
-        if len(flights) > 1:
-            younger = len(flights) - flights.index(flight) - 1
-        flights.remove(flight)
-        slot.planned = math.inf
-        if slot.is_doubtful:
-            self._settle(slot)
-        if isinstance(observation.outcome, Passed):
-            slot.passed(flight, observation.ended_at - observation.started_at)
-            return 0
-        slot.failed = [*slot.failed, flight.started][-slot.pace.fall :]
-        return younger
 
     def _note_first(self, slot: Slot) -> None:
         slot.is_reported = True
@@ -299,14 +298,16 @@ class Schedule:
         if slot.may_start_beside():
             assert slot.last is not None
             due = max(slot.last + slot.pace.recheck_s, self._clock())
-            self._plan(slot, due, is_beside=True)
+            self._plan(slot, due, due, is_beside=True)
 
     def _plan_next(self, slot: Slot) -> None:
         pace, fails = slot.pace, len(slot.failed)
-        is_open = 0 < fails < pace.fall or self._hurry(*slot.key)
-        due = slot.next_start(pace.recheck_s if is_open else pace.interval_s, self._clock())
+        group, node, page = slot.key
+        hurry, clock = self._hurry, self._clock
+        is_open = 0 < fails < pace.fall or hurry(group, node, page)
+        due = slot.next_start(pace.recheck_s if is_open else pace.interval_s, clock())
         if due < slot.planned:  # else report asked for one sooner, by probe_now or quicken
-            self._plan(slot, due, may_wait=not (is_open or fails))
+            self._plan(slot, due, due if is_open or fails else _on_grid(due))
 
     def _settle(self, slot: Slot) -> None:
         """Let the doubt of a page be over."""

@@ -46,21 +46,20 @@ class Pace:
 
 
 class Flight:
-    """One probe under way; it is called with what came of it."""
+    """One probe under way."""
 
-    __slots__ = ("ended", "handle", "slot", "started")
+    __slots__ = ("_tell", "handle", "slot", "started")
 
-    def __init__(
-        self, slot: "Slot", started: float, ended: Callable[["Flight", Observation], None]
-    ) -> None:
+    def __init__(self, slot: "Slot", tell: Callable[["Flight", Observation], None]) -> None:
         self.slot = slot
-        self.started = started
-        self.ended = ended
+        self.started = 0.0
         self.handle: Handle | None = None
+        self._tell = tell
 
-    def __call__(self, observation: Observation) -> None:
+    def ended(self, observation: Observation) -> None:
         """Hand on what came of it."""
-        self.ended(self, observation)
+        tell = self._tell
+        tell(self, observation)
 
 
 @dataclass(slots=True, eq=False)
@@ -75,11 +74,14 @@ class Slot:
         behind: Seconds by which that start came late.
         last: When the last start of any kind was due; None before the first.
         flights: Probes under way, in the order of their starts.
+        spare: One that has ended, for the next start.
         failed: Starts of the latest failures since the last pass, at most `fall` of them.
         usual_s: About how long a pass took lately.
         is_doubtful: One is overdue, and that was told.
         is_looked_at: One seems to be overdue; what came meanwhile is read before that is told.
         is_reported: What came of one probe was told.
+        quick_s: One that is usually as quick as this is overdue after `recheck`.
+        soon_s: What `overdue_s` returns for that, as long as all is plain.
     """
 
     target: Target
@@ -91,15 +93,20 @@ class Slot:
     behind: float = 0.0
     last: float | None = None
     flights: list[Flight] = field(default_factory=list)
+    spare: Flight | None = None
     failed: list[float] = field(default_factory=list)
     usual_s: float = 0.0
     is_doubtful: bool = False
     is_looked_at: bool = False
     is_reported: bool = False
     key: tuple[str, str, Page] = field(init=False)
+    quick_s: float = field(init=False)
+    soon_s: float = field(init=False)
 
     def __post_init__(self) -> None:
         self.key = (self.target.group, self.target.node, self.target.page)
+        self.quick_s = self.pace.recheck_s / _SLACK
+        self.soon_s = self.overdue_s()
 
     def overdue_s(self) -> float:
         """Return after how many seconds the latest probe is in doubt; infinity for never."""
@@ -120,10 +127,10 @@ class Slot:
         """Tell whether the verdict is open and there is room under way."""
         return max(len(self.failed), len(self.flights)) < self.pace.fall
 
-    def passed(self, flight: Flight, took_s: float) -> None:
+    def passed(self, started: float, took_s: float) -> None:
         """Note a pass: failures that started after it stay, and nothing is left under way."""
         if self.failed:
-            self.failed = [at for at in self.failed if at > flight.started]
+            self.failed = [at for at in self.failed if at > started]
         usual_s = self.usual_s
         self.usual_s = took_s if took_s > usual_s else usual_s + (took_s - usual_s) * _FORGETS
         if self.flights:
@@ -139,9 +146,9 @@ class Slot:
     def next_start(self, delay: float, now: float) -> float:
         """Return when the next probe starts, the last one having ended now."""
         assert self.last is not None
-        # One step, or as many as lead at least half a step beyond a start that came late.
-        steps = 1 if not self.behind else max(1, math.ceil(self.behind / delay + 0.5))
-        due = self.base + steps * delay
+        due = self.base + delay
+        if self.behind > delay / 2:  # as many steps as lead at least half a step beyond that start
+            due = self.base + math.ceil(self.behind / delay + 0.5) * delay
         if self.last != self.base:
             due = max(due, self.last + self.pace.recheck_s)
         return due if due > now else now
@@ -158,11 +165,13 @@ class Agenda:
         next: The earliest moment; infinity where there is none.
     """
 
-    __slots__ = ("_moments", "_slots", "next")
+    __slots__ = ("_at", "_latest", "_moments", "_slots", "next")
 
     def __init__(self) -> None:
         self._moments: list[float] = []
         self._slots: dict[float, list[Slot]] = {}
+        self._at = math.nan  # the moment that was added to last: many follow for the same
+        self._latest: list[Slot] = []
         self.next = math.inf
 
     def __len__(self) -> int:
@@ -171,17 +180,23 @@ class Agenda:
 
     def add(self, at: float, slot: Slot) -> None:
         """Note a slot for this moment."""
+        if at != self._at:
+            self._at, self._latest = at, self._of(at)
+        self._latest.append(slot)
+
+    def _of(self, at: float) -> list[Slot]:
         slots = self._slots.get(at)
-        if slots is not None:
-            slots.append(slot)
-            return
-        self._slots[at] = [slot]
-        heapq.heappush(self._moments, at)
-        self.next = self._moments[0]
+        if slots is None:
+            slots = self._slots[at] = []
+            heapq.heappush(self._moments, at)
+            self.next = self._moments[0]
+        return slots
 
     def take(self) -> list[Slot]:
         """Take the slots of the earliest moment."""
         at = heapq.heappop(self._moments)
+        if at == self._at:
+            self._at = math.nan
         self.next = self._moments[0] if self._moments else math.inf
         return self._slots.pop(at)
 
@@ -189,4 +204,4 @@ class Agenda:
         """Forget all of them."""
         self._moments.clear()
         self._slots.clear()
-        self.next = math.inf
+        self._at, self.next = math.nan, math.inf
