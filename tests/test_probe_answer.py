@@ -62,3 +62,30 @@ def test_the_verdict_does_not_hang_on_how_the_answer_is_cut(answer, edits, cuts)
     assert read(pieces) == (outcome, code)
     assert read([bytes([byte]) for byte in answer]) == (outcome, code)
     assert isinstance(outcome, Failed) or (outcome == Passed() and code == 200)
+
+
+def test_a_known_answer_is_known_again_with_any_date_and_with_nothing_else_in_its_place():
+    """What stands there must not end a header: then more than the time would differ."""
+    monday, tuesday = "Mon, 23 Nov 2026 00:00:00 GMT", "Tue, 24 Nov 2026 23:59:59 GMT"
+
+    def dated(text):
+        return page(headers=[f"Date: {text}"])
+
+    known, undated = Reading(target(80)), Reading(target(80))
+    known.feed(dated(monday))
+    undated.feed(page())
+    for text in (monday, tuesday, tuesday, monday):
+        assert known.fits(dated(text))
+        assert not undated.fits(dated(text))
+    for text in (
+        "Mon\r\n\r\n23 Nov 2026 00:00:00 GM",
+        "Mon, 23 Nov 2026 00:00:00\r\nX:",
+        monday[1:],
+        monday + " ",
+        "",
+    ):
+        assert not known.fits(dated(text)), text
+    assert not known.fits(dated(monday)[:-1])
+    assert not known.fits(dated(monday) + b" ")
+    assert undated.fits(page())
+    assert not undated.fits(page(b"X" * len(OK)))

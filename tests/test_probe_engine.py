@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import socket
 import struct
 import threading
@@ -227,6 +228,37 @@ async def test_what_is_over_is_not_remembered():
             assert engine._ways == {}
 
 
+@on_both_loops
+async def test_a_connection_that_is_dropped_again_leaves_the_next_with_its_number_alone():
+    async with serving(silent) as port:
+        with engine_of() as engine:
+            first = engine.start(target(port), print)
+            (old,) = engine._links.values()
+            first.cancel()
+            engine.start(target(port), print)
+            (new,) = engine._links.values()
+            assert new is not old
+            assert new.fd == old.fd
+            engine.drop(old)
+            assert engine._links == {new.fd: new}
+
+
+@on_both_loops
+async def test_an_attempt_begun_when_another_was_too_late_puts_off_no_deadline():
+    async with serving(silent) as port:
+        with engine_of() as engine:
+            seen = []
+
+            def too_late(_):
+                engine.start(target(port), print)  # has LONG_S
+
+            engine.start(target(port, timeout_s=SHORT_S), too_late)
+            await asyncio.sleep(0.02)
+            engine.start(target(port, timeout_s=SHORT_S), seen.append)
+            await until(lambda: seen)
+            assert seen[0].ended_at - seen[0].started_at < LONG_S / 2
+
+
 # ------------------------------------------------------------------ the same answer again
 @on_both_loops
 async def test_an_answer_that_differs_in_anything_but_its_date_is_read_anew():
@@ -262,6 +294,26 @@ async def test_an_answer_that_differs_in_anything_but_its_date_is_read_anew():
                 got = outcome.phase if isinstance(outcome, Failed) else outcome
                 assert got == wanted, name
                 assert seen.head.startswith("3 Nov") == (name == "end in the date")
+
+
+@on_both_loops
+async def test_an_answer_of_another_length_is_read_whole_on_a_kept_connection():
+    """As many bytes are asked for as came last time, and one: what is longer is read on."""
+    texts = [OK, OK + b"\n", OK, OK + b"\n" + b"x" * 20_000, OK + b"\n", BAD, OK, OK[:-1]]
+
+    async def behave(reader, writer):
+        for text in texts[len(seen) :]:
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(page(text))
+
+    seen = []
+    async with serving(behave) as port:
+        with engine_of() as engine:
+            for text in texts:
+                seen.append(await ask(engine, target(port, connection="reuse")))
+                assert seen[-1].body_sha256 == hashlib.sha256(text).hexdigest()
+    failed = [isinstance(s.outcome, Failed) for s in seen]
+    assert failed == [False] * 5 + [True, False, True]
 
 
 @on_both_loops

@@ -32,6 +32,7 @@ import math
 import random
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from functools import partial
+from math import ceil
 from typing import Any
 
 from lb_probe.core.model import Observation, Page, Passed
@@ -101,7 +102,8 @@ class Schedule:
         stalled: Callable[[float], None] = lambda seconds: None,
         doubt: Doubt = lambda group, node, page, is_doubtful: None,
     ) -> None:
-        slots = [Slot(target, pace) for target, pace in targets]
+        paces: dict[Pace, Pace] = {}  # one object for many pages: memory is slow
+        slots = [Slot(target, paces.setdefault(pace, pace)) for target, pace in targets]
         self._slots = {slot.key: slot for slot in slots}
         self._groups: dict[str, list[Slot]] = {}
         for slot in slots:
@@ -318,7 +320,7 @@ class Schedule:
 
 def _on_grid(due: float) -> float:
     """Return the next moment of the grid; one that is there but for rounding stays."""
-    return math.ceil(due / GRID_S - 0.001) * GRID_S
+    return ceil(due / GRID_S - 0.001) * GRID_S
 
 
 class _Tasks:

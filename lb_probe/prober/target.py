@@ -3,6 +3,7 @@
 import re
 import ssl
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Literal
 
 from lb_probe import __version__
@@ -20,6 +21,11 @@ _REQUEST = (
     "\r\n"
 )
 _CONNECTION = {"fresh": "Connection: close\r\n", "reuse": ""}
+
+
+@lru_cache(maxsize=1024)  # nodes that share a name are sent the same object
+def _written(path: str, host: str, connection: str) -> bytes:
+    return _REQUEST.format(path=path, host=host, connection=connection).encode("ascii")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +91,7 @@ class Target:
                 raise ValueError(f"found {text!r}; use printable ASCII without spaces")
         if not self.path.startswith("/"):
             raise ValueError(f"path is {self.path!r}; begin it with /")
-        connection = _CONNECTION[self.connection]
-        return _REQUEST.format(path=self.path, host=host, connection=connection).encode("ascii")
+        return _written(self.path, host, _CONNECTION[self.connection])
 
     def _authority(self) -> str:
         host = f"[{self.host.partition('%')[0]}]" if ":" in self.host else self.host
