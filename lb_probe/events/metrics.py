@@ -26,7 +26,7 @@ from prometheus_client import (
 from lb_probe import __version__
 from lb_probe.core import active_active
 from lb_probe.core.failover import CONDITIONS
-from lb_probe.core.model import BRAKES, Event, Failed, Mode, Observation, Page
+from lb_probe.core.model import BRAKES, Event, Failed, Mode, Observation, Page, Phase
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.view import AdapterStatus, View, mode_word, serving_word
 from lb_probe.events.tally import Tallies
@@ -37,6 +37,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 # The thread works for about half a millisecond and lets the loop have as much.
 SLICE = 50  # groups; a line of a counter is a tenth of one
 REST_S = 0.0005
+# The value of a member of an enum is a call of a Python function.
+_LABELS = {member: member.value for member in (*Page, *Phase)}
 
 # What is shown of each group, in this order: name, labels after `group`, what it is.
 GROUP_GAUGES = (
@@ -396,8 +398,8 @@ class Metrics:
         seen = event.fields["observation"]
         assert isinstance(seen, Observation)
         page, outcome = seen.page, seen.outcome
-        result = outcome.phase.value if isinstance(outcome, Failed) else "ok"
-        self._probes.at(event.group, seen.node, page.value, result).value += 1.0
+        result = _LABELS[outcome.phase] if isinstance(outcome, Failed) else "ok"
+        self._probes.at(event.group, seen.node, _LABELS[page], result).value += 1.0
         self._durations[page].observe(seen.ended_at - seen.started_at)
         self._latest_at = self._wall()
         if seen.certificate_until is not None:
