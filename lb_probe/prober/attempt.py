@@ -151,30 +151,24 @@ class Attempt:
     def begin(self) -> None:
         """Use the kept connection, or make one."""
         way, engine = self._way, self._engine
-        if way.kept is not None:
+        link = way.kept
+        if link is not None:
             if self.started_at >= engine.looks_at:
                 engine.look(self.started_at)
             if way.kept is None:
                 self.note = _REDIALLED
             elif way.count % FRESH_EVERY:
-                self._take_over(way.kept)
+                way.kept = None
+                self._link, link.attempt = link, self
+                self._is_on_kept = True
+                try:
+                    self._ask(link)
+                except Exception as error:
+                    self._fail_with(error)
                 return
             else:
-                engine.drop(way.kept)
+                engine.drop(link)
         self._find()
-
-    def _take_over(self, link: Link) -> None:
-        self._way.kept = None
-        self._link, link.attempt = link, self
-        self._is_on_kept = True
-        self._stage = _ASKING
-        try:
-            if link.stream is None:
-                link.send(self.target.request)
-            else:
-                self._ask(link)
-        except Exception as error:
-            self._fail_with(error)
 
     def _find(self) -> None:
         way, target = self._way, self.target

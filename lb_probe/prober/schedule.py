@@ -43,6 +43,7 @@ from lb_probe.prober.slot import Agenda, Flight, Handle, Pace, Slot
 __all__ = ["GRID_S", "Handle", "Pace", "Schedule", "watch_references"]
 
 GRID_S = 0.025
+_ROUNDED = 0.001  # of the grid: one that is there but for rounding stays
 # A timer of the loop is this good; a start this early is on time.
 _EARLY_S = 0.001
 _MIN_STALL_S = 1.0
@@ -309,7 +310,8 @@ class Schedule:
         is_open = 0 < fails < pace.fall or hurry(group, node, page)
         due = slot.next_start(pace.recheck_s if is_open else pace.interval_s, clock())
         if due < slot.planned:  # else report asked for one sooner, by probe_now or quicken
-            self._plan(slot, due, due if is_open or fails else _on_grid(due))
+            planned = due if is_open or fails else ceil(due / GRID_S - _ROUNDED) * GRID_S
+            self._plan(slot, due, planned)
 
     def _settle(self, slot: Slot) -> None:
         """Let the doubt of a page be over."""
@@ -319,8 +321,8 @@ class Schedule:
 
 
 def _on_grid(due: float) -> float:
-    """Return the next moment of the grid; one that is there but for rounding stays."""
-    return ceil(due / GRID_S - 0.001) * GRID_S
+    """Return the next moment of the grid."""
+    return ceil(due / GRID_S - _ROUNDED) * GRID_S
 
 
 class _Tasks:
