@@ -576,7 +576,9 @@ async def test_somebody_else_who_writes_there_is_left_alone_until_republish():
             world.balancers["edge"].chosen = {"gw-1"}
             await world.advance(1.0)
         assert world.traffic == [{"gw-1"}]
-        assert as_json(world.view)["adapters"][0]["foreign_writer"] is True
+        found = as_json(world.view)["adapters"][0]
+        assert found["foreign_writer"] is True
+        assert found["detail"].startswith("foreign-writer: republish")
         await world.ask("republish")
         assert world.traffic == [ALL]
         assert world.kinds()[-1] == "republish"

@@ -47,6 +47,15 @@ class AdapterStatus:
     detail: str
     restarts: int = 0
 
+    def told(self, cure: str) -> str:
+        """Return its words; a load balancer that somebody else writes to says so first.
+
+        Args:
+            cure: The verbs that end it.
+        """
+        word = f"foreign-writer: {cure}" if self.yielded else ""
+        return "; ".join(text for text in (word, self.detail) if text)
+
 
 @dataclass(frozen=True, slots=True)
 class View:
@@ -213,7 +222,7 @@ def _adapter(adapter: AdapterStatus) -> dict[str, object]:
         "usable": seen.usable if seen else None,
         "in_sync": adapter.in_sync,
         "foreign_writer": adapter.yielded,
-        "detail": adapter.detail,
+        "detail": adapter.told("accept or republish"),
         "version": seen.version or None if seen else None,
         "uptime_s": seen.uptime_s if seen else None,
         "restarts": adapter.restarts,
