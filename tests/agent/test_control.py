@@ -174,6 +174,8 @@ async def test_the_pages_answer_while_the_disk_hangs(controlled, monkeypatch, ca
         ({}, "found command None; use one of failover-mode, ha-disable, ha-enable, status"),
         ({"command": ["status"]}, "found command"),
         ({"command": "reboot"}, "found command 'reboot'"),
+        ({"command": "sync-now"}, "found no `sync` of this agent in probes.yaml"),
+        ({"command": "trust-list"}, "found no `trust` of this agent in probes.yaml"),
         ({"command": "status", "force": 1}, "found force; status takes command"),
         ({"command": "failover-mode"}, "found mode None; use primary or secondary"),
         ({"command": "failover-mode", "mode": "standby"}, "found mode 'standby'"),
