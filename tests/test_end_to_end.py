@@ -1,4 +1,4 @@
-"""The main job with real processes: agents, prober, HAProxy, and signals that end them.
+"""The main job with real processes (R46): agents, prober, HAProxy, and signals that end them.
 
 Traffic is asked for through HAProxy, and the two applications count what they answered.
 """

@@ -189,6 +189,7 @@ async def test_no_address_error_text_or_person_is_a_label(counted):
 
 # ------------------------------------------------------------------ they move
 async def test_failover_and_resume_are_counted_and_the_gauges_follow(counted):
+    """R56: every node is probed and shown before, during and after a move."""
     world = counted.world
     await world.advance(3)
     calm = counted.scrape()

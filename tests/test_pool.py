@@ -225,6 +225,7 @@ async def test_a_change_is_told_with_its_evidence():
 
 
 async def test_of_three_nodes_at_half_two_stay_in_whatever_fails():
+    """R44."""
     async with world_of() as world:
         world.fails = set(ALL)
         world.phase = Phase.STATUS

@@ -60,7 +60,7 @@ def hastatus(text, **more):
     ],
 )
 def test_a_page_that_says_ok_passes(page):
-    """Vectors 1, 2 and 15."""
+    """R47: vectors 1, 2 and 15."""
     assert status(page) == Passed()
 
 
@@ -98,7 +98,7 @@ def test_a_page_that_says_ok_passes(page):
     ],
 )
 def test_a_page_that_says_something_else_fails(page):
-    """Vectors 4 to 9 and 12."""
+    """R48: vectors 4 to 9 and 12."""
     result = status(page)
     assert isinstance(result, Failed)
     assert result.phase is Phase.BODY
@@ -265,7 +265,7 @@ def test_unhealthy_connectors_are_counted_and_not_named():
 
 # ------------------------------------------------------------------ hastatus
 def test_the_two_documented_modes_are_read():
-    """Vectors 16 and 17."""
+    """R49: vectors 16 and 17."""
     assert hastatus(STANDBY) == Passed(Mode.STANDBY)
     assert hastatus(f"<p>{PRIMARY}</p>\n") == Passed(Mode.PRIMARY)
     assert hastatus("MOBILEIRON-STATUS: OK (Mode: <b>Standby</b>)") == Passed(Mode.STANDBY)
@@ -285,7 +285,7 @@ def test_the_two_documented_modes_are_read():
     ],
 )
 def test_an_undocumented_mode_is_an_answer_that_makes_nobody_eligible(value):
-    """Vector 18."""
+    """R50: vector 18."""
     result = hastatus(f"MOBILEIRON-STATUS: {value}")
     assert isinstance(result, Passed)
     assert result.mode is Mode.UNKNOWN
