@@ -97,7 +97,10 @@ def test_every_reading_verb_of_an_agent_prints_what_it_always_did(tmp_path, monk
             pair.start(stack, node)
         pair.meet()
         here = ("--node", "app-b")
-        pair.verb("ha", "enable", *here)
+        early = pair.verb("ha", "enable", *here)
+        assert "HA is not enabled on app-a: enable it on the Primary first" in early  # R76
+        assert "first" not in pair.verb("ha", "enable", "--node", "app-a")
+        assert "enable it" not in pair.verb("ha", "enable", *here)
         pair.verb("sync", "now", *here, "--reason", "first copy")
         saved = ("--start", "13:00Z", "--run-every", "2h", "--yes", "--reason", "nightly")
         pair.verb("sync", "schedule", *saved, *here)
