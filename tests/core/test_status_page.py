@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lb_probe.core import status_page
 from lb_probe.core.model import Failed, Mode, Page, Passed, Phase
-from lb_probe.core.status_page import Answer, judge, printable
+from lb_probe.core.status_page import Answer, Expected, judge, judge_by, printable
 
 OK = "MOBILEIRON-STATUS: OK"
 STANDBY = "MOBILEIRON-STATUS: OK (Mode: Standby)"
@@ -261,6 +261,27 @@ def test_unhealthy_connectors_are_counted_and_not_named():
     assert status("\n".join([OK, *lines])) == Passed(detail="1 of 3 connectors unhealthy")
     assert status("<br>".join([OK, *lines])) == Passed(detail="1 of 3 connectors unhealthy")
     assert status("\n".join([OK, lines[0]])) == Passed()
+
+
+@pytest.mark.parametrize(
+    ("code", "body", "outcome"),
+    [
+        (200, b"all ready", Passed()),
+        (200, b"all READY", Failed(Phase.BODY, "found no 'ready' in the body")),
+        (200, b"", Failed(Phase.BODY, "found no 'ready' in the body")),
+        (503, b"ready", Failed(Phase.STATUS, "503 Service Unavailable; wanted 200")),
+        (302, b"ready", Failed(Phase.REDIRECT, "302 Found; wanted 200")),
+        (200, b"\xff ready \x00" + OK.encode(), Passed()),
+    ],
+)
+def test_a_page_of_ones_own_words_is_judged_by_code_and_text_alone(code, body, outcome):
+    """R40: no assumption on the body of what is not EPMM."""
+    assert judge_by(Expected(text="ready"), Answer(code, body)).outcome == outcome
+
+
+def test_a_page_of_ones_own_words_may_be_wanted_with_another_code():
+    assert judge_by(Expected(401), Answer(401, b"who are you?")).outcome == Passed()
+    assert judge_by(Expected(302), Answer(302, b"")).outcome == Passed()
 
 
 # ------------------------------------------------------------------ hastatus
