@@ -58,6 +58,7 @@ from lb_probe.ports import (
 )
 from lb_probe.prober import http_probe
 from lb_probe.prober.schedule import Pace, Schedule, watch_references
+from lb_probe.prober.target import Target
 from lb_probe.store import sqlite
 from lb_probe.store.sqlite import SqliteStore
 
@@ -147,7 +148,7 @@ class Prober:
         config, events = self._config, self._events
         self._agents = agents_of(config.groups)
         self._groups = self._controlled(store)
-        self._schedule = self._scheduled()
+        self._schedule = self._scheduled(_targets_of(config))
         stack.push_async_callback(self._close_asked)
         stack.push_async_callback(self._balancers.close)
         for asked in chain.from_iterable(self._balancers.asked.values()):
@@ -247,6 +248,7 @@ class Prober:
         await self._groups.judge(list(idle.values()))
         operators = operators_of(config)
         agents = agents_of(config.groups)
+        targets = _targets_of(config)
         changed = [group for group in config.groups if group.name not in kept]
         fresh, pools = await self._prepared(changed, before.keys() - kept)
         for key in ("schedule", "references", "agents", *self._messages.parts()):
@@ -265,7 +267,7 @@ class Prober:
         if self._door is not None:
             self._door.know(operators)
         await self._messages.take(config)
-        self._schedule = self._scheduled()
+        self._schedule = self._scheduled(targets)
         self._start_parts(tasks)
         return {
             "added": sorted(now.keys() - before.keys()),
@@ -280,21 +282,21 @@ class Prober:
         """Wire groups anew and let HAProxy ask their listeners, and those of `gone` no more.
 
         Raises:
-            ListenError: An address is taken; the listeners from before are open again.
+            LbProbeError: An address is taken, or a file that was there is no more; the listeners
+                from before are open again.
         """
         served = self._balancers.asked
         old = {name: served.pop(name, []) for name in gone}
         for asked in chain.from_iterable(old.values()):
             await asked.close()
-        pairs = {g.name: setup_of(g, self._balancers) for g in groups if not g.is_pool}
-        pools = {g.name: pool_setup_of(g, self._balancers) for g in groups if g.is_pool}
-        new = {group.name: served[group.name] for group in groups}
         try:
-            for asked in chain.from_iterable(new.values()):
+            pairs = {g.name: setup_of(g, self._balancers) for g in groups if not g.is_pool}
+            pools = {g.name: pool_setup_of(g, self._balancers) for g in groups if g.is_pool}
+            for asked in chain.from_iterable(served[group.name] for group in groups):
                 await start_asked(asked)
         except LbProbeError:
-            for name in new:
-                for asked in served.pop(name):
+            for group in groups:
+                for asked in served.pop(group.name, []):
                     await asked.close()
             served |= old
             for asked in chain.from_iterable(old.values()):
@@ -326,14 +328,11 @@ class Prober:
         )
         return Groups([group.name for group in config.groups], pairs, pools, store)
 
-    def _scheduled(self) -> Schedule:
+    def _scheduled(self, targets: Sequence[tuple[Target, Pace]]) -> Schedule:
         """Return a schedule of every page of the present configuration."""
-        controller, targets = self._groups, []
+        controller = self._groups
         rounds = [g.probe.interval_s + g.probe.timeout_s for g in self._config.groups]
         self._patience_s = max(PROGRESS_S, 3 * min(rounds, default=0.0))
-        for group in self._config.groups:
-            pace = Pace(group.probe.interval_s, group.probe.recheck_s, group.probe.fall)
-            targets += [(target, pace) for target in targets_of(group)]
         self._engine.keep_only(target for target, _ in targets)
 
         def report(group: str, seen: Observation) -> None:
@@ -438,6 +437,19 @@ class Prober:
     def _trouble(self) -> str:
         silent = self._clock.monotonic() - self._progress.at
         return f"no probe ended for {silent:.0f}s" if silent > self._patience_s else ""
+
+
+def _targets_of(config: Config) -> list[tuple[Target, Pace]]:
+    """Return every page of every node and how often it is asked.
+
+    Raises:
+        Invalid: A certificate cannot be read any more.
+    """
+    targets = []
+    for group in config.groups:
+        pace = Pace(group.probe.interval_s, group.probe.recheck_s, group.probe.fall)
+        targets += [(target, pace) for target in targets_of(group)]
+    return targets
 
 
 def _refuse_to_reload(before: Config, now: Config) -> None:
