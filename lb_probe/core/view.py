@@ -17,6 +17,7 @@ from lb_probe.core.model import (
     Gate,
     Group,
     Hold,
+    Mode,
     Page,
     Saved,
     Seen,
@@ -177,6 +178,19 @@ def certificate_warnings(evidence: Evidence, nodes: Sequence[str], wall: float |
     return lines
 
 
+def second_primaries(view: View) -> list[str]:
+    """Return further nodes, no half of the pair, that say Primary without the traffic (R37).
+
+    No column of the table looks at them: nothing moves there by itself.
+    """
+    others = set(view.group.names) - {view.group.primary, view.group.candidate, view.saved.assigned}
+    return [name for name in view.group.names if name in others and _says_primary(view, name)]
+
+
+def _says_primary(view: View, name: str) -> bool:
+    return ev.mode(view.evidence, view.group, name, view.now) is Mode.PRIMARY
+
+
 def warnings(view: View) -> list[str]:
     """Say what should be seen to though it changes no condition: certificates, load balancers."""
     lines = certificate_warnings(view.evidence, view.group.names, view.wall)
@@ -191,6 +205,11 @@ def warnings(view: View) -> list[str]:
         if adapter.seen.unsettled:
             lines.append(f"{adapter.name}: traffic is as asked, but {adapter.seen.unsettled}")
         lines += [f"{adapter.name}: {sentence}" for sentence in adapter.seen.leaving]
+    lines += [
+        f"{name}: says Primary, and {view.saved.assigned or 'no node'} has the traffic: its data"
+        " goes its own way; make it stand by"
+        for name in second_primaries(view)
+    ]
     if text := ag.turned_away(view.saved.assigned, view.agents, view.now):
         lines.append(text)
     return [*lines, view.interruption] if view.interruption else lines
