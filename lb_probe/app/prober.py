@@ -26,7 +26,7 @@ from lb_probe.app.agents_heard import agents_of
 from lb_probe.app.agents_heard import listen as listen_to_agents
 from lb_probe.app.break_glass import note_files, read_notes
 from lb_probe.app.listen import serve_on, server_context, start_asked
-from lb_probe.app.loop import Signals, run
+from lb_probe.app.loop import Signals, run, take_descriptors
 from lb_probe.app.messages import Messages
 from lb_probe.app.parts import (
     Balancers,
@@ -82,6 +82,7 @@ def run_prober(path: Path, *, init: bool, allowed: frozenset[str] = frozenset())
     config = load(path, as_="prober")
     if init and not config.store_path.exists():
         sqlite.init(config.store_path)
+    take_descriptors()
     return run(Prober(config, allowed).run())
 
 
