@@ -418,6 +418,8 @@ def _shown(token: Token, wall: float) -> dict[str, object]:
 def _ask(verb: str, body: Body, actor: Actor) -> Ask:
     if verb != "hold" and (body.hold_for or body.hands_off):
         raise Invalid(f"{verb} takes no `for` and no `hands_off`; only hold does")
+    if verb == "failover" and body.to == "":  # a script's variable that is not set
+        raise Invalid("found an empty `to`; name the node, or leave `to` out for the candidate")
     blank = sorted(gate for gate, text in body.attest.items() if not text.strip())
     if blank:
         raise Invalid(f"found no words for {', '.join(blank)}; say what you vouch for")
