@@ -14,7 +14,7 @@ from lb_probe.agent.node import Node, Part, Reading
 from lb_probe.agent.peer import PeerError
 from lb_probe.agent.peer_pages import Look, PeerPages
 from lb_probe.agent.state import Quarantine, StateError
-from lb_probe.agent.trust.standing import Clock, by_page, tell_clock
+from lb_probe.agent.trust.standing import Clock, by_page, tell_peers_clock
 from lb_probe.core.clock_offset import Limits
 from lb_probe.core.model import Gate, Mode, Page, Role
 from lb_probe.core.returning import Reign, must_yield
@@ -49,6 +49,7 @@ class Returning(Part):
         self._peer_kept_out = False
         self._is_dual = False
         self._clock = Clock()
+        self._told_clock = self._clock.severity
         node.demote_guards.append(self._another_primary)
         state = node.state
         if state.ha.is_on and state.mode is Mode.PRIMARY and state.quarantine is None:
@@ -169,9 +170,9 @@ class Returning(Part):
         if node.peer is not None:
             return
         offset = await self._peer.clock(node.clock.wall)
-        before = self._clock
         self._clock = by_page(self._peer.name, offset, Limits()) if offset else Clock()
-        tell_clock(node, self._peer.name, before, self._clock)
+        told = tell_peers_clock(node, self._peer.name, self._told_clock, self._clock)
+        self._told_clock = told
 
     async def _watch(self) -> None:
         peer, _ = await asyncio.gather(self.ask(), self._look_at_clock())

@@ -18,7 +18,7 @@ from lb_probe.agent.trust.standing import (
     Standing,
     Way,
     by_page,
-    tell_clock,
+    tell_peers_clock,
     told,
     told_offset,
 )
@@ -208,8 +208,9 @@ class Trust(Part):
             self._clock_is(name, _judged(name, offset, theirs, self.settings.clock))
 
     def _clock_is(self, name: str, after: Clock) -> None:
-        before, self.standings[name].clock = self.standings[name].clock, after
-        tell_clock(self.node, name, before, after)
+        standing = self.standings[name]
+        standing.clock = after
+        standing.told_clock = tell_peers_clock(self.node, name, standing.told_clock, after)
 
     async def clock_gate(self) -> Gate:
         """Judge whether the partner's clock is near enough for a sync (R11)."""
