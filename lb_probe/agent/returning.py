@@ -176,15 +176,23 @@ class Returning(Part):
 
     async def _watch(self) -> None:
         peer, _ = await asyncio.gather(self.ask(), self._look_at_clock())
-        state = self._node.state
-        is_primary = state.mode is Mode.PRIMARY and state.quarantine is None
-        is_dual = is_primary and peer.mode is Mode.PRIMARY
+        is_dual = self._judged_dual(peer)
         if is_dual != self._is_dual:
             self._is_dual = is_dual
             if is_dual:
                 self._node.emit("agent.dual-primary", peer=self._peer.name)
             else:
                 self._node.emit("agent.dual-primary-over", peer=self._peer.name)
+
+    def _judged_dual(self, peer: Reign) -> bool:
+        """Tell whether both are Primary; a peer that says nothing may still be one."""
+        state, look = self._node.state, self._look
+        if state.mode is not Mode.PRIMARY or state.quarantine is not None:
+            return False
+        if peer.mode is not None:
+            return peer.mode is Mode.PRIMARY
+        gave_up = look is not None and look.is_answering and not look.serves
+        return self._is_dual and not gave_up and not self._peer_kept_out
 
     async def _another_primary(self) -> Gate:
         """Judge whether somebody else serves when this node stands by (R121, fact 7)."""
