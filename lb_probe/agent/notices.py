@@ -45,6 +45,8 @@ _TOLD: Mapping[str, _Told] = {
         do="look at {peer}; lb-probe status; lb-probe agent logs heartbeat --node {node}"),
     "agent.heartbeat-recovered": _Told(
         "heartbeat", "{node}: {peer} answers again", _OVER, "heartbeat"),
+    "agent.heartbeat-off": _Told(
+        "heartbeat", "{node}: does not watch {peer} any more: {reason}", _OVER, "heartbeat"),
     "agent.promotion-refused": _Told(
         "promoted", "{node}: did not become Primary: {gates}", _OPEN, "promotion",
         why="{detail}", now="it stays in Standby",
@@ -57,6 +59,8 @@ _TOLD: Mapping[str, _Told] = {
         "promoted", "{node}: is Primary and does not serve", _OPEN, "promotion",
         why="{reasons}", do="look at the application of {node}"),
     "agent.serving": _Told("promoted", "{node}: serves as Primary", _OVER, "promotion"),
+    "agent.promotion-over": _Told(
+        "promoted", "{node}: stands by; no promotion of it is due any more", _OVER, "promotion"),
     "agent.quarantined": _Told(
         "quarantined", "{node}: came back as Primary and keeps out", _OPEN, "quarantine",
         why="{reason}", now="both its pages say ERROR",
