@@ -134,13 +134,16 @@ class Returning(Part):
             " decide by `failover mode secondary` and a sync, or `failover mode primary`"
         )
         found = Quarantine(peer=name, reason=reason, since_wall=node.clock.wall())
+        told = ""
         while True:
             try:
                 await node.save(lambda now: {"quarantine": found})
                 break
             except StateError as error:
                 # Not saved is not forgotten: the pages stay at ERROR until it is.
-                node.emit("agent.state-failed", detail=str(error))
+                if str(error) != told:  # the same again is told once
+                    told = str(error)
+                    node.emit("agent.state-failed", detail=told)
                 await node.clock.sleep(ASK_S)
         node.emit("agent.quarantined", peer=name, reason=reason)
 

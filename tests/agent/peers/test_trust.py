@@ -9,6 +9,8 @@ import pytest
 from loopback import listening, port_of
 from watched_peer import watched
 
+from lb_probe.agent.trust import part
+from lb_probe.agent.trust.door import Door
 from lb_probe.agent.trust.identity import Keys
 from lb_probe.agent.trust.link import LinkError
 from lb_probe.agent.trust.wire import Wire, WireError, connect, make_context
@@ -192,9 +194,19 @@ async def test_a_broken_file_of_pins_costs_trust_and_no_page(pair, eventually):
         assert (await two.a.trust.links["b"].report()).node == "b"
 
 
-async def test_an_address_that_is_taken_costs_trust_and_no_page(pair, eventually):
+async def test_an_address_that_is_taken_costs_trust_and_no_page(pair, eventually, monkeypatch):
+    """It is tried again for ever, and told once."""
+    monkeypatch.setattr(part, "_AGAIN_S", 0.3)
     async with pair() as two:
         await two.end("b")
+        tries = []
+
+        async def listen(door):
+            tries.append(door)
+            await run(door)
+
+        run = Door.run
+        monkeypatch.setattr(Door, "run", listen)
 
         async def hang_up(reader, writer):
             pass
@@ -205,6 +217,9 @@ async def test_an_address_that_is_taken_costs_trust_and_no_page(pair, eventually
             shown = await two.b.ask("status")
             assert shown["pages"]["hastatus"]["code"] == 200
             assert "free the address or change `trust.listen`" in shown["trust"]["fault"]
+            await eventually(lambda: len(tries) >= 3)
+            assert len(two.b.sink.named("agent.trust-failed")) == 1
+        await eventually(lambda: not two.b.trust.ring.fault)
 
 
 async def test_questions_that_nobody_asks_are_answered_without_harm(pair):
