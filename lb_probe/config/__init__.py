@@ -12,7 +12,16 @@ from lb_probe.config.address import Address, Url
 from lb_probe.config.model import Config, GroupConfig, NodeConfig
 from lb_probe.config.source import ConfigError, Source
 
-__all__ = ["Address", "Config", "ConfigError", "GroupConfig", "NodeConfig", "Url", "load"]
+__all__ = [
+    "Address",
+    "Config",
+    "ConfigError",
+    "GroupConfig",
+    "NodeConfig",
+    "Url",
+    "load",
+    "load_as_spelled",
+]
 VERSION = 1
 
 
@@ -27,6 +36,11 @@ def load(path: Path, *, as_: str = "check") -> Config:
     Raises:
         ConfigError: It cannot be used; lists every mistake.
     """
+    return load_as_spelled(path, as_=as_)[0]
+
+
+def load_as_spelled(path: Path, *, as_: str = "check") -> tuple[Config, Source]:
+    """Read probes.yaml for one process, and return how it is spelled as well; as `load`."""
     source = Source(path)
     yaml_text.read(source)
     config = None
@@ -39,4 +53,4 @@ def load(path: Path, *, as_: str = "check") -> Config:
         rules.judge(source, as_)
     if source.faults or config is None:
         raise ConfigError(source.faults)
-    return config
+    return config, source
