@@ -73,7 +73,7 @@ class Loop(ABC, Generic[S, R, V]):
     # -------------------------------------------------------------- what each policy says itself
     @abstractmethod
     async def _begin(self, setup: S, saved: Saved | None) -> None:
-        """Take a group in, and find out where it begins."""
+        """Take a group in, and find out where it begins; its lock is held until that is known."""
 
     @abstractmethod
     def tick(self) -> None:
@@ -229,13 +229,18 @@ class Loop(ABC, Generic[S, R, V]):
         try:
             async with runtime.lock:
                 if self._is_served(runtime):
-                    await work(runtime)
-        except StoreError as error:
-            await self._not_saved(runtime, error)
+                    await self._tried(runtime, work)
         finally:
             runtime.is_changing = False
 
+    async def _tried(self, runtime: R, work: Callable[[R], Awaitable[None]]) -> None:
+        try:
+            await work(runtime)
+        except StoreError as error:
+            await self._not_saved(runtime, error)
+
     async def _not_saved(self, runtime: R, error: StoreError) -> None:
+        """Find out what is saved then; the lock is held, or what is read could be old by now."""
         try:
             if isinstance(error, Conflict):
                 await self._reload(runtime)
