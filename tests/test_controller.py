@@ -753,3 +753,16 @@ async def test_what_was_on_its_way_to_the_store_at_the_end_is_saved_once(make):
     await settle()
     assert [r.kind for r in store.records][-2:] == ["isolated", "stopped"]
     assert [r.kind for r in store.records].count("isolated") == 1
+
+
+async def test_what_was_done_is_answered_though_a_reload_took_the_group_away(make):
+    world = await make()
+    world.balancers["edge"].is_up = False  # so that the command waits for it
+    await world.advance(1)
+    ask = Ask("hold", "ops", "mine", hold_s=60.0)
+    act = asyncio.ensure_future(world.controller.act("epmm", ask))
+    await settle()
+    assert not act.done()
+    await world.controller.swap([], frozenset())
+    await world.clock.advance(SETTLE_S + 1)  # nobody probes it any more
+    assert (await act).saved.hold.by == "ops"

@@ -415,13 +415,7 @@ class Controller(Loop[Setup, Runtime, View]):
         """UTC seconds since 1970, for times that are counted back from now."""
         return self._clock.wall()
 
-    def view(self, name: str) -> View:
-        """Return everything that is shown of one group, as of now.
-
-        Raises:
-            NotFound: No such group.
-        """
-        runtime = self._find(name)
+    def _shown(self, runtime: Runtime) -> View:
         return runtime.shown(self._decide(runtime), self._clock.monotonic(), self._clock.wall())
 
     def views(self, names: Iterable[str] | None = None) -> tuple[View, ...]:

@@ -300,13 +300,7 @@ class PoolController(Loop[PoolSetup, PoolRuntime, PoolView]):
             reconciler.take_back()
 
     # -------------------------------------------------------------- looking
-    def view(self, name: str) -> PoolView:
-        """Return everything that is shown of one group, as of now.
-
-        Raises:
-            NotFound: No such group.
-        """
-        runtime = self._find(name)
+    def _shown(self, runtime: PoolRuntime) -> PoolView:
         return runtime.shown(self._decide(runtime), self._clock.monotonic(), self._clock.wall())
 
 

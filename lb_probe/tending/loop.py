@@ -110,12 +110,8 @@ class Loop(ABC, Generic[S, R, V]):
         """
 
     @abstractmethod
-    def view(self, name: str) -> V:
-        """Return everything that is shown of one group, as of now.
-
-        Raises:
-            NotFound: No such group.
-        """
+    def _shown(self, runtime: R) -> V:
+        """Return everything that is shown of a group, as of now."""
 
     def _chores(self) -> list[Coroutine[Any, Any, None]]:
         """Return what runs beside the loop for as long as it does."""
@@ -332,7 +328,7 @@ class Loop(ABC, Generic[S, R, V]):
                 raise
         self._evaluate(runtime)
         await self._settle(runtime, fence)
-        return self.view(name)
+        return self._shown(runtime)  # also where a reload took it away meanwhile: it was done
 
     async def _settle(self, runtime: R, fence: Fence | None) -> None:
         """Wait until every load balancer follows or cannot; at most `SETTLE_S`, and for a fence."""
@@ -350,6 +346,14 @@ class Loop(ABC, Generic[S, R, V]):
     def names(self) -> tuple[str, ...]:
         """Names of all groups, in the order of the file."""
         return tuple(self._setups)
+
+    def view(self, name: str) -> V:
+        """Return everything that is shown of one group, as of now.
+
+        Raises:
+            NotFound: No such group.
+        """
+        return self._shown(self._find(name))
 
     def _find(self, name: str) -> R:
         try:
