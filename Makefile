@@ -51,7 +51,6 @@ test: servers lint
 	$(BIN)/coverage run -m pytest -q -n 2 $(CORE)
 	$(BIN)/coverage combine -q
 	$(BIN)/coverage report --include='lb_probe/core/*' --fail-under=100
-	$(BIN)/lb-probe demo --script
 	$(BIN)/pytest -q -n 4 --dist worksteal --maxfail=20 --durations=10 docs tests $(CORE:%=--ignore=%)
 
 # Of `make test`, bigrest and f5-sdk are part. This adds Ansible, in an environment of its own; mistakes

@@ -131,6 +131,11 @@ class Groups:
         return self._pairs.wall
 
     @property
+    def impairment(self) -> str:
+        """Why this machine cannot make probes at the moment; empty where it can."""
+        return self._pairs.impairment or self._pools.impairment
+
+    @property
     def is_store_writable(self) -> bool:
         """Whether the store takes what either controller has to save."""
         return self._pairs.is_store_writable and self._pools.is_store_writable

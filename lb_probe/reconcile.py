@@ -123,6 +123,7 @@ class Reconciler:
         self.seen_at = 0.0
         self.restarts = 0
         self.detail = "not read yet"
+        self._told = ""  # the failure that was told last; one that goes on is told once
         self.confirmed = confirmed
         self._group = group
         self._clock = clock
@@ -330,11 +331,11 @@ class Reconciler:
         text = str(error)
         result = "unreachable" if isinstance(error, Unreachable) else "refused"
         fields = {"adapter": self.publisher.name, "result": result, "detail": text}
-        if text != self.detail:
+        if text != self._told:
             self._emit("publish.failed", **fields)
         else:  # the same again: counted each time, told once
             self._emit("publish.failing", **fields)
-        self.seen, self.detail = seen, text
+        self.seen, self.detail, self._told = seen, text, text
         self._changed()
 
     async def _note(self, seen: Seen) -> None:
@@ -342,7 +343,7 @@ class Reconciler:
         changed = before is None or (before.node, before.usable) != (seen.node, seen.usable)
         self.restarts += self._instance not in ("", seen.instance)
         self._instance = seen.instance
-        self.seen, self.detail = seen, seen.detail
+        self.seen, self.detail, self._told = seen, seen.detail, ""
         wanted = self._wanted
         is_right = wanted.node is not None and seen.node == wanted.node
         self._let_settle(seen, may_write=is_right and wanted.may_write)

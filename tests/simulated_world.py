@@ -102,7 +102,8 @@ class ModelNode:
 
     name: str
     mode: str = "primary"
-    state: str = "up"  # up, dead (refused), hung (timeout), broken (answers ERROR)
+    # up, dead (refused), hung (timeout), broken (answers ERROR), unasked (this machine cannot)
+    state: str = "up"
     is_hastatus_silent: bool = False
     serves: str = "as Primary"  # also: always, never
 
@@ -111,6 +112,8 @@ class ModelNode:
             return Failed(Phase.CONNECT_REFUSED, "connection refused")
         if self.state == "hung":
             return Failed(Phase.TIMEOUT, "no answer in 1s")
+        if self.state == "unasked":
+            return Failed(Phase.LOCAL, "this machine could not connect: Too many open files")
         if self.state == "broken":
             return Failed(Phase.STATUS, "503 Service Unavailable")
         if page is Page.HASTATUS:

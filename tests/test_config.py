@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import string
 import subprocess
 import sys
@@ -29,6 +30,21 @@ CONFIGS = ROOT / "tests" / "configs"
 VALID = (CONFIGS / "valid.yaml").read_text()
 
 
+# Good for a hundred years, from 2026 on, and of nobody: its key is lost.
+A_CERTIFICATE = """\
+-----BEGIN CERTIFICATE-----
+MIIBbzCCARWgAwIBAgIUAhl3PE2nBAww48sVeYwj4M3wBdgwCgYIKoZIzj0EAwIw
+DDEKMAgGA1UEAwwBeDAgFw0yNjExMjgyMjEyMzNaGA8yMTI2MTEwNDIyMTIzM1ow
+DDEKMAgGA1UEAwwBeDBZMBMGByqGSM49AgEGCCqGSM49AwEHA0IABOmDeY56WFIo
+I5NXrIS5dSvBFaIzonq2LsLblPc8fAyvomJRigj09CqQ5cuyYeCtUqimttejkfcm
+TOIAXq9VPJmjUzBRMB0GA1UdDgQWBBR2e6IcadDteIkDUls7sXkVrO8ipTAfBgNV
+HSMEGDAWgBR2e6IcadDteIkDUls7sXkVrO8ipTAPBgNVHRMBAf8EBTADAQH/MAoG
+CCqGSM49BAMCA0gAMEUCICJ83zxvngvUw6eA3oDeC+I4L+6NMTd31zoMZDX2dja6
+AiEA/PZ1lGbH2bns7uBzFf0tFSOS+hF5F9GDs3q5OZoP3rM=
+-----END CERTIFICATE-----
+"""
+
+
 def cases(name: str) -> list[tuple[str, list[str]]]:
     """Return text and expected faults of every case of a file in tests/configs."""
     found = []
@@ -49,7 +65,7 @@ def folder(tmp_path: Path) -> Path:
 def make_folder(path: Path) -> Path:
     (path / "ops.token").write_text("secret\n")
     (path / "ops.token").chmod(0o640)
-    (path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (path / "ca.pem").write_text(A_CERTIFICATE)
     (path / "tsig.key").write_text("c2VjcmV0\n")
     (path / "tsig.key").chmod(0o640)
     return path
@@ -556,12 +572,63 @@ def test_an_empty_or_missing_secret_is_told(folder: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize("raw", [b"\xff\xfe\n", "geheimnis-für-alle\n".encode(), b"one\ntwo\n"])
+def test_a_token_that_no_header_can_carry_is_told(folder: Path, raw: bytes) -> None:
+    (folder / "ops.token").write_bytes(raw)
+
+    assert faults(folder, VALID) == [
+        '7:47: error: api.operators.ops.token_file: found no token in "ops.token"; use one line of'
+        " visible ASCII signs without blanks, e.g. of `openssl rand -hex 32`"
+    ]
+
+
 def test_a_certificate_file_must_hold_one(folder: Path) -> None:
     (folder / "ca.pem").write_text("hello")
-    expected = '23:55: error: groups.epmm.nodes.a.tls.ca_file: found no certificate in "ca.pem"'
-    assert faults(folder, VALID) == [f"{expected}; use a PEM file"]
+    place = "23:55: error: groups.epmm.nodes.a.tls.ca_file"
+    assert faults(folder, VALID) == [f'{place}: found no certificate in "ca.pem"; use a PEM file']
+    (folder / "ca.pem").write_text(A_CERTIFICATE.replace("MIIB", "MIIC"))
+    assert faults(folder, VALID) == [
+        f'{place}: found a certificate that cannot be read in "ca.pem" (pem lib); use a PEM file'
+    ]
     (folder / "ca.pem").unlink()
     assert "found no readable file" in faults(folder, VALID, "prober")[0]
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="openssl is not installed")
+def test_a_certificate_needs_the_key_that_belongs_to_it(folder: Path) -> None:
+    def openssl(words: str) -> None:
+        subprocess.run(["openssl", *words.split()], cwd=folder, check=True, capture_output=True)
+
+    new = "-newkey ec -pkeyopt ec_paramgen_curve:P-256 -subj /CN=x"
+    openssl(f"req -x509 {new} -noenc -keyout own.key -out own.pem")
+    openssl(f"req -x509 {new} -noenc -keyout other.key -out other.pem")
+    openssl(f"req -x509 {new} -passout pass:x -keyout locked.key -out locked.pem")
+    both = (folder / "own.pem").read_bytes() + (folder / "own.key").read_bytes()
+    (folder / "both.pem").write_bytes(both)
+    (folder / "both.pem").chmod(0o600)
+
+    def told(cert: str, key: str) -> list[str]:
+        old = "listen: 127.0.0.1:8600"
+        tls = f"cert_file: {cert}" + (f", key_file: {key}" if key else "")
+        text = changed(old, f"{old}\n  tls: {{{tls}}}")
+        try:
+            read(folder, text)
+        except ConfigError as error:
+            return [fault.partition("error: ")[2] for fault in error.faults]
+        return []
+
+    use = "use a certificate in PEM and the key that belongs to it, no password"
+    found = "api.tls.cert_file: found a certificate or a key that cannot be used in"
+    assert told("own.pem", "own.key") == []
+    assert told("both.pem", "") == []
+    mismatch = f'{found} "own.pem" with "other.key" (key values mismatch); {use}'
+    assert told("own.pem", "other.key") == [mismatch]
+    assert told("locked.pem", "locked.key") == [
+        f'{found} "locked.pem" with "locked.key" (pem lib); {use}'
+    ]
+    assert told("own.pem", "") == [
+        f"api.tls.cert_file: found mode 0644, open to others; use chmod o-rwx {folder}/own.pem"
+    ]
 
 
 @pytest.mark.parametrize("as_", ["client", "agent:b"])

@@ -24,6 +24,7 @@ from click.testing import CliRunner
 from hand_channel import Events
 from hand_clock import until as soon
 from mail_server import MailServer
+from test_config import A_CERTIFICATE
 from test_reload import Reloaded, free_port, until
 
 from lb_probe.agent import daemon
@@ -416,7 +417,7 @@ def test_every_example_of_the_page_is_accepted_as_it_stands(tmp_path):
         (tmp_path / name).chmod(0o600)
     (tmp_path / "hook.token").write_text("t0ken")
     (tmp_path / "hook.token").chmod(0o600)
-    (tmp_path / "ca.pem").write_text("-----BEGIN CERTIFICATE-----\n")
+    (tmp_path / "ca.pem").write_text(A_CERTIFICATE)
     types = set()
     for text in found:
         file = file_of(tmp_path, text.removeprefix("notify:\n"))

@@ -9,6 +9,7 @@ import time
 import tracemalloc
 
 import pytest
+from descriptors import none_left
 from raw_server import (
     LONG_S,
     NAME,
@@ -26,7 +27,7 @@ from raw_server import (
 
 from lb_probe.core.model import Failed, Passed, Phase
 from lb_probe.prober.attempt import FRESH_EVERY
-from lb_probe.prober.http_probe import Engine, inspect
+from lb_probe.prober.http_probe import Engine, inspect, probe
 from lb_probe.prober.names import Names
 
 BAD = b"MOBILEIRON-STATUS: ERROR"
@@ -66,7 +67,43 @@ async def test_done_is_called_once_and_never_inside_start():
             assert len(seen) == before
             await until(lambda before=before: len(seen) > before)
         await asyncio.sleep(0.05)
-        assert [s.outcome.phase for s in seen] == [Phase.NAME] + [Phase.CONNECT_REFUSED] * 3
+        refused = Phase.CONNECT_REFUSED
+        assert [s.outcome.phase for s in seen] == [Phase.NAME, refused, Phase.LOCAL, refused]
+
+
+@on_both_loops
+async def test_what_this_machine_lacks_is_told_as_its_own():
+    """X15: no descriptor is no failure of the node."""
+    async with serving(answering(page())) as port:
+        with engine_of() as engine:
+            seen = []
+            with none_left():
+                engine.start(target(port), seen.append)
+                await until(lambda: seen)
+            detail = "this machine could not connect: Too many open files"
+            assert seen[0].outcome == Failed(Phase.LOCAL, detail)
+            with none_left():
+                alone = await probe(target(port), clock=time.monotonic)
+            assert alone.outcome == Failed(Phase.LOCAL, detail)
+            engine.start(target(port), seen.append)
+            await until(lambda: len(seen) == 2)
+            assert seen[1].outcome == Passed()
+
+
+@pytest.mark.parametrize("turn", [1, -1])
+@on_both_loops
+async def test_what_a_node_does_at_one_address_says_more_than_what_we_lack_for_the_other(turn):
+    """Else a Primary that is down, and has an IPv6 address as well, would never count as failed."""
+    with socket.socket() as bound:
+        bound.bind(("127.0.0.1", 0))
+        port = bound.getsockname()[1]
+        both = [
+            (socket.AF_INET, ("127.0.0.1", port)),
+            (socket.AF_INET6, ("2001:db8::1", port, 0, 0)),  # no way there from an IPv4 source
+        ]
+        asked = target(port, host="node.example.com", source="127.0.0.1")
+        seen = await probe(asked, clock=time.monotonic, resolve=lambda *_: both[::turn])
+    assert seen.outcome == Failed(Phase.CONNECT_REFUSED, "Connection refused")
 
 
 @pytest.mark.parametrize("when", ["at once", "while it waits"])

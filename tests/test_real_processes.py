@@ -9,9 +9,12 @@ import random
 import resource
 import shutil
 import signal
+import socket
 import sqlite3
+import threading
 import time
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
 
 import pytest
 
@@ -238,3 +241,56 @@ def test_a_store_that_is_broken_at_the_start_is_refused_and_haproxy_left_alone(s
     until(demo.is_answering, "the API answers")
     ends_on(demo, B, 2)
     assert demo.apps[A].answers == answers
+
+
+@contextmanager
+def out_of_descriptors(demo):
+    """Leave the prober no file descriptor: clients of its API take each that gets free."""
+    pid = demo.children["prober"].pid
+    numbers = [int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()]
+    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
+    held, is_over = [], threading.Event()
+
+    def take():
+        while not is_over.wait(0.001):
+            client = socket.socket(socket.AF_UNIX)
+            client.settimeout(0.1)
+            with suppress(OSError):
+                client.connect(str(demo.folder / "api.sock"))
+                client.send(b"GET ")  # one that says nothing may be closed at once
+                held.append(client)
+                continue
+            client.close()
+
+    taker = threading.Thread(target=take)
+    resource.prlimit(pid, resource.RLIMIT_NOFILE, (max(numbers) + 1, before[1]))
+    taker.start()
+    try:
+        yield lambda: len([*Path(f"/proc/{pid}/fd").iterdir()]) > max(numbers)
+    finally:
+        is_over.set()
+        taker.join()
+        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
+        for client in held:
+            client.close()
+
+
+def test_a_prober_out_of_file_descriptors_takes_that_for_no_failure_of_a_node(stand):
+    """X15: the Standby is heard on its kept connection, the Primary's new one cannot be made."""
+    demo = stand(confirm="4s\n    probe: {connection: reuse}")
+    until(is_normal(demo), "all is normal")
+    before = saved(demo)
+    with out_of_descriptors(demo) as is_full:
+        until(is_full, "no descriptor is free")
+        demo.kill(A)
+        demo.start(A)
+        log = demo.folder / "prober.log"
+        until(lambda: "prober.impaired" in log.read_text(), "the log tells of it")
+        end = time.monotonic() + 9.0
+        while time.monotonic() < end:
+            assert demo.through_haproxy() != B
+            assert saved(demo) == before
+            time.sleep(0.1)
+    until(is_normal(demo), "all is normal again")
+    assert saved(demo) == before
+    assert demo.through_haproxy() == A

@@ -16,7 +16,10 @@ import pytest
 import yaml
 
 from lb_probe.app.prober import Prober
+from lb_probe.app.secret_files import token_of
+from lb_probe.app.targets import context_of
 from lb_probe.config import load
+from lb_probe.config.model import Tls
 from lb_probe.groups import Groups
 from lb_probe.ports import Invalid, StoreError
 from lb_probe.store import sqlite
@@ -193,6 +196,45 @@ def test_a_file_with_mistakes_changes_nothing_and_says_each(pair):
     assert pair.metric("lb_probe_config_last_reload_successful 0.0")
     assert pair.read(good)["event"] == "config.reloaded"
     assert pair.metric("lb_probe_config_last_reload_successful 1.0")
+
+
+def test_a_token_that_cannot_be_one_is_told_and_the_prober_goes_on(pair, tmp_path):
+    (tmp_path / "token").write_bytes(b"\xff\xfe\n")
+    (tmp_path / "token").chmod(0o600)
+    operator = {"name": "ops", "role": "viewer", "token_file": str(tmp_path / "token")}
+
+    told = pair.change(lambda content: content["api"].update(operators=[operator]))
+
+    assert told["event"] == "config.reload-failed"
+    assert "found no token in" in told["detail"]
+    is_untouched(pair)
+
+
+def test_a_certificate_that_is_broken_is_told_and_the_prober_goes_on(pair, tmp_path):
+    (tmp_path / "ca.pem").write_text(
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"
+    )
+
+    def trusting(content):
+        node = content["groups"][0]["nodes"][1]
+        node.update(url="https://127.0.0.1:9", tls={"ca_file": str(tmp_path / "ca.pem")})
+
+    told = pair.change(trusting)
+
+    assert told["event"] == "config.reload-failed"
+    assert "found a certificate that cannot be read in" in told["detail"]
+    is_untouched(pair)
+
+
+def test_a_file_that_is_gone_since_it_was_checked_is_told_and_not_raised(tmp_path):
+    gone = tmp_path / "gone.pem"
+    with pytest.raises(Invalid, match=rf"tls of x: .*; wanted PEM files in {gone}"):
+        context_of(Tls.model_construct(ca_file=gone), "x")
+    with pytest.raises(Invalid, match=rf"{gone}: No such file or directory; wanted a token"):
+        token_of(gone)
+    gone.write_text("two words\n")
+    with pytest.raises(Invalid, match=rf"{gone}: found no token; wanted one line of visible"):
+        token_of(gone)
 
 
 def test_a_file_that_takes_the_node_with_the_traffic_away_is_refused(pair):

@@ -523,6 +523,17 @@ async def test_x15_the_return_of_our_own_link_moves_nothing(start, later):
         assert failovers(story) == []
 
 
+@pytest.mark.parametrize("references", ["", " references=yes"])
+async def test_x15_what_this_machine_cannot_do_is_no_failure_of_the_primary(references):
+    """No descriptor for the Primary, and one for the Standby; a real process in
+    test_real_processes.
+    """
+    script = f"start{references}\nnode a cannot-be-asked\nwait 300\nnode a returns\nwait 10"
+    async with told(script) as story:
+        assert standing(story) == ("a", False, "a")
+        assert failovers(story) == []
+
+
 # ------------------------------------------------------------------ X16 one shot
 @pytest.mark.parametrize(
     "attempt",

@@ -57,6 +57,7 @@ NODE_DOES = {
     "stands-by": ("mode", "standby"),
     "says-odd": ("mode", "odd"),
     "stays-dark": ("serves", "never"),
+    "cannot-be-asked": ("state", "unasked"),
     "serves": ("serves", "as Primary"),
     "serves-always": ("serves", "always"),
     "loses-hastatus": ("is_hastatus_silent", True),

@@ -82,6 +82,10 @@ class Board:
     def is_store_writable(self):
         return self.controller.is_store_writable
 
+    @property
+    def impairment(self):
+        return self.controller.impairment
+
     def view(self, name):
         return self.controller.view(name)
 
@@ -191,7 +195,13 @@ def test_every_heading_that_a_message_names_is_in_the_runbook():
     named = {row.runbook for row in CLASSES.values()}
     named |= {row.runbook for row in TOLD_CONDITIONS.values()}
     named |= {"foreign-writer", "load-balancer-holds-the-node-down", "store-not-writable"}
-    named |= {"prober-isolated", "reload-failed", "move-not-settled", "users-left-behind"}
+    named |= {
+        "prober-isolated",
+        "prober-impaired",
+        "reload-failed",
+        "move-not-settled",
+        "users-left-behind",
+    }
     assert named - {""} <= anchors
 
 

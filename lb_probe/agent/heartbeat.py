@@ -97,7 +97,9 @@ class Heartbeat(Part):
     @property
     def word(self) -> Word:
         """What it says of the peer now."""
-        return Word.OFF if self._beat is None else self._beat.word(self._controls)
+        if self._beat is None or not self._is_watching():  # an attempt may still be under way
+            return Word.OFF
+        return self._beat.word(self._controls)
 
     def commands(self) -> Sequence[Command[Any]]:
         """Return `logs-heartbeat`."""
@@ -173,6 +175,10 @@ class Heartbeat(Part):
         before = self._beat
         if before is None or not self._is_watching():
             return  # switched off meanwhile: what was seen counts no more
+        if look.hindrance:
+            self._beat = before.hindered(ended_at=look.ended_at, controls=self._controls)
+            self._note(look, self._beat)
+            return
         passed = not look.fault
         self._beat = before.after(
             passed=passed,
@@ -202,8 +208,8 @@ class Heartbeat(Part):
         entry = Entry(
             number=self._count,
             at_wall=look.started_at + offset,
-            passed=not look.fault,
-            detail=look.fault,
+            passed=not look.fault and not look.hindrance,
+            detail=look.fault or look.hindrance,
             took_s=look.ended_at - look.started_at,
             failures=beat.failures,
             of=self._controls.failures,
@@ -212,7 +218,7 @@ class Heartbeat(Part):
         self._log.append(entry)
         self._news.set()
         self._news = asyncio.Event()
-        result = "ok" if entry.passed else "failed"
+        result = "ok" if entry.passed else "local" if look.hindrance else "failed"
         self._node.emit("agent.heartbeat", result=result, failures=entry.failures)
 
     def _tell_failed(self, look: Look) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from lb_probe.core.clock_offset import Offset
+from lb_probe.core.evidence import is_own_failure
 from lb_probe.core.model import Failed, Mode, Observation, Page, Passed
 from lb_probe.prober.dated import clock_of
 from lb_probe.prober.http_probe import Target, inspect, probe
@@ -21,6 +22,7 @@ class Look:
 
     Attributes:
         fault: Why the peer does not count as alive; empty while it does.
+        hindrance: Why this machine could not ask, where nothing else speaks against the peer.
         mode: What its hastatus page says; None where it does not say.
         serves: Its status page is OK.
         is_answering: Anything at all answered, if only with an error.
@@ -29,6 +31,7 @@ class Look:
     """
 
     fault: str
+    hindrance: str
     mode: Mode | None
     serves: bool
     is_answering: bool
@@ -55,10 +58,12 @@ class PeerPages:
         asked = (probe(target, clock=self._clock) for target in self._targets)
         seen = tuple(zip(self._targets, await asyncio.gather(*asked), strict=True))
         mode = next((m for target, one in seen if (m := _mode(target, one)) is not None), None)
-        faults = [text for target, one in seen if (text := _fault(target, one, mode))]
+        faults = [(one, text) for target, one in seen if (text := _fault(target, one, mode))]
+        fault = "; ".join(text for one, text in faults if not is_own_failure(one))
+        hindrance = "" if fault else "; ".join(text for _, text in faults)
         is_answering = any(one.code is not None for _, one in seen)
         serves = any(_is_served(target, one) for target, one in seen)
-        return Look("; ".join(faults), mode, serves, is_answering, started_at, self._clock())
+        return Look(fault, hindrance, mode, serves, is_answering, started_at, self._clock())
 
     async def clock(self, wall: Callable[[], float]) -> Offset | None:
         """Ask a page what time it is there; None where it does not say.

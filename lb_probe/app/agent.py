@@ -15,6 +15,7 @@ from lb_probe.agent.roles import Grant, Roles
 from lb_probe.agent.utc import Utc, UtcSettings
 from lb_probe.app import agent_watch
 from lb_probe.app.loop import on_signals, run
+from lb_probe.app.secret_files import secret_of
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Config,
@@ -134,21 +135,6 @@ def grants_of(agent: AgentConfig) -> tuple[Grant, ...]:
         Grant("user" if one.user else "group", one.user or one.group or "", rank_of(one.role))
         for one in agent.operators
     )
-
-
-def secret_of(file: Path) -> bytes:
-    """Return the secret that a file holds, without the end of its line.
-
-    Raises:
-        Invalid: It cannot be read, or is empty.
-    """
-    try:
-        secret = file.read_bytes().strip()
-    except OSError as error:
-        raise Invalid(f"{file}: {error.strerror or error}; wanted the secret of a report") from None
-    if not secret:
-        raise Invalid(f"{file}: found nothing; wanted the secret of a report")
-    return secret
 
 
 # ------------------------------------------------------------------ its features

@@ -3,7 +3,7 @@
 import asyncio
 from collections.abc import Callable, Iterable
 
-from lb_probe.app.agent import secret_of
+from lb_probe.app.secret_files import secret_of
 from lb_probe.config import GroupConfig, NodeConfig
 from lb_probe.core.agents import Heard
 from lb_probe.core.holds import Holds

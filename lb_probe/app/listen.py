@@ -1,8 +1,10 @@
 """Addresses to listen on: taken, refused, given back."""
 
+import asyncio
 import os
 import socket
 import ssl
+from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -18,6 +20,9 @@ from lb_probe.ports import (
 
 SHUTDOWN_S = 2.0
 KNOCK_S = 1.0
+MOST_GUESTS = 512  # connections to one address: they must not take what probes need
+FIRST_REQUEST_S = 10.0  # time for a connection to ask for anything at all
+KEEP_ALIVE_S = 75.0  # and to ask again
 
 
 class ListenError(LbProbeError):
@@ -60,6 +65,56 @@ def server_context(tls: ApiTls) -> ssl.SSLContext:
     return context
 
 
+class _TurnedAway(asyncio.Protocol):
+    """A connection for which there is no room."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Close it at once."""
+        transport.close()
+
+
+class _Guests:
+    """Who is connected to one address: not too many, and nobody who never asks.
+
+    Any number of strangers could else hold every file descriptor of the process, and then it can
+    neither probe nor publish.
+    """
+
+    def __init__(self) -> None:
+        self.server: web.Server | None = None
+        self._silent: dict[asyncio.Protocol, asyncio.TimerHandle] = {}
+
+    def __call__(self) -> asyncio.Protocol:
+        """Return what serves a new connection."""
+        assert self.server is not None
+        if len(self.server.connections) >= MOST_GUESTS:
+            return _TurnedAway()
+        guest = self.server()
+        loop = asyncio.get_running_loop()
+        self._silent[guest] = loop.call_later(FIRST_REQUEST_S, self._end, guest)
+        return guest
+
+    def middleware(self) -> Callable[..., Awaitable[web.StreamResponse]]:
+        """Return what hears that a connection asked for something."""
+
+        @web.middleware
+        async def hear(
+            request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+        ) -> web.StreamResponse:
+            timer = self._silent.pop(request.protocol, None)
+            if timer is not None:
+                timer.cancel()
+            return await handler(request)
+
+        return hear
+
+    def _end(self, guest: web.RequestHandler) -> None:
+        del self._silent[guest]
+        guest.force_close()
+        if guest.transport is not None:
+            guest.transport.abort()
+
+
 async def serve_on(
     app: web.Application,
     stack: AsyncExitStack,
@@ -70,23 +125,32 @@ async def serve_on(
 ) -> None:
     """Serve an application on one address until the stack is closed.
 
+    At most 512 connections are open there; one that asks for nothing within 10 s is closed.
+
     Raises:
         ListenError: The address is taken or not ours.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=SHUTDOWN_S)
+    guests, loop = _Guests(), asyncio.get_running_loop()
+    app.middlewares.append(guests.middleware())
+    runner = web.AppRunner(
+        app, access_log=None, shutdown_timeout=SHUTDOWN_S, keepalive_timeout=KEEP_ALIVE_S
+    )
     await runner.setup()
+    guests.server = runner.server
     stack.push_async_callback(runner.cleanup)
     try:
         if tcp is not None:
-            await web.TCPSite(runner, *tcp, ssl_context=tls).start()
+            server = await loop.create_server(guests, *tcp, ssl=tls, reuse_address=True)
+            stack.callback(server.close)
         elif unix is not None:
             _clear_socket(unix)
             old = os.umask(0o117)  # owner and group, from the first moment on
             try:
-                await web.UnixSite(runner, unix).start()
+                server = await loop.create_unix_server(guests, unix)
             finally:
                 os.umask(old)
             stack.callback(unix.unlink, missing_ok=True)
+            stack.callback(server.close)
     except OSError as error:
         where = unix or ":".join(str(part) for part in tcp or ())
         if unix is not None and not unix.parent.is_dir():

@@ -1,6 +1,7 @@
 """The event loop of a process, and the signals that end it."""
 
 import asyncio
+import resource
 import signal
 import sys
 from collections.abc import Callable, Coroutine
@@ -26,6 +27,15 @@ def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop] | None:
     except ImportError:
         return None  # the loop of the standard library: the same, a little slower
     return uvloop.new_event_loop
+
+
+def take_descriptors() -> None:
+    """Use as many file descriptors as this process may: a page that hangs takes `fall` of them.
+
+    Most systems begin with 1,024, which is for programs with select(2); nothing here uses that.
+    """
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 class Signals:

@@ -12,8 +12,9 @@ from lb_probe.adapters.f5_ltm import F5Ltm
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers, RuntimeApi
 from lb_probe.adapters.icontrol import Unit, Units
 from lb_probe.admin.auth import Operator
+from lb_probe.app.secret_files import token_of
+from lb_probe.app.targets import context_of
 from lb_probe.app.targets import targets_of as targets_of
-from lb_probe.app.targets import tls_of
 from lb_probe.clock import SystemClock
 from lb_probe.config import (
     Address,
@@ -39,7 +40,6 @@ from lb_probe.ports import (
     NotFound,
     Publisher,
 )
-from lb_probe.prober.http_probe import make_ssl_context
 from lb_probe.prober.tls import NodeContext
 from lb_probe.store.sqlite import SqliteStore
 
@@ -130,7 +130,7 @@ class Balancers:
                 adapter.username,
                 adapter.password_file,
                 now=SystemClock().monotonic,
-                tls=make_ssl_context(tls_of(tls, name)),
+                tls=context_of(tls, name),
                 server_name=name,
                 timeout_s=adapter.timeout_s,
             )
@@ -174,7 +174,7 @@ def _haproxy_tls(adapter: HaproxyAdapter) -> tuple[NodeContext | None, str | Non
     name = adapter.tls.server_name
     if name is None:
         name = "" if isinstance(adapter.socket, Path) else adapter.socket.host
-    return make_ssl_context(tls_of(adapter.tls, name)), name
+    return context_of(adapter.tls, name), name
 
 
 def _dns(adapter: DnsAdapter) -> Publisher:
@@ -247,10 +247,11 @@ def signature(store: SqliteStore) -> str:
 
 
 def operators_of(config: Config) -> list[Operator]:
-    """Return who may use the API by the file alone."""
+    """Return who may use the API by the file alone.
+
+    Raises:
+        Invalid: A token cannot be read, or sent.
+    """
     if config.api is None:
         return []
-    return [
-        Operator(o.name, rank_of(o.role), o.token_file.read_text().strip())
-        for o in config.api.operators
-    ]
+    return [Operator(o.name, rank_of(o.role), token_of(o.token_file)) for o in config.api.operators]

@@ -27,7 +27,7 @@ from lb_probe.app.agents_heard import agents_of
 from lb_probe.app.agents_heard import listen as listen_to_agents
 from lb_probe.app.break_glass import note_files, read_notes
 from lb_probe.app.listen import serve_on, server_context, start_asked
-from lb_probe.app.loop import Signals, run
+from lb_probe.app.loop import Signals, run, take_descriptors
 from lb_probe.app.messages import Messages
 from lb_probe.app.parts import (
     Balancers,
@@ -60,6 +60,7 @@ from lb_probe.ports import (
 )
 from lb_probe.prober import http_probe
 from lb_probe.prober.schedule import Pace, Schedule, watch_references
+from lb_probe.prober.target import Target
 from lb_probe.store import sqlite
 from lb_probe.store.sqlite import SqliteStore
 
@@ -84,6 +85,7 @@ def run_prober(path: Path, *, init: bool, allowed: frozenset[str] = frozenset())
     config = load(path, as_="prober")
     if init and not config.store_path.exists():
         sqlite.init(config.store_path)
+    take_descriptors()
     return run(Prober(config, allowed).run())
 
 
@@ -150,7 +152,7 @@ class Prober:
         config, events = self._config, self._events
         self._agents = agents_of(config.groups)
         self._groups = self._controlled(store)
-        self._schedule = self._scheduled()
+        self._schedule = self._scheduled(_targets_of(config))
         stack.push_async_callback(self._close_asked)
         stack.push_async_callback(self._balancers.close)
         for asked in chain.from_iterable(self._balancers.asked.values()):
@@ -249,6 +251,7 @@ class Prober:
         await self._groups.judge(list(idle.values()))
         operators = operators_of(config)
         agents = agents_of(config.groups)
+        targets = _targets_of(config)
         changed = [group for group in config.groups if group.name not in kept]
         fresh, pools, old = await self._prepared(changed, before.keys() - kept)
         for key in ("schedule", "references", "agents", *self._messages.parts()):
@@ -257,8 +260,7 @@ class Prober:
             await self._swap(config, list((idle | fresh).values()), pools, kept)
         except LbProbeError:
             await self._take_back(changed, old)
-            self._schedule = self._scheduled()
-            self._start_parts(tasks)
+            self._start_parts(tasks)  # the schedule of before included
             raise
         self._config, self._agents = config, agents
         for name in before.keys() - now.keys():
@@ -267,7 +269,7 @@ class Prober:
         if self._door is not None:
             self._door.know(operators)
         await self._messages.take(config)
-        self._schedule = self._scheduled()
+        self._schedule = self._scheduled(targets)
         self._start_parts(tasks)
         return {
             "added": sorted(now.keys() - before.keys()),
@@ -311,17 +313,17 @@ class Prober:
             The groups, and the listeners that were closed.
 
         Raises:
-            ListenError: An address is taken; the listeners from before are open again.
+            LbProbeError: An address is taken, or a file that was there is no more; the listeners
+                from before are open again.
         """
         served = self._balancers.asked
         old = {name: served.pop(name, []) for name in gone}
         for asked in chain.from_iterable(old.values()):
             await asked.close()
-        pairs = {g.name: setup_of(g, self._balancers) for g in groups if not g.is_pool}
-        pools = {g.name: pool_setup_of(g, self._balancers) for g in groups if g.is_pool}
-        new = {group.name: served[group.name] for group in groups}
         try:
-            for asked in chain.from_iterable(new.values()):
+            pairs = {g.name: setup_of(g, self._balancers) for g in groups if not g.is_pool}
+            pools = {g.name: pool_setup_of(g, self._balancers) for g in groups if g.is_pool}
+            for asked in chain.from_iterable(served[group.name] for group in groups):
                 await start_asked(asked)
         except LbProbeError:
             await self._take_back(groups, old)
@@ -332,7 +334,7 @@ class Prober:
         """Close the listeners of `groups` and open those again that were closed for them."""
         served = self._balancers.asked
         for group in groups:
-            for asked in served.pop(group.name):
+            for asked in served.pop(group.name, []):
                 await asked.close()
         served |= old
         for asked in chain.from_iterable(old.values()):
@@ -362,14 +364,11 @@ class Prober:
         )
         return Groups([group.name for group in config.groups], pairs, pools, store)
 
-    def _scheduled(self) -> Schedule:
+    def _scheduled(self, targets: Sequence[tuple[Target, Pace]]) -> Schedule:
         """Return a schedule of every page of the present configuration."""
-        controller, targets = self._groups, []
+        controller = self._groups
         rounds = [g.probe.interval_s + g.probe.timeout_s for g in self._config.groups]
         self._patience_s = max(PROGRESS_S, 3 * min(rounds, default=0.0))
-        for group in self._config.groups:
-            pace = Pace(group.probe.interval_s, group.probe.recheck_s, group.probe.fall)
-            targets += [(target, pace) for target in targets_of(group)]
         self._engine.keep_only(target for target, _ in targets)
 
         def report(group: str, seen: Observation) -> None:
@@ -474,6 +473,19 @@ class Prober:
     def _trouble(self) -> str:
         silent = self._clock.monotonic() - self._progress.at
         return f"no probe ended for {silent:.0f}s" if silent > self._patience_s else ""
+
+
+def _targets_of(config: Config) -> list[tuple[Target, Pace]]:
+    """Return every page of every node and how often it is asked.
+
+    Raises:
+        Invalid: A certificate cannot be read any more.
+    """
+    targets = []
+    for group in config.groups:
+        pace = Pace(group.probe.interval_s, group.probe.recheck_s, group.probe.fall)
+        targets += [(target, pace) for target in targets_of(group)]
+    return targets
 
 
 def _refuse_to_reload(before: Config, now: Config) -> None:

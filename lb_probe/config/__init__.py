@@ -11,14 +11,17 @@ from lb_probe.config import fields, rules, yaml_text
 from lb_probe.config.address import Address, Url
 from lb_probe.config.model import Config, GroupConfig, NodeConfig
 from lb_probe.config.source import ConfigError, Source
+from lb_probe.config.token import SENDABLE, is_sendable
 
 __all__ = [
+    "SENDABLE",
     "Address",
     "Config",
     "ConfigError",
     "GroupConfig",
     "NodeConfig",
     "Url",
+    "is_sendable",
     "load",
     "load_as_spelled",
 ]

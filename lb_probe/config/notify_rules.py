@@ -1,12 +1,12 @@
 """Rules of `notify` that span several values; part of the third pass."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from importlib.util import find_spec
 
+from lb_probe.config import files
 from lb_probe.config.address import Address
 from lb_probe.config.source import Spot, nearest, shown
 
-Judge = Callable[[Spot, bool], None]  # a file, and whether it is a secret
 MAIL_PACKAGE = "aiosmtplib"
 RESERVED = "dead-man"
 
@@ -71,10 +71,10 @@ def judge_installed(notify: Spot) -> None:
             channel.at("type").fault(found, "pip install 'lb-probe[mail]'")
 
 
-def judge_files(notify: Spot, judge_file: Judge) -> None:
+def judge_files(notify: Spot) -> None:
     """Note every file of a channel that this process cannot use."""
     secrets = ("password_file", "url_file", "secret_file", "token_file", "key_file")
     for spot in [*notify.items("channels"), notify.at("dead_man")]:
         for name in secrets:
-            judge_file(spot.at(name), True)
-        judge_file(spot.at("ca_file"), False)
+            files.judge_text(spot.at(name))
+        files.judge_authorities(spot.at("ca_file"))

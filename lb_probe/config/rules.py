@@ -4,14 +4,12 @@ Not on the models: one bad value must not hide a second primary.
 """
 
 import os
-import shlex
-import stat
 from collections.abc import Callable, Iterable
 
-from lb_probe.config import agent_rules, dns_rules, f5_rules, notify_rules
+from lb_probe.config import agent_rules, dns_rules, f5_rules, files, notify_rules
 from lb_probe.config.address import Address, Url
 from lb_probe.config.source import Source, Spot, nearest, shown
-from lb_probe.config.values import parse_haproxy_socket, parse_path
+from lb_probe.config.values import parse_haproxy_socket
 
 
 def judge(source: Source, as_: str) -> None:
@@ -317,7 +315,7 @@ def _judge_peers(group: Spot, name: str) -> None:
     nodes = group.items("nodes")
     own = [node for node in nodes if node.at("name").text == name]
     for node in own:
-        _judge_file(node.at("agent", "report", "secret_file"), is_secret=True)
+        files.judge_secret(node.at("agent", "report", "secret_file"))
     if own and own[0].at("agent", "heartbeat").value is not None:
         for node in nodes:
             _judge_tls(node.at("tls"))
@@ -325,50 +323,23 @@ def _judge_peers(group: Spot, name: str) -> None:
 
 def _judge_files(root: Spot) -> None:
     notify_rules.judge_installed(root.at("notify"))
-    notify_rules.judge_files(
-        root.at("notify"), lambda f, is_secret: _judge_file(f, is_secret=is_secret)
-    )
+    notify_rules.judge_files(root.at("notify"))
     for operator in root.items("api", "operators"):
-        _judge_file(operator.at("token_file"), is_secret=True)
+        files.judge_token(operator.at("token_file"))
     tls = root.at("api", "tls")
-    _judge_file(tls.at("cert_file"), is_secret=tls.at("key_file").value is None)
-    _judge_file(tls.at("key_file"), is_secret=True)
-    _judge_file(tls.at("client_ca_file"), is_secret=False)
+    files.judge_chain(tls.at("cert_file"), tls.at("key_file"), may_be_one=True)
+    files.judge_authorities(tls.at("client_ca_file"))
     for node in _nodes(root.items("groups")):
         _judge_tls(node.at("tls"))
-        _judge_file(node.at("agent", "report", "secret_file"), is_secret=True)
+        files.judge_secret(node.at("agent", "report", "secret_file"))
     for group in root.items("groups"):
         for adapter in group.items("adapters"):
             _judge_tls(adapter.at("tls"))
-            _judge_file(adapter.at("password_file"), is_secret=True)
-            _judge_file(adapter.at("tsig", "key_file"), is_secret=True)
+            files.judge_text(adapter.at("password_file"))
+            files.judge_secret(adapter.at("tsig", "key_file"))
             dns_rules.judge_key(adapter.at("tsig", "key_file"))
 
 
 def _judge_tls(tls: Spot) -> None:
-    _judge_file(tls.at("ca_file"), is_secret=False)
-    _judge_file(tls.at("cert_file"), is_secret=False)
-    _judge_file(tls.at("key_file"), is_secret=True)
-
-
-def _judge_file(spot: Spot, *, is_secret: bool) -> None:
-    try:
-        path = spot.parsed(lambda text: parse_path(text, spot.source.folder))
-        if path is None:
-            return  # none, or told already
-        mode = path.stat().st_mode
-        raw = path.read_bytes() if stat.S_ISREG(mode) else None
-    except (OSError, ValueError) as error:
-        found = f"no readable file {shown(spot.text)} ({getattr(error, 'strerror', error)})"
-        spot.fault(found, "a file that this user may read")
-        return
-    if raw is None:
-        spot.fault(f"no regular file {shown(spot.text)}", "a regular file")
-    elif not is_secret:
-        if b"-----BEGIN " not in raw:
-            spot.fault(f"no certificate in {shown(spot.text)}", "a PEM file")
-    elif not raw.strip():
-        spot.fault(f"an empty file {shown(spot.text)}", "a file with the secret")
-    elif mode & 0o007:
-        found = f"mode {stat.S_IMODE(mode):04o}, open to others"
-        spot.fault(found, f"chmod o-rwx {shlex.quote(str(path))}")
+    files.judge_authorities(tls.at("ca_file"))
+    files.judge_chain(tls.at("cert_file"), tls.at("key_file"))

@@ -219,6 +219,8 @@ class Controller(Loop[Setup, Runtime, View]):
         runtime.evidence = ev.fold(before, observation, group, runtime.watched)
         self._events.emit(Event("probe.done", name, {"observation": observation}))
         self.recorder.observe(name, observation, runtime.saved.generation)
+        if ev.is_own_failure(observation):
+            self._vantage.impaired(runtime, observation.outcome.detail)
         look, decision = runtime.look, runtime.decision
         if (
             look is not None

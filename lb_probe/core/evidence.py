@@ -24,6 +24,7 @@ from lb_probe.core.model import (
     Observation,
     Page,
     Passed,
+    Phase,
     Primary,
     Says,
     Secondary,
@@ -94,7 +95,12 @@ def fold(
     Probes of one page overlap, and may end in another order than they began. What counts is the
     order of their starts: a pass ends the row of failures that started before it, and no other; a
     failure that started before the latest pass is older news, and so is a pass before that.
+
+    What this machine could not do is no reading of the node, and a row of failures with such a hole
+    in it is none: the floor rises (X15).
     """
+    if is_own_failure(observation):
+        return raise_floor(evidence, observation.ended_at)
     key = (observation.node, observation.page)
     before = evidence.page(*key)
     if before.last is not None and observation.started_at < before.last.started_at:
@@ -109,6 +115,12 @@ def fold(
         # Only from the moment the answer was in hand: a probe can outlast a cut of our own link.
         return raise_floor(evidence, observation.ended_at)
     return evidence
+
+
+def is_own_failure(observation: Observation) -> bool:
+    """Tell whether it was this machine that could not ask."""
+    said = observation.outcome
+    return isinstance(said, Failed) and said.phase is Phase.LOCAL
 
 
 def _passed(before: PageEvidence, observation: Observation, rise: int) -> PageEvidence:

@@ -12,7 +12,7 @@
 Source: guide lines 332 to 334; with `core.timing.promotion_window` for what comes of them.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 
 
@@ -67,6 +67,15 @@ class Beat:
             return Beat(max(ended_at, started_at + controls.interval_s), asked_at=ended_at)
         first = started_at if self.first_failed_at is None else self.first_failed_at
         return Beat(ended_at + controls.recheck_s, self.failures + 1, ended_at, first)
+
+    def hindered(self, *, ended_at: float, controls: Controls) -> "Beat":
+        """Return the count after an attempt that this machine could not make.
+
+        It is no failure of the peer, and a row of failures with such a hole in it is none. What was
+        counted dead before stays so until it answers.
+        """
+        due_at = ended_at + controls.recheck_s
+        return replace(self, due_at=due_at) if self.failures >= controls.failures else Beat(due_at)
 
     def word(self, controls: Controls) -> Word:
         """Say what the count means."""

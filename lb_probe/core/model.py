@@ -53,6 +53,7 @@ class Phase(Word):
     REDIRECT = "redirect"
     TIMEOUT = "timeout"
     RESET = "reset"
+    LOCAL = "local"  # this machine had no socket, port or right: it says nothing of the node
 
 
 # A failure in one of these says nothing of the application: no answer came back at all.

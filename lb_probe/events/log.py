@@ -29,6 +29,7 @@ LEVELS = {
     "publish.foreign-writer": "error",
     "hold.overdue": "warning",
     "store.failed": "error",
+    "prober.impaired": "error",
     "prober.isolated": "error",
     "prober.stalled": "warning",
     "clock.jumped": "warning",

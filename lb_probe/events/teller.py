@@ -53,6 +53,10 @@ class Board(Protocol):
     def is_store_writable(self) -> bool:
         """Whether the store takes what is to be saved."""
 
+    @property
+    def impairment(self) -> str:
+        """Why the prober's machine cannot make probes at the moment; empty where it can."""
+
     def view(self, name: str) -> View | PoolView:
         """Return what is shown of one group.
 
@@ -392,6 +396,7 @@ class Teller:
         found = [
             *_store(self._board.is_store_writable),
             *_isolation(len(self._isolated)),
+            *_impairment(self._board.impairment),
             *_config(self._config_fault()),
             *_disk(self._outbox.fault),
             *(_channel(t) for t in self._outbox.troubles() if at.wall - t.since_wall >= CHANNEL_S),
@@ -451,6 +456,26 @@ def _isolation(groups: int) -> list[Matter]:
             safe="traffic stays where it is; nothing moves on the return either",
             do="repair the network of this prober's machine",
             runbook="prober-isolated",
+        )
+    ]
+
+
+def _impairment(why: str) -> list[Matter]:
+    if not why:
+        return []
+    return [
+        Matter(
+            topic="impaired",
+            word="impaired",
+            event_class="prober",
+            title="the prober's own machine cannot make all of its probes",
+            settle_s=10.0,
+            ended="the prober's machine makes all of its probes again",
+            why=why,
+            safe="traffic stays where it is; what could not be asked counts as no failure",
+            do="look at the prober's machine: file descriptors (LimitNOFILE), ports, memory, its"
+            " own address and firewall",
+            runbook="prober-impaired",
         )
     ]
 

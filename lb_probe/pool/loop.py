@@ -116,6 +116,8 @@ class PoolController(Loop[PoolSetup, PoolRuntime, PoolView]):
         runtime.evidence = active_active.fold(runtime.evidence, observation, runtime.pool)
         self._emit("probe.done", name, observation=observation)
         self.recorder.observe(name, observation, runtime.saved.generation)
+        if ev.is_own_failure(observation):
+            self._vantage.impaired(runtime, observation.outcome.detail)
         self._evaluate(runtime)
 
     def tick(self) -> None:

@@ -16,7 +16,7 @@ from typing import Protocol
 from lb_probe.core.model import Failed, Observation, Passed, Phase
 from lb_probe.core.status_page import Verdict, printable
 from lb_probe.prober.answer import Reading
-from lb_probe.prober.link import Link, Trace, Way, connect_failed, dial
+from lb_probe.prober.link import Link, Trace, Way, connect_failed, dial, is_ours
 from lb_probe.prober.names import Endpoint, Found, Names
 from lb_probe.prober.target import Target
 from lb_probe.prober.tls import PinError, Stream, certificate_of, tls_failed
@@ -196,12 +196,17 @@ class Attempt:
                 link = dial(self._way, self.target, endpoint)
                 self._engine.hold(link)
             except (OSError, OverflowError, ValueError) as error:
-                self._error = error if isinstance(error, OSError) else OSError(str(error))
+                self._note_error(error if isinstance(error, OSError) else OSError(str(error)))
             else:
                 self._link, link.attempt = link, self
                 return
         failed = connect_failed(self._error or OSError("no address"))
         self._fail(failed.phase, failed.detail)
+
+    def _note_error(self, error: OSError) -> None:
+        """Keep what is told if no address is left: what a node did tells more than what we lack."""
+        if self._error is None or not is_ours(error):
+            self._error = error
 
     # -------------------------------------------------------------- events
     def on_events(self, link: Link, events: int) -> None:
@@ -242,7 +247,7 @@ class Attempt:
         code = link.sock.getsockopt(SOL_SOCKET, SO_ERROR)
         if code in _AFTER_CONNECT:
             raise OSError(code, "connect")
-        self._error = OSError(code, "connect")
+        self._note_error(OSError(code, "connect"))
         self._link = None
         self._engine.drop(link)
         self._dial()

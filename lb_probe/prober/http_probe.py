@@ -18,6 +18,7 @@ from lb_probe.prober import tls
 from lb_probe.prober.answer import BODY_CAP, HEAD_CAP, WIRE_CAP, Reading
 from lb_probe.prober.attempt import Attempt as Handle
 from lb_probe.prober.engine import Engine
+from lb_probe.prober.link import connect_failed
 from lb_probe.prober.names import Endpoint, Names, Resolve, resolve
 from lb_probe.prober.target import Target
 from lb_probe.prober.tls import TlsSettings, make_ssl_context
@@ -58,7 +59,11 @@ async def probe(
 async def _once(
     target: Target, clock: Callable[[], float], names: Names, trace: "_Trace | None"
 ) -> Observation:
-    engine = Engine(clock, names=names)
+    try:
+        engine = Engine(clock, names=names)
+    except OSError as error:  # no descriptor is left
+        now = clock()
+        return Observation(target.node, target.page, now, now, connect_failed(error))
     ended: asyncio.Future[Observation] = asyncio.get_running_loop().create_future()
     try:
         engine.start(target, partial(_tell, ended), trace)

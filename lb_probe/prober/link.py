@@ -147,8 +147,30 @@ class _SourceError(OSError):
     """The source address cannot be used; the text says which and why."""
 
 
+# No descriptor, memory, port or address of ours, or a firewall here.
+_OURS = frozenset(
+    {
+        errno.EACCES,
+        errno.EADDRNOTAVAIL,
+        errno.EMFILE,
+        errno.ENFILE,
+        errno.ENOBUFS,
+        errno.ENOMEM,
+        errno.ENOSPC,
+        errno.EPERM,
+    }
+)
+
+
+def is_ours(error: OSError) -> bool:
+    """Tell whether it is this machine that cannot connect, whatever the node does."""
+    return error.errno in _OURS or isinstance(error, _SourceError)
+
+
 def connect_failed(error: OSError) -> Failed:
     """Say what an error of a connection means: nobody listens there, or no way leads there."""
+    if is_ours(error):
+        return Failed(Phase.LOCAL, f"this machine could not connect: {reason_of(error)}")
     if error.errno == errno.ETIMEDOUT:  # the kernel gave up before our deadline
         return Failed(Phase.CONNECT_TIMEOUT, "no answer to the connection request")
     return Failed(Phase.CONNECT_REFUSED, reason_of(error))

@@ -209,6 +209,11 @@ class Loop(ABC, Generic[S, R, V]):
         return self._vantage.cut_off()
 
     @property
+    def impairment(self) -> str:
+        """Why this machine cannot make probes at the moment; empty where it can."""
+        return self._vantage.impairment
+
+    @property
     def is_store_writable(self) -> bool:
         """Whether the store took the last write."""
         return self._keeping.is_writable

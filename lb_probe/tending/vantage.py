@@ -3,6 +3,7 @@
 Source: DESIGN section 1 (a returning link must not fire the rule); X15, X19, X20.
 """
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 
 from lb_probe.ports import Clock
@@ -10,6 +11,7 @@ from lb_probe.tending.group import Tended
 
 STALL_S = 1.0  # a loop that was away this long has missed evidence
 CLOCK_JUMP_S = 2.0
+IMPAIRED_S = 10.0  # for so long after the last probe that we could not make, we are not well
 ISOLATION_GROUPS = 3  # without reference targets it takes this many groups to blame ourselves
 
 
@@ -46,6 +48,8 @@ class Vantage:
         self._references: Mapping[str, bool] = {}
         self._acquitted_by: Tended | None = None
         self.is_isolated = False
+        self._impairment = ""
+        self._impaired_at = -math.inf
         self._ticked_at = clock.monotonic()
         self._wall_offset = clock.wall() - clock.monotonic()
 
@@ -74,6 +78,20 @@ class Vantage:
         why = f"the loop was away for {seconds:.1f}s"
         self._note("stalled", reason=why, away_s=round(seconds, 3))
         self._discount(why, "prober.stalled")
+
+    def impaired(self, runtime: Tended, why: str) -> None:
+        """Take note that this machine could not make a probe; it is told once while it goes on."""
+        now = self._clock.monotonic()
+        runtime.interruption = why, now
+        if not self.impairment:
+            self._emit("prober.impaired", reason=why)
+        self._impairment, self._impaired_at = why, now
+
+    @property
+    def impairment(self) -> str:
+        """Why this machine cannot make probes at the moment; empty where it can."""
+        is_over = self._clock.monotonic() - self._impaired_at > IMPAIRED_S
+        return "" if is_over else self._impairment
 
     def notice_stall(self) -> float:
         """Return the time, having noticed where much of it went by unseen."""

@@ -10,6 +10,7 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+from descriptors import none_left
 from watched_peer import ERROR, HANG, OK, PRIMARY, RESET, STANDBY, watched
 
 from lb_probe.agent import daemon, promotion, state
@@ -157,6 +158,25 @@ async def test_what_speaks_against_the_peer_and_what_does_not(watching, eventual
             await turns("failed")
             detail = (await one.status())["heartbeat"]["last"]["detail"]
             assert detail.endswith(": connect-refused: Connection refused")
+
+
+async def test_what_this_machine_cannot_do_is_no_failure_of_the_peer(
+    watching, eventually, sink, tmp_path
+):
+    """X15: else a Standby that is out of file descriptors promotes itself beside its Primary."""
+    promote = ("/bin/touch", str(tmp_path / "promoted"))
+    async with watching(promote=promote):
+        await eventually(lambda: sink.named("agent.heartbeat") != [])
+        with none_left():
+            before = len(sink.named("agent.heartbeat"))
+            await eventually(lambda: len(sink.named("agent.heartbeat")) > before + 8)
+            found = {
+                event.fields["result"] for event in sink.named("agent.heartbeat")[before + 1 :]
+            }
+        assert found == {"local"}
+        await eventually(lambda: sink.named("agent.heartbeat")[-1].fields["result"] == "ok")
+        assert not (tmp_path / "promoted").exists()
+        assert sink.named("agent.heartbeat-failed") == []
 
 
 async def test_attempts_come_when_the_arithmetic_says(watching, eventually):

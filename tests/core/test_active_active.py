@@ -168,6 +168,15 @@ def test_failures_from_before_an_interruption_do_not_count():
     assert verdict(evidence, POOL, "gw-1", 10.3) is Verdict.FAIL
 
 
+def test_what_this_machine_cannot_do_takes_nobody_out():
+    """X15."""
+    evidence = evidence_of(gw_1="pp")
+    for at in (10.1, 10.2, 10.3):
+        lacking = replace(seen("gw-1", at, good=False), outcome=Failed(Phase.LOCAL, "no socket"))
+        evidence = fold(evidence, lacking, POOL)
+    assert verdict(evidence, POOL, "gw-1", 10.4) is Verdict.OK
+
+
 def test_only_the_status_page_counts():
     evidence = evidence_of(gw_1="pp")
     strange = replace(seen("gw-1", 10.0, page=Page.HASTATUS), outcome=Passed(Mode.PRIMARY))

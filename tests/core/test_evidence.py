@@ -46,6 +46,7 @@ OK = Passed()
 STANDBY, PRIMARY, ODD = Passed(Mode.STANDBY), Passed(Mode.PRIMARY), Passed(Mode.UNKNOWN)
 REFUSED = Failed(Phase.CONNECT_REFUSED, "connection refused")
 ERROR = Failed(Phase.STATUS, "503 Service Unavailable")
+LOCAL = Failed(Phase.LOCAL, "this machine could not connect: Too many open files")
 
 
 def probe(node, page, at, outcome, took=0.0):
@@ -155,6 +156,20 @@ def test_one_lost_probe_of_the_secondary_changes_nothing_while_the_primary_is_ok
     assert situation(evidence, 9).secondary is Secondary.STANDBY
 
 
+def test_what_this_machine_cannot_do_is_no_failure_and_ends_the_row_of_them():
+    """X15: no descriptor, no port: it says nothing of the node."""
+    history = [hastatus("b", 9, STANDBY), *fails("a", 10, 11), status("a", 11.5, LOCAL)]
+    evidence = known(*history, *fails("a", 12), hastatus("b", 12, STANDBY))
+    assert evidence.page("a", Page.STATUS).fails == 3
+    assert not moves(evidence, now=12)
+    evidence = known(*history, *fails("a", 12, 13, 14), hastatus("b", 14, STANDBY))
+    assert moves(evidence, now=14)
+    lacking = [hastatus("b", at, LOCAL) for at in (10, 11, 12)]
+    assert (
+        situation(known(hastatus("b", 9.5, STANDBY), *lacking), 12).secondary is not Secondary.FAIL
+    )
+
+
 def test_the_other_nodes_do_not_raise_the_floor():
     evidence = known(hastatus("b", 1, STANDBY), *fails("a", 10, 11), hastatus("dr", 11, STANDBY))
     assert evidence.page("a", Page.STATUS).counted == 2
@@ -252,6 +267,9 @@ class Twin:
         return sorted(mine, key=lambda o: o.started_at)
 
     def observe(self, seen):
+        if seen.outcome is LOCAL:
+            self.floors.append(seen.ended_at)
+            return
         before = self.page(seen.node, seen.page)
         passed = isinstance(seen.outcome, Passed)
         is_newest = not before or seen.started_at >= before[-1].started_at
@@ -289,8 +307,8 @@ class Twin:
 PAGES = [(node, page) for node in "ab" for page in Page]
 TICK = 0.25
 OUTCOMES = {
-    Page.STATUS: [REFUSED, REFUSED, REFUSED, ERROR, OK],
-    Page.HASTATUS: [STANDBY, STANDBY, STANDBY, PRIMARY, ODD, REFUSED],
+    Page.STATUS: [REFUSED] * 6 + [ERROR, ERROR, OK, OK, LOCAL],
+    Page.HASTATUS: [STANDBY] * 6 + [PRIMARY, PRIMARY, ODD, ODD, REFUSED, REFUSED, LOCAL],
 }
 
 
