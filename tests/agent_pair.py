@@ -35,6 +35,7 @@ groups:
           listen: "127.0.0.1:{page_b}"
           control: b.sock
           report: {{listen: "127.0.0.1:{report_b}"}}
+          heartbeat: {{interval: 1h}}
           trust: {{listen: "127.0.0.1:{peer_b}", interval: 200ms}}
           connectivity: {{ports: [{{port: {page_b}}}], pause: 10ms}}
           parity: {{version_command: [/bin/cat, {folder}/version], disks: [/]}}

@@ -199,6 +199,7 @@ async def scraped():
     metrics = Metrics(lambda: 0.0)
     metrics.know("epmm", ["a", "b"], ["edge"])
     metrics.know_channels(["ops"])
+    metrics.know_part("schedule")
     story = Story()
     await story.play("start\nnode a dies\nwait 10\nnode b promotes\nwait 5")
     seen = Observation("a", Page.STATUS, 0.0, 0.0, Passed(), certificate_until=2e9)

@@ -29,8 +29,9 @@ READING = {
     "sync-history-one": ["sync", "history", "1"],
     "sync-schedule": ["sync", "schedule"],
     "safe-to-stop": ["safe-to-stop"],
+    "logs-heartbeat": ["logs", "heartbeat"],
 }
-AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+AT = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z")
 FACTS = {  # of the machine that runs the test
     "agent": "1.0.0",
     "config": "c" * 64,
@@ -96,11 +97,16 @@ def test_every_reading_verb_of_an_agent_prints_what_it_always_did(tmp_path, monk
             pair.start(stack, node)
         pair.meet()
         here = ("--node", "app-b")
+        early = pair.verb("ha", "enable", *here)
+        assert "HA is not enabled on app-a: enable it on the Primary first" in early  # R76
+        assert "first" not in pair.verb("ha", "enable", "--node", "app-a")
+        assert "enable it" not in pair.verb("ha", "enable", *here)
         pair.verb("sync", "now", *here, "--reason", "first copy")
         saved = ("--start", "13:00Z", "--run-every", "2h", "--yes", "--reason", "nightly")
         pair.verb("sync", "schedule", *saved, *here)
         pair.verb("parity", *here)
         until(lambda: pair.asked("status", *here)["partner"]["mode"])
+        until(lambda: pair.asked("logs", "heartbeat", *here)["heartbeat"])
         settled = Settled(pair)
         monkeypatch.setattr(client, "follow_agent", settled.follow_agent)
         monkeypatch.setattr(client.agent, "follow_agent", settled.follow_agent)

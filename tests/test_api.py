@@ -442,6 +442,15 @@ async def test_hold_needs_a_time(desk):
 
 
 # ------------------------------------------------------------------ acting
+async def test_one_form_serves_every_verb_and_what_is_empty_in_it_was_not_given(desk):
+    form = {"reason": "x", "to": "", "for": "", "hands_off": False, "override": [], "attest": {}}
+    answer = await desk.act("ack", {**form, "generation": None, "dry_run": False})
+    assert (answer.status, answer.json["acked"]) == (200, "ops: x")
+    answer = await desk.act("failover", {"reason": "x", "to": ""})  # a variable that was not set
+    assert (answer.status, answer.json["error"]) == (422, "invalid")
+    assert desk.view.saved.assigned == "a"
+
+
 async def test_hold_and_release_are_shown(desk):
     held = await desk.act("hold", {"reason": "update", "for": "366d", "hands_off": True})
     assert held.status == 200

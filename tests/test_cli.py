@@ -149,6 +149,9 @@ def test_the_worst_group_comes_first(api):
         ({"condition": "failover-blocked"}, 2, "CRITICAL - epmm: failover-blocked"),
         ({"condition": "a-new-word"}, 2, "CRITICAL - epmm: a-new-word"),
         ({"name": "e|pmm", "condition": "all-down"}, 2, "e/pmm"),
+        ({"blocked": ["store-not-writable"]}, 2, "normal, the store takes no writes"),
+        ({"warnings": ["a: renew it"]}, 1, "WARNING - epmm: normal, a: renew it |"),
+        ({"warnings": ["a\n|", "b"]}, 1, "and 1 more to see to"),
     ],
 )
 def test_a_monitor_gets_one_line_and_its_own_exit_codes(api, changes, code, word):

@@ -55,6 +55,14 @@ def test_without_terminal_and_yes_an_act_is_refused_at_once_with_the_line_to_pas
     assert api.asked == []
 
 
+def test_a_node_without_a_name_is_no_choice_of_the_candidate(api):
+    """`--to "$NODE"` where nobody set NODE."""
+    result = run(api, "failover", "epmm", "--to", "", "--reason", "why", "--yes")
+    assert result.exit_code == 2
+    assert "--to: found no name" in result.stderr
+    assert api.asked == []
+
+
 def test_options_travel_in_the_body(api):
     run(api, "failover", "epmm", "--to", "epmm-c", "--reason", "why", "--yes")
     assert api.acts[-1]["to"] == "epmm-c"

@@ -17,12 +17,14 @@ import yaml
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
+from lb_probe.app.parts import targets_of
 from lb_probe.config import Address, Config, ConfigError, Url, load, yaml_text
 from lb_probe.config.agent import HttpCheck
 from lb_probe.config.model import CommandAdapter, DnsAdapter, F5GtmAdapter, F5LtmAdapter
 from lb_probe.config.schema import KEYS
 from lb_probe.config.values import parse_tsig_key
-from lb_probe.core.model import Group, Node, Role
+from lb_probe.core.model import Group, Node, Page, Role
+from lb_probe.core.status_page import Expected
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -379,6 +381,31 @@ def test_an_active_active_group_has_nodes_without_roles_or_pages(folder: Path) -
     assert (group.pool.nodes, group.pool.floor) == (("s1", "s2", "s3"), 2)
     assert group.pool.adapters == ("edge",)
     assert [node.url.scheme for node in group.nodes] == ["tls", "tcp", "http"]
+
+
+def test_a_member_is_asked_for_what_its_line_expects_and_never_for_a_mode(folder: Path) -> None:
+    """R40: tcp, tls, and http with an expectation."""
+    member = '{name: s3, url: "http://192.0.2.23", status_path: /ping, expect_status: 401}'
+    sentry = SENTRY.replace("FINGERPRINT", "ab" * 32).replace(
+        "tls: {fing", "tls: {insecure: true, fing"
+    )
+    text = VALID + sentry.replace('{name: s3, url: "http://192.0.2.23"}', member)
+    asked = list(targets_of(read(folder, text).groups[-1]))
+    assert [(one.node, one.page, one.expected) for one in asked] == [
+        ("s1", Page.STATUS, None),
+        ("s2", Page.STATUS, None),
+        ("s3", Page.STATUS, Expected(401)),
+    ]
+    only_text = text.replace("expect_status: 401", "expect: pong")
+    assert list(targets_of(read(folder, only_text).groups[-1]))[2].expected == Expected(200, "pong")
+    (fault,) = faults(folder, text.replace("http://192.0.2.23", "tcp://192.0.2.23:80"))
+    assert "s3.expect_status: found expect_status with a tcp url; use http or https" in fault
+    (fault,) = faults(
+        folder, changed("        role: primary\n", "        role: primary\n        expect: pong\n")
+    )
+    assert (
+        "a.expect: found expect in a group of policy manual-resume; use a line without it" in fault
+    )
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""The main job with real processes: agents, prober, HAProxy, and signals that end them.
+"""The main job with real processes (R46): agents, prober, HAProxy, and signals that end them.
 
 Traffic is asked for through HAProxy, and the two applications count what they answered.
 """
@@ -214,9 +214,12 @@ def test_somebody_else_who_moves_traffic_three_times_is_yielded_to(stand, style)
     """DESIGN section 1: corrected twice, yielded to the third time, then `accept`."""
     demo = stand(style)
     until(lambda: demo.group()["condition"] == "normal", "all is normal")
+    # A hand in the middle of a publication is none of its own: that did not take.
+    until(lambda: demo.group()["adapters"][0]["in_sync"], "it is published and read back")
     for _ in range(2):
         by_hand(demo, style, B, A)
         until(on(demo, A), "it is corrected", 3)
+        until(lambda: demo.group()["adapters"][0]["in_sync"], "and read back")
     by_hand(demo, style, B, A)
     until(lambda: demo.group()["adapters"][0]["foreign_writer"], "the adapter yields", 5)
     assert demo.through_haproxy() == B

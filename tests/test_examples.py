@@ -526,6 +526,8 @@ def test_own_app_with_agent_serves_its_pages_by_the_agents(stage):
     until(lambda: one.group()["condition"] == "normal", "all is normal")
     one.children["shop-a"].kill()
     until(lambda: one.through() == "b", "traffic is on b")
+    safe = one.verb("agent", "safe-to-stop", "--node", "shop-b")  # R12, without a sync too
+    assert (safe.returncode, safe.stderr) == (0, ""), safe.stderr
     answer = one.verb("agent", "failover", "mode", "primary", "--node", "shop-b")
     assert answer.returncode == 0, answer.stderr
     until(lambda: one.group()["condition"] == "failed-over", "b serves")

@@ -33,6 +33,7 @@ from raw_server import (
 
 from lb_probe import __version__
 from lb_probe.core.model import Failed, Mode, Page, Passed, Phase
+from lb_probe.core.status_page import Expected
 from lb_probe.prober.http_probe import BODY_CAP, probe
 from lb_probe.prober.names import NameFailedError
 
@@ -125,6 +126,18 @@ async def test_the_suffix_switch_reaches_the_judge():
 
 
 # ------------------------------------------------------------------ what is sent
+@on_both_loops
+async def test_an_expectation_reaches_the_judge_and_half_an_answer_never_meets_it():
+    """R40: http with an expectation."""
+    expected = Expected(401, "who")
+    denied = page(b"who are you?", code="401 Unauthorized")
+    assert (await ask_server(answering(denied), expected=expected)).outcome == Passed()
+    cut = await ask_server(answering(denied[:-2]), expected=expected)
+    assert cut.outcome.phase is Phase.RESET
+    other = await ask_server(answering(page()), expected=expected)
+    assert other.outcome == Failed(Phase.STATUS, "200 OK; wanted 401")
+
+
 @on_both_loops
 async def test_the_request_is_plain_and_asks_for_one_answer():
     heads = []

@@ -43,6 +43,7 @@ FAMILIES = {
     "probe_duration_seconds": {"page"},
     "probe_start_delay_seconds": set(),
     "loop_stalls_total": set(),
+    "part_crashes_total": {"part"},
     "publish_attempts_total": {"group", "adapter", "result"},
     "publish_in_sync": {"group", "adapter"},
     "publish_usable": {"group", "adapter"},
@@ -129,6 +130,7 @@ async def test_every_metric_of_the_design_is_there_with_its_labels_before_anythi
     seen = Observation("a", Page.STATUS, 5.0, 5.1, Passed(), certificate_until=1.8e9)
     counted.metrics.emit(Event("probe.done", "epmm", {"observation": seen}))  # over https
     counted.metrics.know_channels(["ops"])
+    counted.metrics.know_part("schedule")
     scrape = counted.scrape()
     for name, labels in FAMILIES.items():
         names = [name]
@@ -187,6 +189,7 @@ async def test_no_address_error_text_or_person_is_a_label(counted):
 
 # ------------------------------------------------------------------ they move
 async def test_failover_and_resume_are_counted_and_the_gauges_follow(counted):
+    """R56: every node is probed and shown before, during and after a move."""
     world = counted.world
     await world.advance(3)
     calm = counted.scrape()
@@ -219,6 +222,21 @@ async def test_failover_and_resume_are_counted_and_the_gauges_follow(counted):
     assert back("group_resumes_total", group="epmm") == 1
     assert back("group_failovers_total", group="epmm") == 1
     assert back("group_latched", group="epmm") == 0
+
+
+async def test_a_failover_by_hand_is_counted_as_one_by_the_rule_is(counted):
+    world = counted.world
+    await world.advance(3)
+    await carry_out(world, "failover")
+    assert counted.scrape()("group_failovers_total", group="epmm") == 1
+
+
+def test_each_part_that_broke_is_counted_from_nothing_on():
+    metrics = Metrics(lambda: 0.0)
+    metrics.know_part("schedule")
+    assert rendered(metrics)("part_crashes_total", part="schedule") == 0
+    metrics.emit(Event("part.crashed", fields={"part": "schedule", "detail": "OSError: x"}))
+    assert rendered(metrics)("part_crashes_total", part="schedule") == 1
 
 
 async def test_hold_is_shown_while_it_lasts(counted):

@@ -266,7 +266,16 @@ def test_notify_without_channels_says_where_to_read_on(tmp_path):
     assert result.exit_code == 2
     assert "docs/notifications.md" in result.stderr
     result = CliRunner().invoke(cli, ["-c", str(file), "notify", "waiting"])
+    assert result.exit_code == 2
+    assert "docs/notifications.md" in result.stderr
+
+
+def test_before_the_first_start_there_is_no_outbox_and_that_is_said(tmp_path):
+    file = file_of(tmp_path, '  channels:\n    - {type: command, name: own, argv: ["true"]}\n')
+    result = CliRunner().invoke(cli, ["-c", str(file), "notify", "waiting"])
     assert result.exit_code == 1
+    assert "there is no outbox; the process that tells people makes it" in result.stderr
+    assert "Errno" not in result.stderr
 
 
 # ------------------------------------------------------------------ an agent's

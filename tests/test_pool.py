@@ -225,6 +225,7 @@ async def test_a_change_is_told_with_its_evidence():
 
 
 async def test_of_three_nodes_at_half_two_stay_in_whatever_fails():
+    """R44."""
     async with world_of() as world:
         world.fails = set(ALL)
         world.phase = Phase.STATUS
@@ -576,7 +577,9 @@ async def test_somebody_else_who_writes_there_is_left_alone_until_republish():
             world.balancers["edge"].chosen = {"gw-1"}
             await world.advance(1.0)
         assert world.traffic == [{"gw-1"}]
-        assert as_json(world.view)["adapters"][0]["foreign_writer"] is True
+        found = as_json(world.view)["adapters"][0]
+        assert found["foreign_writer"] is True
+        assert found["detail"].startswith("foreign-writer: republish")
         await world.ask("republish")
         assert world.traffic == [ALL]
         assert world.kinds()[-1] == "republish"

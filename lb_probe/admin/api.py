@@ -417,8 +417,10 @@ def _shown(token: Token, wall: float) -> dict[str, object]:
 
 
 def _ask(verb: str, body: Body, actor: Actor) -> Ask:
-    if verb != "hold" and (body.hold_for is not None or body.hands_off):
+    if verb != "hold" and (body.hold_for or body.hands_off):
         raise Invalid(f"{verb} takes no `for` and no `hands_off`; only hold does")
+    if verb == "failover" and body.to == "":  # a script's variable that is not set
+        raise Invalid("found an empty `to`; name the node, or leave `to` out for the candidate")
     blank = sorted(gate for gate, text in body.attest.items() if not text.strip())
     if blank:
         raise Invalid(f"found no words for {', '.join(blank)}; say what you vouch for")
@@ -426,8 +428,8 @@ def _ask(verb: str, body: Body, actor: Actor) -> Ask:
         verb=verb,
         actor=actor.name,
         reason=body.reason,
-        to=body.to,
-        hold_s=None if body.hold_for is None else duration(body.hold_for),
+        to=body.to or None,  # one form serves all verbs: what is empty in it was not given
+        hold_s=duration(body.hold_for) if body.hold_for else None,
         hands_off=body.hands_off,
         override=frozenset(body.override),
         attest=body.attest,

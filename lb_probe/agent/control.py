@@ -48,6 +48,14 @@ _STOP_S = 2.0
 _UNHEARD_S = 0.3
 _REFUSAL_S = 1.0  # between two lines of the audit log about one user
 _MOST_USERS = 1000
+# The key of probes.yaml without which a command, by its first word, is not there.
+_FEATURES: Mapping[str, str] = {
+    "logs": "heartbeat",
+    "parity": "parity",
+    "sync": "sync",
+    "test": "connectivity",
+    "trust": "trust",
+}
 
 
 class ControlError(LbProbeError):
@@ -325,6 +333,9 @@ class Control:
         name = found.pop("command", None)
         command = self._commands.get(name) if isinstance(name, str) else None
         if command is None:
+            key = _FEATURES.get(str(name).partition("-")[0])
+            if key is not None:
+                raise Invalid(f"found no `{key}` of this agent in probes.yaml; {name} wants it")
             known = ", ".join(sorted(self._commands))
             raise Invalid(f"found command {_short(name)}; use one of {known}")
         try:

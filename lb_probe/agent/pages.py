@@ -81,7 +81,7 @@ class _Replies:
     __slots__ = ("_bytes",)
 
     def __init__(self, code: int, text: str, date: str, extra: str = "") -> None:
-        body = f"{text}\n".encode()
+        body = text.encode()  # the words alone: who compares the whole page finds them
         head = (
             f"HTTP/1.1 {code} {HTTPStatus(code).phrase}\r\nDate: {date}\r\n"
             "Content-Type: text/html; charset=utf-8\r\nCache-Control: no-store\r\n"

@@ -1,5 +1,6 @@
 """The commands that every agent has: how it is, which mode it is in, and whether HA is on."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal
@@ -8,9 +9,10 @@ from pydantic import Field
 
 from lb_probe.agent.control import VERSION, Act, Caller, Command, Json, Request
 from lb_probe.agent.node import Node, Part
+from lb_probe.agent.peer import PeerError
 from lb_probe.agent.promotion import Commands
 from lb_probe.agent.state import Switch
-from lb_probe.core.model import Gate, Mode, Page
+from lb_probe.core.model import Gate, Mode, Page, Role
 from lb_probe.ports import Refused
 
 _WARNINGS = {
@@ -126,7 +128,17 @@ class Verbs(Part):
     # -------------------------------------------------------------- HA
     async def _enable(self, request: Act, caller: Caller) -> Json:
         changed = await self._turn_ha(request, caller, is_on=True)
-        return self.view() | {"changed": changed, "warnings": []}
+        return self.view() | {"changed": changed, "warnings": await self._out_of_order()}
+
+    async def _out_of_order(self) -> list[str]:
+        """Say so where the Secondary is enabled before the Primary (R76)."""
+        peer = self._node.peer
+        if peer is None or self._node.role is Role.PRIMARY:
+            return []
+        with contextlib.suppress(PeerError):
+            if (await peer.report()).ha_enabled is False:
+                return [f"HA is not enabled on {peer.name}: enable it on the Primary first (R76)."]
+        return []
 
     async def _disable(self, request: Act, caller: Caller) -> Json:
         """Stop schedule and promotion; a sync that runs goes on (R69)."""

@@ -11,6 +11,7 @@ from typing import Any
 from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.agent.node import Node, Part
+from lb_probe.agent.replication.pair import Pair
 from lb_probe.agent.roles import Grant, Roles
 from lb_probe.agent.utc import Utc, UtcSettings
 from lb_probe.app import agent_watch
@@ -148,10 +149,13 @@ def _parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callabl
         from lb_probe.app import agent_peers  # cryptography: 100 ms that others do not pay
 
         makers += agent_peers.parts(config, group, node)
-    if agent.sync is not None:
+    peer = group.partner_of(node)
+    if agent.sync is not None and peer is not None:
         from lb_probe.app import agent_sync
 
-        makers += agent_sync.parts(group, node)
+        makers += agent_sync.parts(group, node, peer)
+    # Without a sync too: the partner may copy from here (R12).
+    makers.append(lambda one: Pair(one, peer.url.host if peer is not None else ""))
     return makers
 
 

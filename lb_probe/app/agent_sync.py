@@ -6,7 +6,6 @@ from collections.abc import Callable
 from lb_probe.agent.node import Node, Part
 from lb_probe.agent.peer_pages import PeerPages
 from lb_probe.agent.replication.one_word import one_word
-from lb_probe.agent.replication.pair import Pair
 from lb_probe.agent.replication.part import Replication
 from lb_probe.agent.replication.settings import FirstSchedule, Settings
 from lb_probe.app.agent_watch import peer_pages
@@ -17,17 +16,11 @@ from lb_probe.config.sync import Sync
 _PAGES_S = 5.0  # to ask the partner's pages before a sync
 
 
-def parts(group: GroupConfig, node: NodeConfig) -> list[Callable[[Node], Part]]:
-    """Return what makes replication, where the file has it, and what tells whether one runs."""
-    agent, peer = node.agent, group.partner_of(node)
+def parts(group: GroupConfig, node: NodeConfig, peer: NodeConfig) -> list[Callable[[Node], Part]]:
+    """Return what makes replication from this peer; the file has it."""
+    agent = node.agent
     assert agent is not None
-    address = peer.url.host if peer is not None else ""
-
-    def pair(one: Node) -> Pair:
-        return Pair(one, address)
-
-    if agent.sync is None or peer is None:
-        return [pair]
+    assert agent.sync is not None
     settings = _settings(agent, agent.sync, node, peer)
     pages: PeerPages | None = None
     with contextlib.suppress(OSError):  # its authority's file is the prober's, and not read here
@@ -38,7 +31,7 @@ def parts(group: GroupConfig, node: NodeConfig) -> list[Callable[[Node], Part]]:
             one.sync_guards.append(one_word(one, pages))
         return Replication(one, settings)
 
-    return [replication, pair]
+    return [replication]
 
 
 def _settings(agent: AgentConfig, sync: Sync, node: NodeConfig, peer: NodeConfig) -> Settings:

@@ -327,9 +327,13 @@ def notify_waiting(path: Path) -> list[Mapping[str, object]]:
 
     Raises:
         ConfigError: The file cannot be used.
+        Invalid: It has no channels.
         OSError: There is no outbox, or it cannot be read.
     """
-    kept = read_waiting(outbox_file(load(path, as_="client")))
+    config = load(path, as_="client")
+    if config.notify is None or not config.notify.channels:
+        raise Invalid(f"{path} has no channels: nobody is told; see docs/notifications.md")
+    kept = read_waiting(outbox_file(config))
     return [
         {
             "channel": channel,

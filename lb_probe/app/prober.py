@@ -200,6 +200,7 @@ class Prober:
         for key, part in work.items():
             if key not in self._parts:
                 name = key if isinstance(key, str) else "load-balancer"
+                self._metrics.know_part(name)
                 self._parts[key] = tasks.create_task(self._supervised(name, part))
 
     async def _stop_part(self, key: object) -> None:

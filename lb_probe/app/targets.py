@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from lb_probe.config import GroupConfig, NodeConfig
 from lb_probe.config.model import Tls
 from lb_probe.core.model import Page
+from lb_probe.core.status_page import Expected
 from lb_probe.ports import Invalid
 from lb_probe.prober.http_probe import Target, TlsSettings, make_ssl_context
 from lb_probe.prober.tls import NodeContext
@@ -22,8 +23,9 @@ def targets_of(group: GroupConfig) -> Iterator[Target]:
         if node.url.scheme in ("https", "tls"):
             name = server_name or node.url.host
             context = context_of(node.tls, name)
-        # A node without pages is well when a connection to it can be made.
-        for page in Page if node.url.scheme in ("http", "https") else (Page.STATUS,):
+        # A node without pages is well when a connection to it can be made; a member has no mode.
+        has_mode = node.url.scheme in ("http", "https") and not group.is_pool
+        for page in Page if has_mode else (Page.STATUS,):
             path = node.status_path if page is Page.STATUS else node.hastatus_path
             yield Target(
                 group=group.name,
@@ -40,7 +42,14 @@ def targets_of(group: GroupConfig) -> Iterator[Target]:
                 source=group.probe.source,
                 connection=group.probe.connection,
                 accept_suffix=node.primary_accept_suffix,
+                expected=_expected(node),
             )
+
+
+def _expected(node: NodeConfig) -> Expected | None:
+    if node.expect_status is None and node.expect is None:
+        return None
+    return Expected(node.expect_status or 200, node.expect or "")
 
 
 def _host_header(node: NodeConfig) -> str:

@@ -118,7 +118,10 @@ def _reason(given: str | None, example: str) -> str:
 def _asked(verb: str, example: str, given: Json) -> _Asked:
     order: Json = {"reason": _reason(given["reason"], example)}
     line = [*own_line(), verb, given["group"]]
-    if to := given.get("to"):
+    to = given.get("to")
+    if to == "":  # a script's variable that is not set
+        raise click.UsageError(f"--to: found no name; leave it out for the candidate. {example}")
+    if to:
         order["to"] = to
         line += ["--to", to]
     if verb == "hold":

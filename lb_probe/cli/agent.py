@@ -133,16 +133,28 @@ def agent_logs() -> None:
             ["--lines", "-n"], type=click.IntRange(0, 1000), default=20, show_default=True
         ),
         click.Option(["--json", "as_json"], is_flag=True, help="One JSON object a line."),
+        format_option(),
         config_option(),
     ],
     epilog="Example: lb-probe agent logs heartbeat --follow --node epmm-b",
 )
-def agent_logs_heartbeat(node: str | None, follow: bool, lines: int, as_json: bool) -> None:
-    """Show each attempt to reach the peer: result, count, when next (R100)."""
+def agent_logs_heartbeat(
+    node: str | None, follow: bool, lines: int, as_json: bool, form: str
+) -> None:
+    """Show each attempt to reach the peer: result, count, when next (R100).
+
+    With --follow there is no end, so `-o` has no document to print: take --json.
+    """
+    if follow and form != "table":
+        raise click.UsageError(f"--follow has no end, and -o {form} is one document; use --json")
     request: Json = {"command": "logs-heartbeat", "follow": follow, "lines": lines}
     look = own_look()
     silence_s = None if follow else client.READ_TIMEOUT_S
-    for entry in client.follow_agent(control_of(node_of(node)), request, silence_s):
+    entries = client.follow_agent(control_of(node_of(node)), request, silence_s)
+    if form != "table":
+        show(form, {"heartbeat": list(entries)}, list)
+        return
+    for entry in entries:
         say([json.dumps(entry) if as_json else heartbeat_line(entry, look)])
 
 

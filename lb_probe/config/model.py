@@ -141,6 +141,10 @@ class NodeConfig(_Frozen):
     status_path: v.PagePath = _key("page that tells whether it serves", "/status/status.html")
     hastatus_path: v.PagePath = _key("page that tells its mode", "/hastatus.html")
     primary_accept_suffix: bool = _key("take status text with more behind OK", False)
+    expect_status: v.HttpStatus | None = _key(
+        "active-active: HTTP status that passes; 200 where only `expect` is given", None
+    )
+    expect: v.Text | None = _key("active-active: text that must be in the body", None)
     agent: AgentConfig | None = _key("only where lb-probe serves the pages", None)
 
 

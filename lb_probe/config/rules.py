@@ -73,6 +73,7 @@ def _judge_group(group: Spot) -> None:
         scheme = (node.at("url").text or "").partition(":")[0]
         if node.at("tls").value is not None and scheme in {"http", "tcp"}:
             node.at("tls").fault(f"tls with a {scheme} url", "https, or leave tls out")
+        _judge_expectation(node, scheme, is_member=group.at("policy").value == "active-active")
         _judge_pair(node.at("tls"))
         _unique(node.items("agent", "checks"), "a check name", key=_check_name)
         agent_rules.judge(node, [other.at("name").text for other in nodes])
@@ -106,6 +107,19 @@ def _address(url: Spot) -> str | None:
 def _check_name(check: Spot) -> str | None:
     default = f"{check.at('type').text}-{int(check.where[-1]) + 1}"
     return default if check.at("name").value is None else check.at("name").text
+
+
+def _judge_expectation(node: Spot, scheme: str, *, is_member: bool) -> None:
+    """A page of one's own words is for members: the pages of a pair have the guide's."""
+    for key in ("expect_status", "expect"):
+        if node.at(key).value is None:
+            continue
+        if not is_member:
+            use = "a line without it; what the two pages say is fixed"
+            node.at(key).fault(f"{key} in a group of policy manual-resume", use, at_key=True)
+        elif scheme in {"tcp", "tls"}:
+            use = "http or https, or a line without it"
+            node.at(key).fault(f"{key} with a {scheme} url", use, at_key=True)
 
 
 def _judge_members(nodes: list[Spot]) -> list[str]:

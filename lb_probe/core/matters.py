@@ -18,7 +18,14 @@ from lb_probe.core.model import Page, Passed
 from lb_probe.core.notice import Notice, Severity, Stage, said
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.telling import Matter, Moment, Told, closed, opened
-from lb_probe.core.view import AdapterStatus, View, certificate_until, iso, reason
+from lb_probe.core.view import (
+    AdapterStatus,
+    View,
+    certificate_until,
+    iso,
+    reason,
+    second_primaries,
+)
 
 MOVED = "moved"  # the topic that is begun and ended by what is on record
 HOLD_WARNING_S = 900.0
@@ -189,6 +196,7 @@ def of_pair(view: View, resume: str = "") -> list[Matter]:
         )
         for matter in found
     ]
+    told += [_second_primary(view, node) for node in second_primaries(view)]
     may_write = group.act and not (saved.hold is not None and saved.hold.hands_off)
     told += _balancers(group.name, view.adapters, may_write=may_write)
     if view.wall is not None:
@@ -275,6 +283,26 @@ def _condition(
             runbook=row.runbook,
         )
     ]
+
+
+def _second_primary(view: View, node: str) -> Matter:
+    """Tell of a further site that took itself for the Primary, though the pair serves (R37)."""
+    name, traffic = view.name, view.saved.assigned or "no node"
+    return Matter(
+        topic=f"site/{node}",
+        word="says-primary",
+        event_class="dual-primary",
+        title=f"{name}: {node} says Primary too, and {traffic} has the traffic",
+        settle_s=30.0,
+        is_meant=view.saved.hold is not None,
+        ended=f"{name}: {node} says Primary no more, or has the traffic",
+        node=node,
+        why=f"{node} is no half of the pair; it copies from one that it could not reach, perhaps",
+        now=headline(view),
+        safe=f"nothing moves to {node} by itself; what is written there is lost when it is synced",
+        do=f"make {node} stand by, and let it copy again; all of it: lb-probe explain {name}",
+        runbook="dual-primary",
+    )
 
 
 def _balancers(group: str, adapters: tuple[AdapterStatus, ...], *, may_write: bool) -> list[Matter]:

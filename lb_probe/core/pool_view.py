@@ -151,7 +151,7 @@ def _adapter(view: PoolView, adapter: AdapterStatus) -> dict[str, object]:
         "usable": adapter.seen.usable if adapter.seen else None,
         "in_sync": adapter.in_sync,
         "foreign_writer": adapter.yielded,
-        "detail": adapter.detail,
+        "detail": adapter.told("republish"),
     }
 
 

@@ -105,6 +105,19 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Expected:
+    """What a page of one's own words must be, where the rule above is not meant (R40).
+
+    Attributes:
+        code: HTTP status that passes.
+        text: What must be in the body, as it came; empty asks for nothing.
+    """
+
+    code: int = 200
+    text: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What an answer says of the node, with what a person needs to check it.
 
@@ -143,6 +156,23 @@ def judge(page: Page, answer: Answer, *, accept_suffix: bool = False) -> Verdict
     if len(answer.body) < _CACHED_BODY_BYTES:
         return _remembered(page, answer, accept_suffix)
     return _judged(page, answer, accept_suffix)
+
+
+def judge_by(expected: Expected, answer: Answer) -> Verdict:
+    """Judge an answer by what was expected of it alone; never raises.
+
+    >>> judge_by(Expected(text="ready"), Answer(200, b"not now")).outcome.detail
+    "found no 'ready' in the body"
+    >>> judge_by(Expected(204), Answer(204, b"")).outcome
+    Passed(mode=None, detail='')
+    """
+    outcome: Outcome = Passed()
+    if answer.code != expected.code:
+        phase = Phase.REDIRECT if 300 <= answer.code <= 399 else Phase.STATUS
+        outcome = Failed(phase, f"{_named(answer.code)}; wanted {expected.code}")
+    elif expected.text not in answer.body.decode("utf-8-sig", "replace"):
+        outcome = Failed(Phase.BODY, f"found no {_quoted(expected.text)} in the body")
+    return _verdict(outcome, answer.body)
 
 
 def printable(text: str, limit: int = HEAD_CHARS) -> str:

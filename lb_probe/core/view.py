@@ -17,6 +17,7 @@ from lb_probe.core.model import (
     Gate,
     Group,
     Hold,
+    Mode,
     Page,
     Saved,
     Seen,
@@ -46,6 +47,15 @@ class AdapterStatus:
     in_sync: bool
     detail: str
     restarts: int = 0
+
+    def told(self, cure: str) -> str:
+        """Return its words; a load balancer that somebody else writes to says so first.
+
+        Args:
+            cure: The verbs that end it.
+        """
+        word = f"foreign-writer: {cure}" if self.yielded else ""
+        return "; ".join(text for text in (word, self.detail) if text)
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,6 +178,19 @@ def certificate_warnings(evidence: Evidence, nodes: Sequence[str], wall: float |
     return lines
 
 
+def second_primaries(view: View) -> list[str]:
+    """Return further nodes, no half of the pair, that say Primary without the traffic (R37).
+
+    No column of the table looks at them: nothing moves there by itself.
+    """
+    others = set(view.group.names) - {view.group.primary, view.group.candidate, view.saved.assigned}
+    return [name for name in view.group.names if name in others and _says_primary(view, name)]
+
+
+def _says_primary(view: View, name: str) -> bool:
+    return ev.mode(view.evidence, view.group, name, view.now) is Mode.PRIMARY
+
+
 def warnings(view: View) -> list[str]:
     """Say what should be seen to though it changes no condition: certificates, load balancers."""
     lines = certificate_warnings(view.evidence, view.group.names, view.wall)
@@ -182,6 +205,11 @@ def warnings(view: View) -> list[str]:
         if adapter.seen.unsettled:
             lines.append(f"{adapter.name}: traffic is as asked, but {adapter.seen.unsettled}")
         lines += [f"{adapter.name}: {sentence}" for sentence in adapter.seen.leaving]
+    lines += [
+        f"{name}: says Primary, and {view.saved.assigned or 'no node'} has the traffic: its data"
+        " goes its own way; make it stand by"
+        for name in second_primaries(view)
+    ]
     if text := ag.turned_away(view.saved.assigned, view.agents, view.now):
         lines.append(text)
     return [*lines, view.interruption] if view.interruption else lines
@@ -213,7 +241,7 @@ def _adapter(adapter: AdapterStatus) -> dict[str, object]:
         "usable": seen.usable if seen else None,
         "in_sync": adapter.in_sync,
         "foreign_writer": adapter.yielded,
-        "detail": adapter.detail,
+        "detail": adapter.told("accept or republish"),
         "version": seen.version or None if seen else None,
         "uptime_s": seen.uptime_s if seen else None,
         "restarts": adapter.restarts,

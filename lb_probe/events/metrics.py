@@ -215,6 +215,12 @@ class Metrics:
             "Times the loop was away so long that evidence was missed",
             registry=registry,
         )
+        self._crashes = Counter(
+            "lb_probe_part_crashes",
+            "Parts of the prober that broke and were started again",
+            ["part"],
+            registry=registry,
+        )
         self._publish_seconds = Histogram(
             "lb_probe_failover_publish_seconds",
             "Time from decision to read back",
@@ -263,6 +269,7 @@ class Metrics:
             "group.failover": self._failed_over,
             "group.resume": self._resumed,
             "prober.stalled": self._stalled,
+            "part.crashed": self._crashed,
             "notify.waiting": self._waiting,
             **dict.fromkeys(NOTIFY_RESULTS, self._notified),
         }
@@ -285,6 +292,10 @@ class Metrics:
         self._kept.pop(group, None)
         for key in [key for key in self._last_success if key[0] == group]:
             del self._last_success[key]
+
+    def know_part(self, name: str) -> None:
+        """Start the counter of a supervised part at 0."""
+        self._crashes.labels(name)
 
     def know_channels(self, names: Iterable[str]) -> None:
         """Start every counter of these channels at 0, and forget all others."""
@@ -415,14 +426,16 @@ class Metrics:
             self._publish_seconds.observe(seconds)
 
     def _failed_over(self, event: Event) -> None:
-        if event.fields.get("actor") == "lb-probe":  # an operator's failover is none of ours
-            self._failovers.at(event.group).value += 1.0
+        self._failovers.at(event.group).value += 1.0
 
     def _resumed(self, event: Event) -> None:
         self._resumes.at(event.group).value += 1.0
 
     def _stalled(self, event: Event) -> None:
         self._stalls.inc()
+
+    def _crashed(self, event: Event) -> None:
+        self._crashes.labels(str(event.fields["part"])).inc()
 
     def _notified(self, event: Event) -> None:
         channel, result, count = notified(event)

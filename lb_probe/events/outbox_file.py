@@ -292,6 +292,10 @@ def read_waiting(path: Path) -> Kept:
     Raises:
         OSError: There is no such file, or it cannot be read.
     """
+    if not path.exists():
+        raise FileNotFoundError(
+            f"{path}: there is no outbox; the process that tells people makes it when it starts"
+        )
     try:
         is_open = path.with_name(f"{path.name}-wal").exists()
         mode = "ro" if is_open else "ro&immutable=1"

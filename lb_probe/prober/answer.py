@@ -10,7 +10,7 @@ import zlib
 import httptools
 
 from lb_probe.core.model import Failed, Phase
-from lb_probe.core.status_page import Answer, Verdict, judge, printable, unjudged
+from lb_probe.core.status_page import Answer, Verdict, judge, judge_by, printable, unjudged
 from lb_probe.prober.target import Target
 
 BODY_CAP = 64 * 1024
@@ -130,12 +130,13 @@ class Reading:
     def fail(self, phase: Phase, detail: str) -> None:
         """End the reading, unless it has ended.
 
-        A code other than 200 has decided already, whatever broke after it.
+        A code other than the wanted one has decided already, whatever broke after it.
         """
         if self.verdict is not None:
             return
         self.may_be_kept = False
-        if self.code is None or self.code == 200:
+        wanted = self._target.expected.code if self._target.expected else 200
+        if self.code is None or self.code == wanted:
             self.verdict = unjudged(Failed(phase, detail), bytes(self._body))
         else:
             self.verdict = self._judged(self.code, bytes(self._body))
@@ -204,6 +205,8 @@ class Reading:
     def _judged(self, code: int, body: bytes) -> Verdict:
         location = self.headers.get(b"location", b"").decode("utf-8", "replace")
         answer = Answer(code, body, location)
+        if self._target.expected is not None:
+            return judge_by(self._target.expected, answer)
         return judge(self._target.page, answer, accept_suffix=self._target.accept_suffix)
 
     def _has_length(self) -> bool:

@@ -106,9 +106,15 @@ def why(target: Target, seen: Observation) -> str:
     """Say why the verdict is what it is, in a sentence."""
     outcome = seen.outcome
     if isinstance(outcome, Failed):
+        is_judged = outcome.phase in {Phase.REDIRECT, Phase.STATUS, Phase.BODY}
+        if is_judged and target.expected is not None:
+            return "it is not what `expect_status` and `expect` ask for"
         return _MEANS[outcome.phase]
     if not target.request:
         return "a connection was made, and that is all that is asked of it"
+    if target.expected is not None:
+        words = f", and {target.expected.text!r} is in the body" if target.expected.text else ""
+        return f"{target.expected.code}{words}: that is all that is asked of it"
     if target.page is Page.STATUS:
         return f"200, and the line {TOKEN} says OK"
     if outcome.mode is Mode.UNKNOWN:

@@ -7,6 +7,7 @@ from typing import Literal
 
 from lb_probe import __version__
 from lb_probe.core.model import Page
+from lb_probe.core.status_page import Expected
 
 _UNSENDABLE = re.compile(r"[^!-~]")
 _USUAL_PORT = {"http": 80, "https": 443}
@@ -36,6 +37,7 @@ class Target:
         ssl_context: From `make_ssl_context`, for https and tls.
         timeout_s: Seconds for the whole attempt.
         accept_suffix: `primary_accept_suffix` of the configuration.
+        expected: What passes instead of the guide's words; None for those.
         source: Address of this machine to connect from; the system chooses when None.
         connection: fresh for one connection each time; reuse to keep one.
         request: What is sent; empty for tcp and tls.
@@ -56,6 +58,7 @@ class Target:
     ssl_context: ssl.SSLContext | None = None
     timeout_s: float = 1.0
     accept_suffix: bool = False
+    expected: Expected | None = None
     source: str | None = None
     connection: Literal["fresh", "reuse"] = "fresh"
     request: bytes = field(init=False, repr=False, compare=False)

@@ -38,7 +38,7 @@ def heartbeat_line(entry: Json, look: Look) -> str:
     took = entry.get("took_s")
     took_text = f"{took:.3f}s" if isinstance(took, int | float) else "-"
     detail = f"  {plain(entry.get('detail'))}" if entry.get("detail") else ""
-    when, then = plain(entry.get("at")), plain(entry.get("next"))
+    when, then = look.time(entry.get("at")), look.time(entry.get("next"))
     return f"{when}  {word}  {count}, took {took_text}, next {then}{detail}"
 
 

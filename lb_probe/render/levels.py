@@ -107,7 +107,8 @@ _PASSING = frozenset({"confirming", "failing-over"})  # lasts seconds: not worth
 def nagios(groups: Sequence[Json]) -> tuple[int, str]:
     """Return exit code and line of a monitoring plugin (Monitoring Plugins Development Guidelines).
 
-    The worst group decides; a load balancer that is not in sync is critical, a hold a warning.
+    The worst group decides; a load balancer that is not in sync or a store that takes no writes is
+    critical, a hold or what should be seen to a warning.
     """
     found = [(*_worry(group), plain(group["name"])) for group in worst_first(groups)]
     level = next((one for one in ("bad", "warn") if any(f[0] == one for f in found)), "good")
@@ -127,6 +128,12 @@ def _worry(group: Json) -> tuple[str, str]:
     is_told = group.get("act") is not False and condition != "unassigned"
     if apart and is_told and condition != "failing-over":
         return "bad", f"{condition}, {', '.join(apart)} not in sync"
+    if level == "good" and "store-not-writable" in strings(group.get("blocked")):
+        return "bad", f"{condition}, the store takes no writes"
     if level == "good" and group.get("hold"):
         return "warn", f"{condition}, on hold"
+    warnings = strings(group.get("warnings"))
+    if level == "good" and warnings:
+        more = f", and {len(warnings) - 1} more to see to" if len(warnings) > 1 else ""
+        return "warn", f"{condition}, {plain(warnings[0])}{more}"
     return level, condition

@@ -140,7 +140,7 @@ async def test_a_mode_that_cannot_be_saved_is_not_shown(controlled, monkeypatch,
         answer = await call(path, {"command": "failover-mode", "mode": "primary"})
         assert answer["error"] == "failed"
         assert "found No space left on device" in answer["detail"]
-        assert (await node.get("/hastatus.html"))[1].endswith("(Mode: Standby)\n")
+        assert (await node.get("/hastatus.html"))[1].endswith("(Mode: Standby)")
         assert not node.sink.named("agent.mode-changed")
 
 
@@ -159,7 +159,7 @@ async def test_the_pages_answer_while_the_disk_hangs(controlled, monkeypatch, ca
         monkeypatch.setattr(state, "_write_synced", slow)
         change = asyncio.ensure_future(call(path, {"command": "failover-mode", "mode": "primary"}))
         assert await asyncio.to_thread(entered.wait, 20)
-        assert (await node.get("/hastatus.html"))[1].endswith("(Mode: Standby)\n")
+        assert (await node.get("/hastatus.html"))[1].endswith("(Mode: Standby)")
         free.set()
         assert (await change)["mode"] == "primary"
 
@@ -175,6 +175,8 @@ async def test_the_pages_answer_while_the_disk_hangs(controlled, monkeypatch, ca
         ({}, "found command None; use one of failover-mode, ha-disable, ha-enable, status"),
         ({"command": ["status"]}, "found command"),
         ({"command": "reboot"}, "found command 'reboot'"),
+        ({"command": "sync-now"}, "found no `sync` of this agent in probes.yaml"),
+        ({"command": "trust-list"}, "found no `trust` of this agent in probes.yaml"),
         ({"command": "status", "force": 1}, "found force; status takes command"),
         ({"command": "failover-mode"}, "found mode None; use primary or secondary"),
         ({"command": "failover-mode", "mode": "standby"}, "found mode 'standby'"),

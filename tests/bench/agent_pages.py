@@ -22,7 +22,7 @@ from lb_probe.clock import SystemClock
 from lb_probe.core.model import Role
 
 PATH = "/status/status.html"
-BODY = "MOBILEIRON-STATUS: OK\n"
+BODY = "MOBILEIRON-STATUS: OK"
 CONNECTIONS = 16
 
 

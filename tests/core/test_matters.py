@@ -25,6 +25,7 @@ from lb_probe.core.model import (
     Failed,
     Group,
     Hold,
+    Mode,
     Node,
     Observation,
     Page,
@@ -43,7 +44,7 @@ from lb_probe.core.model import (
 from lb_probe.core.notice import Severity, Stage
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.telling import Matter, Moment, Told, opened
-from lb_probe.core.view import AdapterStatus, View
+from lb_probe.core.view import AdapterStatus, View, second_primaries, warnings
 
 WALL = 1_767_225_600.0
 AT = Moment(100.0, WALL, "store", "epmm")
@@ -161,6 +162,24 @@ def test_a_condition_is_told_with_why_what_is_safe_and_the_line_to_type():
     assert "never probed" in found.why
     assert found.safe == "users are served by a; do not move traffic"
     assert found.do.endswith("lb-probe explain epmm")
+
+
+def test_a_further_site_that_says_primary_is_told_and_shown_and_its_own_traffic_is_not():
+    """R37: the DR site promoted itself though the pair serves."""
+    group = Group("epmm", (*NODES, Node("dr", Role.SECONDARY)))
+    evidence = Evidence(0.0)
+    for node, says in (("b", Mode.PRIMARY), ("dr", Mode.PRIMARY)):
+        seen = Observation(node, Page.HASTATUS, 99.0, 99.1, Passed(says))
+        evidence = fold(evidence, seen, group, None)
+    found = replace(view(), group=group, evidence=evidence)
+    (told,) = of_pair(found)
+    assert (told.topic, told.event_class, told.node) == ("site/dr", "dual-primary", "dr")
+    assert told.title == "epmm: dr says Primary too, and a has the traffic"
+    assert warnings(found)[0].startswith("dr: says Primary, and a has the traffic")
+    assert second_primaries(replace(found, saved=Saved("dr", latched=True))) == []
+    assert of_pair(replace(found, now=200.0)) == []  # an old word is none
+    hold = Hold("ops", "drill", WALL + 7200.0)
+    assert of_pair(replace(found, saved=Saved("a", hold=hold)))[0].is_meant
 
 
 def test_under_a_hold_what_the_work_looks_like_is_not_told():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from lb_probe.core import status_page
 from lb_probe.core.model import Failed, Mode, Page, Passed, Phase
-from lb_probe.core.status_page import Answer, judge, printable
+from lb_probe.core.status_page import Answer, Expected, judge, judge_by, printable
 
 OK = "MOBILEIRON-STATUS: OK"
 STANDBY = "MOBILEIRON-STATUS: OK (Mode: Standby)"
@@ -60,7 +60,7 @@ def hastatus(text, **more):
     ],
 )
 def test_a_page_that_says_ok_passes(page):
-    """Vectors 1, 2 and 15."""
+    """R47: vectors 1, 2 and 15."""
     assert status(page) == Passed()
 
 
@@ -98,7 +98,7 @@ def test_a_page_that_says_ok_passes(page):
     ],
 )
 def test_a_page_that_says_something_else_fails(page):
-    """Vectors 4 to 9 and 12."""
+    """R48: vectors 4 to 9 and 12."""
     result = status(page)
     assert isinstance(result, Failed)
     assert result.phase is Phase.BODY
@@ -263,9 +263,30 @@ def test_unhealthy_connectors_are_counted_and_not_named():
     assert status("\n".join([OK, lines[0]])) == Passed()
 
 
+@pytest.mark.parametrize(
+    ("code", "body", "outcome"),
+    [
+        (200, b"all ready", Passed()),
+        (200, b"all READY", Failed(Phase.BODY, "found no 'ready' in the body")),
+        (200, b"", Failed(Phase.BODY, "found no 'ready' in the body")),
+        (503, b"ready", Failed(Phase.STATUS, "503 Service Unavailable; wanted 200")),
+        (302, b"ready", Failed(Phase.REDIRECT, "302 Found; wanted 200")),
+        (200, b"\xff ready \x00" + OK.encode(), Passed()),
+    ],
+)
+def test_a_page_of_ones_own_words_is_judged_by_code_and_text_alone(code, body, outcome):
+    """R40: no assumption on the body of what is not EPMM."""
+    assert judge_by(Expected(text="ready"), Answer(code, body)).outcome == outcome
+
+
+def test_a_page_of_ones_own_words_may_be_wanted_with_another_code():
+    assert judge_by(Expected(401), Answer(401, b"who are you?")).outcome == Passed()
+    assert judge_by(Expected(302), Answer(302, b"")).outcome == Passed()
+
+
 # ------------------------------------------------------------------ hastatus
 def test_the_two_documented_modes_are_read():
-    """Vectors 16 and 17."""
+    """R49: vectors 16 and 17."""
     assert hastatus(STANDBY) == Passed(Mode.STANDBY)
     assert hastatus(f"<p>{PRIMARY}</p>\n") == Passed(Mode.PRIMARY)
     assert hastatus("MOBILEIRON-STATUS: OK (Mode: <b>Standby</b>)") == Passed(Mode.STANDBY)
@@ -285,7 +306,7 @@ def test_the_two_documented_modes_are_read():
     ],
 )
 def test_an_undocumented_mode_is_an_answer_that_makes_nobody_eligible(value):
-    """Vector 18."""
+    """R50: vector 18."""
     result = hastatus(f"MOBILEIRON-STATUS: {value}")
     assert isinstance(result, Passed)
     assert result.mode is Mode.UNKNOWN

@@ -252,6 +252,7 @@ def test_whatever_the_times_the_real_schedule_and_core_detect_within_the_window(
 
 
 def test_the_secondary_promotes_itself_as_r57_computes_it():
+    """R57."""
     assert promotion_window(EPMM) == Window(20.0, 95.0)
     assert promotion_window(replace(EPMM, failures=1)) == Window(0.0, 65.0)
 

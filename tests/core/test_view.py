@@ -70,6 +70,15 @@ def test_an_assigned_node_that_the_load_balancer_holds_down_is_told():
     assert warnings(view(adapters=[unread])) == []
 
 
+def test_a_load_balancer_that_somebody_else_writes_to_says_so_and_what_ends_it():
+    """X2: the word is in what `status` and the API show, not in `explain` alone."""
+    taken = replace(balancer(), yielded=True, in_sync=False)
+    (found,) = as_json(view(adapters=[taken]))["adapters"]
+    assert found["foreign_writer"] is True
+    assert found["detail"] == "foreign-writer: accept or republish; held down"
+    assert as_json(view(adapters=[balancer()]))["adapters"][0]["detail"] == "held down"
+
+
 def test_what_must_follow_a_move_and_failed_is_told_and_explained():
     told = view(adapters=[balancer(unsettled="the save failed: disk full")])
     assert warnings(told) == ["edge: traffic is as asked, but the save failed: disk full"]
