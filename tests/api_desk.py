@@ -9,12 +9,13 @@ from aiohttp import web
 from simulated_world import ModelBalancer, ModelPublisher, ModelStore, Trap, pair
 
 from lb_probe.admin.api import Api
-from lb_probe.admin.auth import Operator, Rank
+from lb_probe.admin.auth import Operator
 from lb_probe.admin.door import Door
 from lb_probe.admin.tokens import Tokens
 from lb_probe.clock import SystemClock
 from lb_probe.controller import Controller, Setup
 from lb_probe.core.model import Failed, Mode, Observation, Page, Passed, Phase
+from lb_probe.core.rank import Rank
 from lb_probe.events.audit import Audit
 from lb_probe.events.log import Fanout
 from lb_probe.groups import Groups

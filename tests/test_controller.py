@@ -676,3 +676,93 @@ async def test_group_that_falls_silent_is_noticed_by_time_alone(make, events):
     assert [e.fields["condition"] for e in events if e.name == "group.condition"][-1] == (
         "confirming"
     )
+
+
+# ------------------------------------------------------------------ what happens meanwhile
+async def test_an_operator_waits_while_a_reload_finds_out_where_a_group_begins(make, events):
+    """The command was saved in between, and the beginning then met a generation it did not know."""
+    world = await make()
+    controller = world.controller
+    await controller.swap(world.setups[:0], frozenset())
+    world.store.saved.clear()
+    world.store.gate.clear()
+    begin = asyncio.ensure_future(controller.swap(world.setups, frozenset()))
+    await settle()  # it is about to save what it adopted
+    act = asyncio.ensure_future(controller.act("epmm", Ask("hold", "ops", "mine", hold_s=60.0)))
+    await settle()
+    assert not act.done()
+    world.store.gate.set()
+    await begin
+    await world.advance(SETTLE_S + 1)
+    await act
+    found = view(world).saved
+    assert (found.assigned, found.generation) == ("a", 2)
+    assert found.hold.by == "ops"
+    assert world.store.saved["epmm"].generation == 2
+
+
+async def test_what_was_read_of_the_store_is_not_older_than_what_was_saved_since(make, journal):
+    """A conflict is looked into under the lock: an operator's change comes after, not between."""
+    world = await make()
+    store, controller = world.store, world.controller
+    store.saved["epmm"] = replace(store.saved["epmm"], generation=2)  # somebody else's
+    load, gate = store.load, asyncio.Event()
+
+    async def slow():
+        found = await load()
+        await gate.wait()
+        return found
+
+    store.load = slow
+    world.nodes["a"].state = "dead"
+    await until(world, lambda: "save failover 2" in journal)
+    await settle()  # it met the other generation, and that is looked into
+    store.load = load
+    ask = Ask("hold", "ops", "mine", hold_s=600.0)
+    acts = [asyncio.ensure_future(controller.act("epmm", ask)) for _ in range(2)]
+    await settle()
+    gate.set()
+    await settle()
+    assert view(world).saved.generation == store.saved["epmm"].generation
+    await world.advance(SETTLE_S + 1)
+    done = await asyncio.gather(*acts, return_exceptions=True)
+    assert not [error for error in done if isinstance(error, Exception)]
+
+
+async def test_what_was_on_its_way_to_the_store_at_the_end_is_saved_once(make):
+    world = await make()
+    store = world.store
+    note_all, gate = store.note_all, asyncio.Event()
+
+    async def written(records):
+        await gate.wait()
+        await note_all(records)
+
+    async def slow(records):  # the thread that writes does not hear of a cancelled task
+        await asyncio.shield(asyncio.ensure_future(written(records)))
+
+    store.note_all = slow
+    world.controller.recorder.note("isolated")
+    await world.advance(1.5)
+    controller = world.controller
+    await world.kill_prober()
+    closing = asyncio.ensure_future(controller.close())
+    await settle()
+    gate.set()
+    await closing
+    await settle()
+    assert [r.kind for r in store.records][-2:] == ["isolated", "stopped"]
+    assert [r.kind for r in store.records].count("isolated") == 1
+
+
+async def test_what_was_done_is_answered_though_a_reload_took_the_group_away(make):
+    world = await make()
+    world.balancers["edge"].is_up = False  # so that the command waits for it
+    await world.advance(1)
+    ask = Ask("hold", "ops", "mine", hold_s=60.0)
+    act = asyncio.ensure_future(world.controller.act("epmm", ask))
+    await settle()
+    assert not act.done()
+    await world.controller.swap([], frozenset())
+    await world.clock.advance(SETTLE_S + 1)  # nobody probes it any more
+    assert (await act).saved.hold.by == "ops"

@@ -12,7 +12,8 @@ from click.testing import CliRunner
 from lb_probe import cli
 from lb_probe.admin import api as api_room
 from lb_probe.admin.auth import COOKIE, FAILURES, IDLE_S, SESSION_S, WINDOW_S, Failures, Sessions
-from lb_probe.admin.tokens import Tokens
+from lb_probe.admin.tokens import TokenError, Tokens
+from lb_probe.core.rank import Rank
 from lb_probe.events.audit import lines
 from lb_probe.ports import Invalid
 
@@ -78,11 +79,20 @@ async def test_list_shows_who_has_tokens_and_no_secret(desk):
     assert text.rpartition("_")[2] not in json.dumps(shown)
 
 
+@pytest.mark.parametrize("role", ["none", "king", "VIEWER"])
+def test_a_token_of_no_role_is_refused_with_its_file(folder, role):
+    """Nobody's role has a rank of its own; no file can give it."""
+    path = folder / "t.json"
+    made = Tokens(path, lambda: 0.0)
+    made.create("dana", Rank.VIEWER, "ops")
+    path.write_text(path.read_text().replace('"viewer"', f'"{role}"'))
+    with pytest.raises(TokenError, match=rf"cannot be used \('{role}'\)"):
+        Tokens(path, lambda: 0.0).open()
+
+
 async def test_token_ends_at_its_time(folder):
     now = [1000.0]
     tokens = Tokens(folder / "t.json", lambda: now[0])
-    from lb_probe.admin.auth import Rank
-
     _, text = tokens.create("dana", Rank.VIEWER, "root", lasts_s=60.0)
     now[0] = 1059.9
     assert tokens.who(text) is not None

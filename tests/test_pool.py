@@ -740,3 +740,32 @@ async def test_conditions_that_are_told_are_those_of_the_table():
         kinds = [r.kind for r in world.recorder.take()]
         assert kinds[0] == "began"
         assert {"condition", "observation"} < set(kinds)
+
+
+async def test_a_group_that_a_reload_took_away_is_asked_no_more(monkeypatch):
+    """A change that waited for its turn found the group gone, looked again, and waited again."""
+    async with world_of() as world:
+        await world.advance(2.0)
+        controller = world.controller
+        runtime, tries = controller._groups["gw"], []
+        soon = controller._soon
+
+        def counted(*given):
+            tries.append(given)
+            soon(*given)
+
+        monkeypatch.setattr(controller, "_soon", counted)
+        await runtime.lock.acquire()
+        swap = asyncio.ensure_future(controller.swap([], frozenset()))
+        await settle()
+        for _ in range(3):
+            now = world.clock.now
+            seen = Observation("gw-2", Page.STATUS, now, now, Failed(world.phase, "no"))
+            controller.observe("gw", seen)
+            world.clock.now += INTERVAL_S
+        assert len(tries) == 1
+        runtime.lock.release()
+        for _ in range(50):
+            await asyncio.sleep(0)
+        assert swap.done()
+        assert len(tries) == 1

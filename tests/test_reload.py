@@ -3,20 +3,26 @@
 Real processes: two agents, a real HAProxy and a prober.
 """
 
+import asyncio
 import json
 import signal
 import socket
 import time
 import urllib.request
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 import yaml
 
+from lb_probe.app.prober import Prober
 from lb_probe.app.secret_files import token_of
 from lb_probe.app.targets import context_of
+from lb_probe.config import load
 from lb_probe.config.model import Tls
-from lb_probe.ports import Invalid
+from lb_probe.groups import Groups
+from lb_probe.ports import Invalid, StoreError
+from lb_probe.store import sqlite
 
 A, B = "node-a", "node-b"
 PATIENCE_S = 30.0
@@ -282,3 +288,77 @@ def test_many_hangups_at_once_are_one_reading_after_another(pair):
     assert {told["event"] for told in pair.told()} == {"config.reloaded"}
     pair.demo.kill(A)
     until(lambda: pair.demo.through_haproxy() == B, "and a failover works")
+
+
+# ------------------------------------------------------------------ half way
+FILE = """\
+version: 1
+store: sqlite:state.db
+groups:
+  - name: epmm
+    act: false
+    confirm: 0s
+    serving_deadline: 1m
+    probe: {{interval: 50ms, timeout: 50ms}}
+    nodes:
+      - {{name: a, role: primary, url: "http://127.0.0.1:{port}"}}
+      - {{name: b, role: secondary, url: "http://127.0.0.2:{port}"}}
+"""
+
+
+@asynccontextmanager
+async def in_process(folder):
+    """A prober whose nodes are down; yields what is told, and what makes it read its file again."""
+    file = folder / "probes.yaml"
+    text = FILE.format(port=free_port())
+    file.write_text(text)
+    sqlite.init(folder / "state.db")
+    prober, words, told = Prober(load(file, as_="prober"), frozenset()), asyncio.Queue(), []
+    prober._events.add(told.append)
+
+    async def come(name, count=1):
+        first = len([one for one in told if one.name == name])
+        async with asyncio.timeout(PATIENCE_S):
+            while len([one for one in told if one.name == name]) < first + count:
+                assert not running.done()
+                await asyncio.sleep(0.01)
+
+    running = asyncio.ensure_future(prober.run(words.get))
+    await come("probe.done")
+    file.write_text(text.replace("serving_deadline: 1m", "serving_deadline: 2m"))
+    yield words, come, running
+    if not running.done():
+        words.put_nowait("stop")
+        await running
+
+
+def swapping(monkeypatch, error):
+    async def swap(groups, *given):
+        raise error
+
+    monkeypatch.setattr(Groups, "swap", swap)
+
+
+async def test_a_file_that_no_longer_fits_at_the_last_moment_changes_nothing(tmp_path, monkeypatch):
+    """A failover may come between the look at the file and its taking: probing goes on."""
+    swapping(monkeypatch, Invalid("group epmm: its node with the traffic is gone"))
+    async with in_process(tmp_path) as (words, come, _):
+        words.put_nowait("reload")
+        await come("config.reload-failed")
+        await come("probe.done", 4)
+        monkeypatch.undo()
+        words.put_nowait("reload")
+        await come("config.reloaded")
+        await come("probe.done", 4)
+
+
+async def test_a_reload_that_the_store_breaks_off_ends_the_process(tmp_path, monkeypatch):
+    """Half of the groups would be served, and nothing probed; the next start does all of it."""
+    swapping(monkeypatch, StoreError("the disk is full"))
+    async with in_process(tmp_path) as (words, _, running):
+        words.put_nowait("reload")
+        await asyncio.wait([running], timeout=PATIENCE_S)
+        with pytest.raises(ExceptionGroup) as broken:
+            running.result()
+    (error,) = broken.value.exceptions
+    assert "a reload broke off half way, start again: the disk is full" in str(error)

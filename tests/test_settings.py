@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from lb_probe.config import yaml_text
 from lb_probe.config.settings import settings
 
 EXAMPLES = sorted((Path(__file__).parent.parent / "docs" / "examples").glob("*/probes.yaml"))
@@ -34,6 +35,22 @@ def found(tmp_path):
     file = tmp_path / "probes.yaml"
     file.write_text(TEXT)
     return {one.key: one for one in settings(file)}
+
+
+def test_values_and_their_spelling_are_of_one_reading(tmp_path, monkeypatch):
+    """A file that is replaced at that moment is not shown as a mixture of two."""
+    file = tmp_path / "probes.yaml"
+    file.write_text(TEXT)
+    read = yaml_text.read
+
+    def replaced(source):
+        read(source)
+        file.write_text(TEXT.replace("fall: 4", "fall: 7").replace("confirm: 0s", "confirm: 9s"))
+
+    monkeypatch.setattr(yaml_text, "read", replaced)
+    found = {one.key: one for one in settings(file)}
+    assert found["groups.epmm.confirm"].value == "0s"
+    assert found["defaults.probe.fall"].value == 4
 
 
 def told(one):

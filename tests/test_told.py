@@ -17,6 +17,7 @@ from lb_probe.core.failover import CONDITIONS
 from lb_probe.core.matters import CONDITIONS as TOLD_CONDITIONS
 from lb_probe.core.notice import CLASSES, lines_of
 from lb_probe.core.pool_view import _REASONS as POOL_CONDITIONS
+from lb_probe.events.outbox import Trouble
 from lb_probe.events.teller import Teller
 from lb_probe.ports import Record, StoreError
 
@@ -34,6 +35,8 @@ class Paper:
         self.id, self.unusable, self.fault = "paper", "", ""
         self.memory, self.notices, self.keys = {}, [], set()
         self.is_lost = False
+        self.trouble = None
+        self.is_proven = True
 
     async def keep(self, notices, memory):
         if self.is_lost:
@@ -44,7 +47,10 @@ class Paper:
         self.notices += fresh
 
     def troubles(self):
-        return []
+        return [self.trouble] if self.trouble else []
+
+    def unproven(self):
+        return [] if self.is_proven else ["ops"]
 
 
 class Journal:
@@ -213,6 +219,27 @@ async def test_one_killed_between_save_and_message_tells_it_in_its_next_life():
         assert titles == ["epmm: failed over from a to b by itself"]
         await story.play("prober killed\nprober starts\nwait 20")
         assert len([n for n in story.paper.notices if n.event_class == "failed-over"]) == 1
+    finally:
+        await story.world.kill_prober()
+
+
+async def test_a_channel_takes_messages_again_when_it_has_taken_one():
+    """Not because the prober was restarted, or the file read anew: that says nothing of it."""
+    story = ToldStory()
+    paper = story.paper
+    try:
+        await story.play("start\nwait 5")
+        paper.is_proven = False
+        paper.trouble = Trouble("ops", story.world.clock.wall(), 3, "no route")
+        await story.play("wait 310\nprober killed\nprober starts")
+        paper.trouble = None  # nobody has tried yet
+        await story.play("wait 200")
+        titles = [n.title for n in paper.notices if "channel" in n.title]
+        assert titles == ["channel ops takes no messages"]
+        paper.is_proven = True
+        await story.play("wait 100")
+        titles = [n.title for n in paper.notices if "channel" in n.title]
+        assert titles[1:] == ["channel ops takes messages again, or is gone from probes.yaml"]
     finally:
         await story.world.kill_prober()
 

@@ -20,13 +20,14 @@ from aiohttp import web
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from lb_probe import __version__, history
-from lb_probe.admin.auth import Actor, Rank
+from lb_probe.admin.auth import Actor
 from lb_probe.admin.door import Door
 from lb_probe.admin.openapi import document
 from lb_probe.admin.tokens import Token, Tokens
 from lb_probe.controller import Ask
 from lb_probe.core import acts
 from lb_probe.core.model import Event
+from lb_probe.core.rank import Rank, rank_of
 from lb_probe.core.view import gate_json, iso
 from lb_probe.events.audit import AuditError
 from lb_probe.groups import Groups, as_json
@@ -290,7 +291,7 @@ class Api:
         said = {"name": body.name, "granted": body.role, "groups": body.groups}
         await self._door.note("token-create", actor, request, **said, expires=body.expires)
         token, text = self._book().create(
-            body.name, Rank[body.role.upper()], actor.name, groups=body.groups, lasts_s=lasts_s
+            body.name, rank_of(body.role), actor.name, groups=body.groups, lasts_s=lasts_s
         )
         return web.json_response({**_shown(token, self._controlled.wall), "token": text})
 

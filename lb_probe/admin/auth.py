@@ -15,7 +15,8 @@ import struct
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import IntEnum
+
+from lb_probe.core.rank import Rank
 
 COOKIE = "__Host-lb-probe"
 SESSION_S = 12 * 3600.0
@@ -24,14 +25,6 @@ MAX_SESSIONS = 1000
 FAILURES = 10  # of one address within a minute; then it waits
 WINDOW_S = 60.0
 MAX_STRANGERS = 10_000
-
-
-class Rank(IntEnum):
-    """What a role may do; a higher one may do all a lower one may."""
-
-    VIEWER = 1
-    OPERATOR = 2
-    ADMIN = 3
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,6 @@ from lb_probe.admin.auth import (
     Actor,
     Failures,
     Operator,
-    Rank,
     Sessions,
     bearer,
     by_peer,
@@ -26,6 +25,7 @@ from lb_probe.admin.auth import (
     is_from_our_page,
 )
 from lb_probe.admin.tokens import Tokens
+from lb_probe.core.rank import Rank
 from lb_probe.events.audit import Audit
 from lb_probe.ports import Invalid, NotFound
 
@@ -115,7 +115,7 @@ class Door:
         if is_session and request.method not in _SAFE and not is_from_our_page(request.headers):
             return "found a request of another site; a session acts from the page only"
         if actor.rank < rank:
-            found, wanted = actor.rank.name.lower(), rank.name.lower()
+            found, wanted = actor.rank.word, rank.word
             return f"{actor.name} is a {found}; this needs {wanted}"
         return ""
 
@@ -144,7 +144,7 @@ class Door:
             await self.note("login", None, request, outcome="refused")
             return _unauthorized()
         await self.note("login", actor, request, outcome="done")
-        answer = web.json_response({"name": actor.name, "role": actor.rank.name.lower()})
+        answer = web.json_response({"name": actor.name, "role": actor.rank.word})
         answer.set_cookie(
             COOKIE,
             self._sessions.begin(token),
@@ -177,7 +177,7 @@ class Door:
         await self.audit.write(
             action,
             actor=actor.name if actor else None,
-            role=actor.rank.name.lower() if actor else None,
+            role=actor.rank.word if actor else None,
             remote=_remote(request),
             path=request.path,
             **fields,

@@ -18,7 +18,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lb_probe.admin.auth import Actor, Rank
+from lb_probe.admin.auth import Actor
+from lb_probe.core.rank import Rank, rank_of
 from lb_probe.ports import Invalid, LbProbeError, NotFound
 
 FORMAT = 1
@@ -112,7 +113,7 @@ class Tokens:
         token = Token(
             id=place,
             name=name,
-            role=rank.name.lower(),
+            role=rank.word,
             sha256=_digest(secret),
             created_wall=now,
             created_by=by,
@@ -145,7 +146,7 @@ class Tokens:
         for token in self._tokens:
             fits = hmac.compare_digest(given, token.sha256) and token.id == found[1]
             if fits and token.is_good(self._wall()):
-                actor = Actor(token.name, Rank[token.role.upper()], frozenset(token.groups))
+                actor = Actor(token.name, rank_of(token.role), frozenset(token.groups))
         return actor
 
     def _save(self, tokens: tuple[Token, ...]) -> None:
@@ -172,5 +173,5 @@ def _digest(secret: str) -> str:
 
 def _token(item: dict[str, Any]) -> Token:
     token = Token(**{**item, "groups": tuple(item["groups"])})
-    Rank[token.role.upper()]  # a role that is none opens nothing, loudly
+    rank_of(token.role)  # a role that is none opens nothing, loudly
     return token

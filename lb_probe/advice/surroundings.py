@@ -101,8 +101,8 @@ async def look_around(
         async with gate:
             found = await asyncio.gather(
                 _nodes(group, list(targets(group)), inspect),
-                _shut_ports(group),
-                _open_ports(group),
+                _unreached_service_ports(group),
+                _reached_closed_ports(group),
             )
             told[group.name] = [text for texts in found for text in texts]
 
@@ -246,7 +246,7 @@ def _is_standby(report: Report | None) -> bool:
     return outcome is not None and not isinstance(outcome, Failed) and outcome.mode is Mode.STANDBY
 
 
-async def _shut_ports(group: GroupConfig) -> list[str]:
+async def _unreached_service_ports(group: GroupConfig) -> list[str]:
     """Try the ports that clients use beside the pages': a Standby too must be reached there (R72).
 
     A real Standby may serve none of them, so silence is told, and a refusal is not.
@@ -264,7 +264,7 @@ async def _shut_ports(group: GroupConfig) -> list[str]:
     ]
 
 
-async def _open_ports(group: GroupConfig) -> list[str]:
+async def _reached_closed_ports(group: GroupConfig) -> list[str]:
     """Try the ports that only a node's peer and its administrators should reach (R32).
 
     A node on this machine is passed over, unless the file names the ports itself: what answers

@@ -34,7 +34,8 @@ from typing import Annotated, Any, Generic, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
 
-from lb_probe.agent.roles import Peer, Rank, Roles, peer_of
+from lb_probe.agent.roles import Peer, Roles, peer_of
+from lb_probe.core.rank import Rank
 from lb_probe.events.audit import Audit, AuditError
 from lb_probe.ports import Invalid, LbProbeError, Refused
 

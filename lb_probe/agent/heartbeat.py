@@ -91,12 +91,15 @@ class Heartbeat(Part):
         self._count = 0
         self._news = asyncio.Event()
         self._acting: asyncio.Task[None] | None = None
+        self._is_told = False  # people know that the peer counts as dead
 
     # -------------------------------------------------------------- what it says
     @property
     def word(self) -> Word:
         """What it says of the peer now."""
-        return Word.OFF if self._beat is None else self._beat.word(self._controls)
+        if self._beat is None or not self._is_watching():  # an attempt may still be under way
+            return Word.OFF
+        return self._beat.word(self._controls)
 
     def commands(self) -> Sequence[Command[Any]]:
         """Return `logs-heartbeat`."""
@@ -146,10 +149,13 @@ class Heartbeat(Part):
         if self._promotion is not None:
             await self._promotion.settle()
         async with asyncio.TaskGroup() as tasks:
+            if self._promotion is not None:
+                tasks.create_task(self._promotion.watch())
             while True:
                 news = self._node.news
                 if not self._is_watching():
                     self._beat = None
+                    self._tell_off()
                     await news.wait()
                     continue
                 now = self._node.clock.monotonic()
@@ -182,7 +188,7 @@ class Heartbeat(Part):
         )
         self._note(look, self._beat)
         if passed:
-            await self._recovered(before)
+            await self._recovered()
             return
         if self._beat.failures == self._controls.failures:
             self._tell_failed(look)
@@ -216,6 +222,7 @@ class Heartbeat(Part):
         self._node.emit("agent.heartbeat", result=result, failures=entry.failures)
 
     def _tell_failed(self, look: Look) -> None:
+        self._is_told = True
         self._node.emit(
             "agent.heartbeat-failed",
             peer=self._peer.name,
@@ -224,8 +231,17 @@ class Heartbeat(Part):
             then=self._order or "keep-in-standby",
         )
 
-    async def _recovered(self, before: Beat) -> None:
-        if before.failures >= self._controls.failures:
+    def _tell_off(self) -> None:
+        """Say that nobody will see the peer answer again: this node watches it no more."""
+        if self._is_told:
+            self._is_told = False
+            is_primary = self._node.state.mode is Mode.PRIMARY
+            why = "it is Primary" if is_primary else "HA is disabled"
+            self._node.emit("agent.heartbeat-off", peer=self._peer.name, reason=why)
+
+    async def _recovered(self) -> None:
+        if self._is_told:
+            self._is_told = False
             self._node.emit("agent.heartbeat-recovered", peer=self._peer.name)
         is_idle = self._acting is None or self._acting.done()
         if self._promotion is not None and is_idle:

@@ -20,7 +20,8 @@ class _Told:
     """How one event is told; `{node}` and the event's fields are filled in.
 
     Attributes:
-        alarm: The alarm it opens or ends, after the node's name; empty for a note.
+        alarm: The alarm it opens or ends, after the node's name; empty for a note. What may be so
+            with one peer and not with another names the peer.
     """
 
     event_class: str
@@ -44,6 +45,8 @@ _TOLD: Mapping[str, _Told] = {
         do="look at {peer}; lb-probe status; lb-probe agent logs heartbeat --node {node}"),
     "agent.heartbeat-recovered": _Told(
         "heartbeat", "{node}: {peer} answers again", _OVER, "heartbeat"),
+    "agent.heartbeat-off": _Told(
+        "heartbeat", "{node}: does not watch {peer} any more: {reason}", _OVER, "heartbeat"),
     "agent.promotion-refused": _Told(
         "promoted", "{node}: did not become Primary: {gates}", _OPEN, "promotion",
         why="{detail}", now="it stays in Standby",
@@ -56,6 +59,8 @@ _TOLD: Mapping[str, _Told] = {
         "promoted", "{node}: is Primary and does not serve", _OPEN, "promotion",
         why="{reasons}", do="look at the application of {node}"),
     "agent.serving": _Told("promoted", "{node}: serves as Primary", _OVER, "promotion"),
+    "agent.promotion-over": _Told(
+        "promoted", "{node}: stands by; no promotion of it is due any more", _OVER, "promotion"),
     "agent.quarantined": _Told(
         "quarantined", "{node}: came back as Primary and keeps out", _OPEN, "quarantine",
         why="{reason}", now="both its pages say ERROR",
@@ -70,7 +75,8 @@ _TOLD: Mapping[str, _Told] = {
         safe="do not sync either of them before it is decided whose data is kept",
         do="docs/runbook.md, dual-primary"),
     "agent.dual-primary-over": _Told(
-        "dual-primary", "{node}: is the only Primary again", _OVER, "dual-primary"),
+        "dual-primary", "{node}: it and {peer} do not both say Primary any more", _OVER,
+        "dual-primary"),
     "agent.clients-disabled": _Told(
         "client-connections", "{node}: takes no new clients, by {by}", _OPEN, "clients",
         why="{reason}",
@@ -78,12 +84,12 @@ _TOLD: Mapping[str, _Told] = {
     "agent.clients-enabled": _Told(
         "client-connections", "{node}: takes new clients again, by {by}", _OVER, "clients"),
     "agent.trust-missing": _Told(
-        "trust", "{node}: trust between it and {peer} is missing", _OPEN, "trust",
+        "trust", "{node}: trust between it and {peer} is missing", _OPEN, "trust/{peer}",
         why="{detail}", now="the two nodes cannot ask each other; no sync starts",
         safe="users are served; do not add a key that nobody compared",
         do="lb-probe agent trust list --node {node}, and on {peer}"),
     "agent.trust-mutual": _Told(
-        "trust", "{node}: it and {peer} trust each other again", _OVER, "trust"),
+        "trust", "{node}: it and {peer} trust each other again", _OVER, "trust/{peer}"),
     "agent.connection-lapsed": _Told(
         "trust", "{node}: no test of the connection passed for too long", _OPEN, "connection",
         why="{detail}", now="neither a sync nor a promotion of this node would start",
@@ -92,11 +98,11 @@ _TOLD: Mapping[str, _Told] = {
     "agent.connection-good": _Told(
         "trust", "{node}: the test of the connection passed again", _OVER, "connection"),
     "agent.clock-apart": _Told(
-        "clock", "{node}: its clock and that of {peer} are apart", _OPEN, "clock",
+        "clock", "{node}: its clock and that of {peer} are apart", _OPEN, "clock/{peer}",
         why="{detail}", now="no sync starts into this node",
         do="set the clock that is wrong; timedatectl on both"),
     "agent.clock-near": _Told(
-        "clock", "{node}: its clock and that of {peer} agree again", _OVER, "clock"),
+        "clock", "{node}: its clock and that of {peer} agree again", _OVER, "clock/{peer}"),
     "agent.utc-apart": _Told(
         "clock", "{node}: its clock is not right", _OPEN, "utc",
         why="{detail}", now="its logs and its schedule are as wrong",
@@ -223,7 +229,7 @@ class Notices(Part):
             title=fill(told.title),
             at_wall=at_wall,
             stage=told.stage,
-            alarm=f"{node}/{told.alarm}" if told.alarm else "",
+            alarm=f"{node}/{fill(told.alarm)}" if told.alarm else "",
             group=self._group,
             node=node,
             why=fill(told.why),

@@ -5,9 +5,11 @@ between must not run it twice), the command ends before the mode changes (a page
 before the application serves sends clients into a wall), and the page is looked at last.
 """
 
+import asyncio
 import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum, auto
 
 from lb_probe.agent.node import Node
 from lb_probe.agent.state import Attempt, StateError
@@ -16,6 +18,7 @@ from lb_probe.program import Program, clean_environment
 
 _RETRY_S = 5.0
 _LOOK_S = 0.1
+_WATCH_S = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,14 @@ class Commands:
         return f"{argv[0]}: {ended.fault}{said}" if ended.fault else ""
 
 
+class _Until(Enum):
+    """What ends what people were told of a promotion, beside that the node serves as Primary."""
+
+    PEER_ANSWERS = auto()  # or HA is disabled: none is due then
+    DECIDED = auto()  # its attempt is forgotten: the peer answers again, or somebody set the mode
+    STANDS_BY = auto()
+
+
 class Promotion:
     """How one node becomes Primary by itself."""
 
@@ -58,6 +69,9 @@ class Promotion:
         self._node = node
         self._commands = commands
         self._refused: tuple[str, ...] = ()
+        self._until: _Until | None = None  # None where nothing stands
+        self._told = asyncio.Event()
+        self._is_verifying = False
 
     async def by_itself(self, cause: str, reason: str) -> None:
         """Become Primary, unless a guard is closed or this incident had its attempt (R65).
@@ -89,7 +103,7 @@ class Promotion:
         try:
             await node.save(lambda now: {"promotion": Attempt(began_wall=node.clock.wall())})
         except StateError as error:
-            node.emit("agent.promotion-failed", detail=str(error))
+            self._failed(str(error), _Until.PEER_ANSWERS)
             return False
         if node.traffic is not None:
             node.traffic.settle()
@@ -98,7 +112,7 @@ class Promotion:
         fault = await self._commands.run(self._commands.promote, told)
         if fault:
             await self._keep_outcome(fault)
-            node.emit("agent.promotion-failed", detail=fault)
+            self._failed(fault, _Until.DECIDED)
             return False
         await self._become(cause, reason)
         return True
@@ -106,17 +120,66 @@ class Promotion:
     async def verify(self) -> bool:
         """Wait until the node's own status page is OK; tell whether it came to that in time."""
         node, began = self._node, self._node.clock.monotonic()
-        while (view := node.pages.view(Page.STATUS)).code != 200:
-            if node.clock.monotonic() - began > self._commands.verify_s:
-                node.emit("agent.not-serving", reasons=list(view.reasons))
-                return False
-            await node.clock.sleep(_LOOK_S)
+        self._is_verifying = True
+        try:
+            while (view := node.pages.view(Page.STATUS)).code != 200:
+                if node.clock.monotonic() - began > self._commands.verify_s:
+                    self._stands(_Until.STANDS_BY)
+                    node.emit("agent.not-serving", reasons=list(view.reasons))
+                    return False
+                await node.clock.sleep(_LOOK_S)
+        finally:
+            self._is_verifying = False
+        self._until = None
         node.emit("agent.serving", after_s=round(node.clock.monotonic() - began, 3))
         return True
+
+    # -------------------------------------------------------------- what people were told
+    def _stands(self, until: _Until) -> None:
+        self._until = until
+        self._told.set()
+
+    def _failed(self, detail: str, until: _Until) -> None:
+        self._stands(until)
+        self._node.emit("agent.promotion-failed", detail=detail)
+
+    async def watch(self) -> None:
+        """Tell when it is over what people were told, until cancelled."""
+        node = self._node
+        if node.state.promotion is not None and node.state.promotion.outcome:
+            self._stands(_Until.DECIDED)  # told by an earlier run
+        while True:
+            await self._told.wait()
+            self._told.clear()
+            while self._until is not None:
+                news = node.news
+                self._look_for_the_end(self._until)
+                await node.clock.wait(news, _WATCH_S)
+
+    def _look_for_the_end(self, until: _Until) -> None:
+        node, state = self._node, self._node.state
+        if state.mode is Mode.PRIMARY:
+            if not self._is_verifying and node.pages.view(Page.STATUS).code == 200:
+                self._until = None
+                node.emit("agent.serving")
+            return
+        ends = {
+            _Until.PEER_ANSWERS: not state.ha.is_on,
+            _Until.DECIDED: state.promotion is None,
+            _Until.STANDS_BY: True,
+        }
+        if ends[until]:
+            self._over()
+
+    def _over(self) -> None:
+        self._until = None
+        self._node.emit("agent.promotion-over")
 
     async def forget(self) -> None:
         """End the incident: the peer answers again, so its next death is another one."""
         self._refused = ()
+        if self._until is _Until.PEER_ANSWERS:
+            self._over()
         if self._node.state.promotion is not None:
             with contextlib.suppress(StateError):  # it is tried again at the next heartbeat
                 await self._node.save(lambda now: {"promotion": None})
@@ -127,16 +190,19 @@ class Promotion:
         if attempt is not None and not attempt.outcome:
             unknown = "the agent ended while promote_command ran; nobody knows what came of it"
             await self._keep_outcome(unknown)
-            self._node.emit("agent.promotion-failed", detail=unknown)
+            self._failed(unknown, _Until.DECIDED)
 
     async def _become(self, cause: str, reason: str) -> None:
         """Change the mode; the application serves already, so a full disk is tried again."""
+        told = ""
         while True:
             try:
                 await self._node.change_mode(Mode.PRIMARY, cause=cause, by=cause, reason=reason)
                 return
             except StateError as error:
-                self._node.emit("agent.promotion-failed", detail=str(error))
+                if str(error) != told:  # the same again is told once
+                    told = str(error)
+                    self._failed(told, _Until.PEER_ANSWERS)
                 await self._node.clock.sleep(_RETRY_S)
 
     async def _keep_outcome(self, fault: str) -> None:
@@ -149,12 +215,13 @@ class Promotion:
                 }
             )
         except StateError as error:
-            self._node.emit("agent.promotion-failed", detail=str(error))
+            self._failed(str(error), _Until.DECIDED)
 
     def _tell_refused(self, closed: list[Gate]) -> None:
         """Tell what stands in the way, once until that changes."""
         ids = tuple(gate.id for gate in closed)
         if ids != self._refused:
             self._refused = ids
+            self._stands(_Until.PEER_ANSWERS)
             found = [f"{gate.id}: found {gate.found}; wanted {gate.wanted}" for gate in closed]
             self._node.emit("agent.promotion-refused", gates=list(ids), detail="; ".join(found))

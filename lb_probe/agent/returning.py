@@ -14,7 +14,7 @@ from lb_probe.agent.node import Node, Part, Reading
 from lb_probe.agent.peer import PeerError
 from lb_probe.agent.peer_pages import Look, PeerPages
 from lb_probe.agent.state import Quarantine, StateError
-from lb_probe.agent.trust.standing import Clock, by_page, tell_clock
+from lb_probe.agent.trust.standing import Clock, by_page, tell_peers_clock
 from lb_probe.core.clock_offset import Limits
 from lb_probe.core.model import Gate, Mode, Page, Role
 from lb_probe.core.returning import Reign, must_yield
@@ -49,6 +49,7 @@ class Returning(Part):
         self._peer_kept_out = False
         self._is_dual = False
         self._clock = Clock()
+        self._told_clock = self._clock.severity
         node.demote_guards.append(self._another_primary)
         state = node.state
         if state.ha.is_on and state.mode is Mode.PRIMARY and state.quarantine is None:
@@ -133,13 +134,16 @@ class Returning(Part):
             " decide by `failover mode secondary` and a sync, or `failover mode primary`"
         )
         found = Quarantine(peer=name, reason=reason, since_wall=node.clock.wall())
+        told = ""
         while True:
             try:
                 await node.save(lambda now: {"quarantine": found})
                 break
             except StateError as error:
                 # Not saved is not forgotten: the pages stay at ERROR until it is.
-                node.emit("agent.state-failed", detail=str(error))
+                if str(error) != told:  # the same again is told once
+                    told = str(error)
+                    node.emit("agent.state-failed", detail=told)
                 await node.clock.sleep(ASK_S)
         node.emit("agent.quarantined", peer=name, reason=reason)
 
@@ -169,21 +173,29 @@ class Returning(Part):
         if node.peer is not None:
             return
         offset = await self._peer.clock(node.clock.wall)
-        before = self._clock
         self._clock = by_page(self._peer.name, offset, Limits()) if offset else Clock()
-        tell_clock(node, self._peer.name, before, self._clock)
+        told = tell_peers_clock(node, self._peer.name, self._told_clock, self._clock)
+        self._told_clock = told
 
     async def _watch(self) -> None:
         peer, _ = await asyncio.gather(self.ask(), self._look_at_clock())
-        state = self._node.state
-        is_primary = state.mode is Mode.PRIMARY and state.quarantine is None
-        is_dual = is_primary and peer.mode is Mode.PRIMARY
+        is_dual = self._judged_dual(peer)
         if is_dual != self._is_dual:
             self._is_dual = is_dual
             if is_dual:
                 self._node.emit("agent.dual-primary", peer=self._peer.name)
             else:
                 self._node.emit("agent.dual-primary-over", peer=self._peer.name)
+
+    def _judged_dual(self, peer: Reign) -> bool:
+        """Tell whether both are Primary; a peer that says nothing may still be one."""
+        state, look = self._node.state, self._look
+        if state.mode is not Mode.PRIMARY or state.quarantine is not None:
+            return False
+        if peer.mode is not None:
+            return peer.mode is Mode.PRIMARY
+        gave_up = look is not None and look.is_answering and not look.serves
+        return self._is_dual and not gave_up and not self._peer_kept_out
 
     async def _another_primary(self) -> Gate:
         """Judge whether somebody else serves when this node stands by (R121, fact 7)."""

@@ -14,9 +14,9 @@ import socket
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from enum import IntEnum
 from typing import Literal
 
+from lb_probe.core.rank import Rank
 from lb_probe.ports import Clock
 
 KEPT_S = 60.0
@@ -25,20 +25,6 @@ _SO_PEERGROUPS = 59  # Linux 4.13; Python has no name for it
 _MAX_BYTES = 1024  # what Python lets getsockopt return: 256 groups
 # What the kernel shows in the place of an id that a user namespace does not know.
 _NOBODY = 65_534
-
-
-class Rank(IntEnum):
-    """What a role may do; a higher one may do all that a lower one may."""
-
-    NONE = 0
-    VIEWER = 1
-    OPERATOR = 2
-    ADMIN = 3
-
-    @property
-    def word(self) -> str:
-        """Its name in probes.yaml."""
-        return self.name.lower()
 
 
 @dataclass(frozen=True, slots=True)

@@ -133,11 +133,15 @@ class Traffic(Part):
 
     # -------------------------------------------------------------- what is shown
     def status(self) -> Mapping[str, object]:
-        """Return what was said last, and how old that is; nothing before the first word."""
-        if self.word is None:
+        """Return what was said last, how old that is, and whether the prober fell silent since.
+
+        Nothing before its first word.
+        """
+        word, now = self.word, self._node.clock.monotonic()
+        if word is None:
             return {}
-        age_s = round(self._node.clock.monotonic() - self.word.at, 3)
-        return {"holds": self.word.holds.value, "age_s": age_s}
+        age_s = round(now - word.at, 3)
+        return {"holds": word.holds.value, "age_s": age_s, "is_silent": not word.is_fresh(now)}
 
     def report(self) -> Mapping[str, object]:
         """Return whether clients are sent here; a silent prober's yes stands, its no does not."""

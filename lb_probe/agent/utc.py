@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from lb_probe.agent import ntp
 from lb_probe.agent.node import Node, Part, Reading
 from lb_probe.agent.ntp import NtpError
-from lb_probe.agent.trust.standing import Clock
+from lb_probe.agent.trust.standing import Clock, tell_clock
 from lb_probe.core import clock_offset
 from lb_probe.core.clock_offset import ImpossibleClockError, Limits
 
@@ -77,6 +77,7 @@ class Utc(Part):
         self._settings = settings
         self._kept = kernel_word()
         self._clock = Clock(detail="" if settings.server else "no time_server is configured")
+        self._told = self._clock.severity
 
     async def run(self) -> None:
         """Ask at the interval, until cancelled."""
@@ -89,15 +90,15 @@ class Utc(Part):
         self._kept = kernel_word()
         if self._settings.server is None:
             return
-        before, self._clock = self._clock, await self._measured(*self._settings.server)
-        after = self._clock
-        if after.severity == before.severity:
-            return
-        self._node.emit("agent.utc-judged", **after.view)
-        if after.severity == "error":
-            self._node.emit("agent.utc-apart", detail=after.detail)
-        elif before.severity == "error":
-            self._node.emit("agent.utc-near")
+        self._clock = await self._measured(*self._settings.server)
+        self._told = tell_clock(
+            self._node.emit,
+            self._told,
+            self._clock,
+            "agent.utc-judged",
+            "agent.utc-apart",
+            "agent.utc-near",
+        )
 
     async def _measured(self, host: str, port: int) -> Clock:
         settings = self._settings

@@ -12,7 +12,7 @@ from lb_probe.agent import check as agent_checks
 from lb_probe.agent import daemon as agent_daemon
 from lb_probe.agent.node import Node, Part
 from lb_probe.agent.replication.pair import Pair
-from lb_probe.agent.roles import Grant, Rank, Roles
+from lb_probe.agent.roles import Grant, Roles
 from lb_probe.agent.utc import Utc, UtcSettings
 from lb_probe.app import agent_watch
 from lb_probe.app.loop import on_signals, run
@@ -27,6 +27,7 @@ from lb_probe.config import (
 from lb_probe.config.agent import AgentConfig
 from lb_probe.core.clock_offset import Limits
 from lb_probe.core.model import Page
+from lb_probe.core.rank import rank_of
 from lb_probe.events.log import Fanout, Log
 from lb_probe.events.systemd import Systemd
 from lb_probe.ports import (
@@ -131,9 +132,8 @@ def _setup(config: Config, name: str) -> agent_daemon.Setup:
 
 def grants_of(agent: AgentConfig) -> tuple[Grant, ...]:
     """Return who else may use an agent's control socket."""
-    ranks = {rank.word: rank for rank in Rank}
     return tuple(
-        Grant("user" if one.user else "group", one.user or one.group or "", ranks[one.role])
+        Grant("user" if one.user else "group", one.user or one.group or "", rank_of(one.role))
         for one in agent.operators
     )
 

@@ -149,8 +149,9 @@ class _Peers:
 
         async def read() -> Mode | None:
             seen = await probe(target, clock=clock.monotonic)
-            mode = seen.outcome.mode if isinstance(seen.outcome, Passed) else None
-            return None if mode is Mode.UNKNOWN else mode
+            if isinstance(seen.outcome, Passed):
+                return seen.outcome.mode
+            return None if seen.code is None else Mode.UNKNOWN
 
         return read
 

@@ -11,7 +11,7 @@ from lb_probe.adapters.f5_gtm import F5Gtm
 from lb_probe.adapters.f5_ltm import F5Ltm
 from lb_probe.adapters.haproxy import Device, HaproxyMap, HaproxyServers, RuntimeApi
 from lb_probe.adapters.icontrol import Unit, Units
-from lb_probe.admin.auth import Operator, Rank
+from lb_probe.admin.auth import Operator
 from lb_probe.app.secret_files import token_of
 from lb_probe.app.targets import context_of
 from lb_probe.app.targets import targets_of as targets_of
@@ -34,6 +34,7 @@ from lb_probe.config.model import (
 )
 from lb_probe.config.values import parse_tsig_key
 from lb_probe.controller import Setup
+from lb_probe.core.rank import rank_of
 from lb_probe.pool import PoolSetup, SetPublisher
 from lb_probe.ports import (
     NotFound,
@@ -253,6 +254,4 @@ def operators_of(config: Config) -> list[Operator]:
     """
     if config.api is None:
         return []
-    return [
-        Operator(o.name, Rank[o.role.upper()], token_of(o.token_file)) for o in config.api.operators
-    ]
+    return [Operator(o.name, rank_of(o.role), token_of(o.token_file)) for o in config.api.operators]

@@ -10,13 +10,14 @@ import gc
 import os
 import random
 import signal
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
 from lb_probe import __version__
+from lb_probe.adapters.agent_check import AgentCheck
 from lb_probe.admin.api import Api
 from lb_probe.admin.door import Door
 from lb_probe.admin.health import Health
@@ -55,6 +56,7 @@ from lb_probe.pool import PoolController, PoolSetup
 from lb_probe.ports import (
     Invalid,
     LbProbeError,
+    StoreError,
 )
 from lb_probe.prober import http_probe
 from lb_probe.prober.schedule import Pace, Schedule, watch_references
@@ -62,6 +64,7 @@ from lb_probe.prober.target import Target
 from lb_probe.store import sqlite
 from lb_probe.store.sqlite import SqliteStore
 
+Asked = dict[str, list[AgentCheck]]  # listeners that HAProxy asks, by group
 RESTART_PAUSE_S = 1.0
 REFERENCE_INTERVAL_S = 1.0
 REFERENCE_TIMEOUT_S = 1.0
@@ -251,16 +254,15 @@ class Prober:
         agents = agents_of(config.groups)
         targets = _targets_of(config)
         changed = [group for group in config.groups if group.name not in kept]
-        fresh, pools = await self._prepared(changed, before.keys() - kept)
+        fresh, pools, old = await self._prepared(changed, before.keys() - kept)
         for key in ("schedule", "references", "agents", *self._messages.parts()):
             await self._stop_part(key)
-        await self._groups.swap(
-            list(now),
-            list((idle | fresh).values()),
-            [pools.get(g.name, PoolSetup(g.pool)) for g in config.groups if g.is_pool],
-            kept,
-            config.limits.failovers_per_minute,
-        )
+        try:
+            await self._swap(config, list((idle | fresh).values()), pools, kept)
+        except LbProbeError:
+            await self._take_back(changed, old)
+            self._start_parts(tasks)  # the schedule of before included
+            raise
         self._config, self._agents = config, agents
         for name in before.keys() - now.keys():
             self._metrics.forget(name)
@@ -277,10 +279,39 @@ class Prober:
             "unchanged": len(kept),
         }
 
+    async def _swap(
+        self,
+        config: Config,
+        pairs: Sequence[Setup],
+        pools: Mapping[str, PoolSetup],
+        kept: frozenset[str],
+    ) -> None:
+        """Serve the groups of this configuration from now on.
+
+        Raises:
+            LbProbeError: They cannot be served; nothing was changed.
+            RuntimeError: The store failed half way: the process ends, and its next start does all
+                of it.
+        """
+        await self._groups.judge(pairs)  # once more: traffic may have moved meanwhile
+        try:
+            await self._groups.swap(
+                [group.name for group in config.groups],
+                pairs,
+                [pools.get(g.name, PoolSetup(g.pool)) for g in config.groups if g.is_pool],
+                kept,
+                config.limits.failovers_per_minute,
+            )
+        except StoreError as error:
+            raise RuntimeError(f"a reload broke off half way, start again: {error}") from error
+
     async def _prepared(
         self, groups: Sequence[GroupConfig], gone: Iterable[str]
-    ) -> tuple[dict[str, Setup], dict[str, PoolSetup]]:
+    ) -> tuple[dict[str, Setup], dict[str, PoolSetup], Asked]:
         """Wire groups anew and let HAProxy ask their listeners, and those of `gone` no more.
+
+        Returns:
+            The groups, and the listeners that were closed.
 
         Raises:
             LbProbeError: An address is taken, or a file that was there is no more; the listeners
@@ -296,14 +327,19 @@ class Prober:
             for asked in chain.from_iterable(served[group.name] for group in groups):
                 await start_asked(asked)
         except LbProbeError:
-            for group in groups:
-                for asked in served.pop(group.name, []):
-                    await asked.close()
-            served |= old
-            for asked in chain.from_iterable(old.values()):
-                await start_asked(asked)
+            await self._take_back(groups, old)
             raise
-        return pairs, pools
+        return pairs, pools, old
+
+    async def _take_back(self, groups: Iterable[GroupConfig], old: Asked) -> None:
+        """Close the listeners of `groups` and open those again that were closed for them."""
+        served = self._balancers.asked
+        for group in groups:
+            for asked in served.pop(group.name, []):
+                await asked.close()
+        served |= old
+        for asked in chain.from_iterable(old.values()):
+            await start_asked(asked)
 
     # -------------------------------------------------------------- parts
     def _controlled(self, store: SqliteStore) -> Groups:

@@ -23,6 +23,7 @@ __all__ = [
     "Url",
     "is_sendable",
     "load",
+    "load_as_spelled",
 ]
 VERSION = 1
 
@@ -38,6 +39,11 @@ def load(path: Path, *, as_: str = "check") -> Config:
     Raises:
         ConfigError: It cannot be used; lists every mistake.
     """
+    return load_as_spelled(path, as_=as_)[0]
+
+
+def load_as_spelled(path: Path, *, as_: str = "check") -> tuple[Config, Source]:
+    """Read probes.yaml for one process, and return how it is spelled as well; as `load`."""
     source = Source(path)
     yaml_text.read(source)
     config = None
@@ -50,4 +56,4 @@ def load(path: Path, *, as_: str = "check") -> Config:
         rules.judge(source, as_)
     if source.faults or config is None:
         raise ConfigError(source.faults)
-    return config
+    return config, source

@@ -13,8 +13,7 @@ from typing import Any
 from pydantic import BaseModel, TypeAdapter
 from pydantic.fields import FieldInfo
 
-from lb_probe.config import load, yaml_text
-from lb_probe.config.source import Source
+from lb_probe.config import load_as_spelled
 
 _EMPTY: tuple[object, ...] = (None, "", (), [], {})
 
@@ -43,9 +42,7 @@ def settings(path: Path) -> list[Setting]:
     Raises:
         ConfigError: The file cannot be used.
     """
-    config = load(path, as_="client")
-    source = Source(path)
-    yaml_text.read(source)
+    config, source = load_as_spelled(path, as_="client")
     assert isinstance(source.data, dict)
     context = {"folder": source.folder, "path": source.path}
     return [*_Walk(context, source.data).mapping(config, source.data, ())]

@@ -1,8 +1,9 @@
 """The store as the loop uses it: whether it takes writes, and what happened brought to it."""
 
-from collections.abc import Callable
+import asyncio
+from collections.abc import Callable, Sequence
 
-from lb_probe.ports import Clock, Store, StoreError
+from lb_probe.ports import Clock, Record, Store, StoreError
 from lb_probe.recorder import Recorder
 from lb_probe.tending.store_watch import StoreWatch
 
@@ -33,12 +34,19 @@ class Keeping(StoreWatch):
     async def flush(self) -> None:
         """Save what waits; a store that does not take it is told, and it goes on waiting."""
         while batch := self._recorder.take():
-            try:
-                await self._store.note_all(batch)
-            except StoreError as error:
-                self._recorder.give_back(batch)
-                self.failed(error)
+            # To its end, also where we are cancelled: given back, it could be saved twice.
+            if not await asyncio.shield(self._saved(batch)):
                 return
-            except BaseException:
-                self._recorder.give_back(batch)
-                raise
+
+    async def _saved(self, batch: Sequence[Record]) -> bool:
+        """Save a batch or give it back; tell whether it was saved."""
+        try:
+            await self._store.note_all(batch)
+        except StoreError as error:
+            self._recorder.give_back(batch)
+            self.failed(error)
+            return False
+        except BaseException:
+            self._recorder.give_back(batch)
+            raise
+        return True

@@ -137,6 +137,13 @@ class Controller(Loop[Setup, Runtime, View]):
         runtime = Runtime(setup, saved or Saved(), now)
         runtime.reconcilers = [self._reconciler(runtime, p) for p in setup.publishers]
         self._groups[name] = runtime
+        async with runtime.lock:  # an operator waits until it is known where it begins
+            await self._find_out(runtime, saved, note, now)
+
+    async def _find_out(
+        self, runtime: Runtime, saved: Saved | None, note: OfflineNote | None, now: float
+    ) -> None:
+        name, setup = runtime.name, runtime.setup
         looks = await asyncio.gather(*(r.first_look(FIRST_LOOK_S) for r in runtime.reconcilers))
         seen = {r.publisher.name: s for r, s in zip(runtime.reconcilers, looks, strict=True)}
         start = begin(runtime.group, saved, seen)
@@ -410,13 +417,7 @@ class Controller(Loop[Setup, Runtime, View]):
         """UTC seconds since 1970, for times that are counted back from now."""
         return self._clock.wall()
 
-    def view(self, name: str) -> View:
-        """Return everything that is shown of one group, as of now.
-
-        Raises:
-            NotFound: No such group.
-        """
-        runtime = self._find(name)
+    def _shown(self, runtime: Runtime) -> View:
         return runtime.shown(self._decide(runtime), self._clock.monotonic(), self._clock.wall())
 
     def views(self, names: Iterable[str] | None = None) -> tuple[View, ...]:

@@ -12,7 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from lb_probe.core import pool_view
+from lb_probe.core.evidence import Evidence
 from lb_probe.core.explain import headline, next_step, seen_of
+from lb_probe.core.model import Page, Passed
 from lb_probe.core.notice import Notice, Severity, Stage, said
 from lb_probe.core.pool_view import PoolView
 from lb_probe.core.telling import Matter, Moment, Told, closed, opened
@@ -53,6 +55,8 @@ class Row:
 
 _WAIT = "users wait"
 _SERVED = "users are served by {traffic}"
+# What is the case is not known yet, or not from here: what people were told stands meanwhile.
+_UNKNOWN = frozenset({"confirming", "failing-over", "prober-isolated"})
 # Conditions that are not here are told by nobody: they last seconds, or are what is on record.
 CONDITIONS: Mapping[str, Row] = {
     "failover-blocked": Row(
@@ -226,6 +230,25 @@ def of_pool(view: PoolView) -> list[Matter]:
             until = certificate_until(view.evidence, node)
             told += _certificate(view.name, node, until, view.wall, "the node goes out")
     return told
+
+
+def unknown_of(view: View | PoolView) -> frozenset[str]:
+    """Return the topics of which nobody can tell now whether they are over."""
+    if isinstance(view, PoolView):
+        condition, nodes = view.condition, view.pool.nodes
+    else:
+        condition, nodes = view.decision.condition, view.group.names
+    found = {f"certificate/{n}" for n in nodes if _shows_no_certificate(view.evidence, n)}
+    # Where nothing is to be written nobody wants it to follow; but it has not begun to.
+    found |= {f"drift/{one.name}" for one in view.adapters if not one.in_sync}
+    return frozenset(found | ({"condition"} if condition in _UNKNOWN else set()))
+
+
+def _shows_no_certificate(evidence: Evidence, node: str) -> bool:
+    """Tell whether no connection to a node was made that could show one."""
+    lasts = [evidence.page(node, page).last for page in Page]
+    answers = any(last is not None and isinstance(last.outcome, Passed) for last in lasts)
+    return not answers and certificate_until(evidence, node) is None
 
 
 def what_to_do(view: View, resume: str = "") -> str:

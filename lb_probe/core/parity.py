@@ -249,9 +249,9 @@ def mode_lie(reported: Mode | None, page: Mode | None) -> Difference | None:
     """Return the difference between what a peer's agent says and what its page says to anybody.
 
     Args:
-        page: None where the page was not read, or says ERROR: then nothing contradicts.
+        page: None where the page was not read, UNKNOWN where it says none: nothing contradicts.
     """
-    if page is None or reported is None or page is reported:
+    if page is None or page is Mode.UNKNOWN or reported is None or page is reported:
         return None
     wanted = "one word; trust neither until somebody has looked at the node"
     said = f"its agent says {reported.value}", f"its page says {page.value}"

@@ -126,7 +126,8 @@ def judge(
 
     Args:
         pending: What the last call returned; empty after a start.
-        kept: Topics that are begun and ended elsewhere, by what is on record.
+        kept: Topics that nothing here ends now: they are begun and ended by what is on record, or
+            nobody knows whether they are over.
 
     Returns:
         What is known then, what waits to be told, and what is to be told now.

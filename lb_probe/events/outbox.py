@@ -105,6 +105,7 @@ class _Line:
         self.not_before = 0.0
         self.failures = 0
         self.failing_since: float | None = None
+        self.is_proven = False  # its last letter was taken
         self.detail = ""
         self.lost = 0
         self.sent_at: deque[float] = deque(maxlen=SINGLE)
@@ -330,7 +331,8 @@ class Outbox:
                 task.cancel()
                 await asyncio.wait([task])
             if now is not None:
-                now.waiting, now.lost = line.waiting, line.lost
+                # Behind what waits: something may have come while the old one ended.
+                now.waiting, now.lost = line.waiting | now.waiting, line.lost + now.lost
             elif line.waiting:
                 gone = [one.notice for one in line.waiting.values()]
                 self._emit("notify.dropped", name, gone, 0, "channel gone")
@@ -366,6 +368,7 @@ class Outbox:
             error = NotDelivered(f"{line.name}: {type(broken).__name__}: {broken}", is_busy=True)
         left = [number for number in numbers if number in line.waiting]  # room was made, perhaps
         if error is None:
+            line.lost -= letter.lost  # more may have gone since it was written
             self._delivered(line, left)
         elif not error.is_final:
             self._failed(line, left, error)
@@ -388,7 +391,8 @@ class Outbox:
         now = self._clock.monotonic()
         notices = [line.waiting.pop(number).notice for number in numbers]
         line.sent_at.append(now)
-        line.failures, line.failing_since, line.detail, line.lost = 0, None, "", 0
+        line.failures, line.failing_since, line.detail = 0, None, ""
+        line.is_proven = True
         if notices:
             self._write(done=[(number, line.name) for number in numbers])
             self._emit("notify.delivered", line.name, notices, len(line.waiting))
@@ -411,6 +415,7 @@ class Outbox:
         if line.failing_since is None:
             line.failing_since = self._clock.wall()
         line.detail = str(error)
+        line.is_proven = False
         line.failures += 1
         wait_s = min(error.wait_s or 0.0, LONGEST_WAIT_S)
         if error.is_busy:
@@ -451,6 +456,10 @@ class Outbox:
             for line in self._lines.values()
             if line.failing_since is not None
         ]
+
+    def unproven(self) -> list[str]:
+        """Return the channels of which nobody knows that they take messages."""
+        return [line.name for line in self._lines.values() if not line.is_proven]
 
     @property
     def fault(self) -> str:

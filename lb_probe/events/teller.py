@@ -330,7 +330,8 @@ class Teller:
                 notices += more
         (self._isolated.add if condition == "prober-isolated" else self._isolated.discard)(name)
         pending = self._pending.get(name, {})
-        told, pending, news = judge(told, pending, found, at, frozenset({MOVED}))
+        kept = matters.unknown_of(view) | {MOVED}
+        told, pending, news = judge(told, pending, found, at, kept)
         if pending:
             self._pending[name] = pending
         else:
@@ -400,7 +401,8 @@ class Teller:
             *_disk(self._outbox.fault),
             *(_channel(t) for t in self._outbox.troubles() if at.wall - t.since_wall >= CHANNEL_S),
         ]
-        told, pending, notices = judge(told, self._pending.get("", {}), found, at, frozenset())
+        kept = frozenset(f"channel/{name}" for name in self._outbox.unproven())
+        told, pending, notices = judge(told, self._pending.get("", {}), found, at, kept)
         self._pending[""] = pending
         self._learn("", told, notices)
 
@@ -521,7 +523,7 @@ def _channel(trouble: Trouble) -> Matter:
         word="failing",
         event_class="prober",
         title=f"channel {trouble.channel} takes no messages",
-        ended=f"channel {trouble.channel} takes messages again",
+        ended=f"channel {trouble.channel} takes messages again, or is gone from probes.yaml",
         severity=Severity.WARNING,
         why=f"since {said(trouble.since_wall)}: {trouble.detail}",
         safe=f"{trouble.waiting} messages wait for it and are tried for three days",

@@ -78,6 +78,11 @@ class PoolController(Loop[PoolSetup, PoolRuntime, PoolView]):
         name, state = setup.name, _ours(saved or Saved())
         runtime = self._groups[name] = PoolRuntime(setup, state, self._clock.monotonic())
         runtime.reconcilers = [self._reconciler(runtime, p) for p in setup.publishers]
+        async with runtime.lock:  # an operator waits until it is known where it begins
+            await self._find_out(runtime)
+
+    async def _find_out(self, runtime: PoolRuntime) -> None:
+        name, state = runtime.name, runtime.saved
         looks = await asyncio.gather(*(r.first_look(FIRST_LOOK_S) for r in runtime.reconcilers))
         names = [r.publisher.name for r in runtime.reconcilers]
         start = runtime.adopted(dict(zip(names, looks, strict=True)))
@@ -175,7 +180,8 @@ class PoolController(Loop[PoolSetup, PoolRuntime, PoolView]):
         self, runtime: PoolRuntime, work: Callable[[PoolRuntime], Awaitable[None]]
     ) -> None:
         await super()._alone(runtime, work)
-        self._evaluate(runtime)  # what came up meanwhile was not begun
+        if self._is_served(runtime):  # else it would be asked again for ever
+            self._evaluate(runtime)  # what came up meanwhile was not begun
 
     # -------------------------------------------------------------- note, then publish
     async def _change(self, runtime: PoolRuntime) -> None:
@@ -296,13 +302,7 @@ class PoolController(Loop[PoolSetup, PoolRuntime, PoolView]):
             reconciler.take_back()
 
     # -------------------------------------------------------------- looking
-    def view(self, name: str) -> PoolView:
-        """Return everything that is shown of one group, as of now.
-
-        Raises:
-            NotFound: No such group.
-        """
-        runtime = self._find(name)
+    def _shown(self, runtime: PoolRuntime) -> PoolView:
         return runtime.shown(self._decide(runtime), self._clock.monotonic(), self._clock.wall())
 
 

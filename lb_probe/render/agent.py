@@ -155,12 +155,11 @@ def _traffic_lines(traffic: Json, look: Look) -> list[str]:
     if not isinstance(age_s, int | float):
         return []
     text = _HOLDS.get(str(traffic.get("holds")), "odd")
-    if age_s > _SILENT_S:
+    if traffic.get("is_silent") is True:
         return [look.paint(f"traffic: {text}, as the prober said {age_s:.0f}s ago", "warn")]
     return [f"traffic: {text}, says the prober"]
 
 
-_SILENT_S = 15.0
 _CHECK_HEAD = ("CHECK", "PASSING", "AGE", "PAGES", "DETAIL")
 
 

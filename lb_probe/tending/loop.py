@@ -73,7 +73,7 @@ class Loop(ABC, Generic[S, R, V]):
     # -------------------------------------------------------------- what each policy says itself
     @abstractmethod
     async def _begin(self, setup: S, saved: Saved | None) -> None:
-        """Take a group in, and find out where it begins."""
+        """Take a group in, and find out where it begins; its lock is held until that is known."""
 
     @abstractmethod
     def tick(self) -> None:
@@ -110,12 +110,8 @@ class Loop(ABC, Generic[S, R, V]):
         """
 
     @abstractmethod
-    def view(self, name: str) -> V:
-        """Return everything that is shown of one group, as of now.
-
-        Raises:
-            NotFound: No such group.
-        """
+    def _shown(self, runtime: R) -> V:
+        """Return everything that is shown of a group, as of now."""
 
     def _chores(self) -> list[Coroutine[Any, Any, None]]:
         """Return what runs beside the loop for as long as it does."""
@@ -234,13 +230,18 @@ class Loop(ABC, Generic[S, R, V]):
         try:
             async with runtime.lock:
                 if self._is_served(runtime):
-                    await work(runtime)
-        except StoreError as error:
-            await self._not_saved(runtime, error)
+                    await self._tried(runtime, work)
         finally:
             runtime.is_changing = False
 
+    async def _tried(self, runtime: R, work: Callable[[R], Awaitable[None]]) -> None:
+        try:
+            await work(runtime)
+        except StoreError as error:
+            await self._not_saved(runtime, error)
+
     async def _not_saved(self, runtime: R, error: StoreError) -> None:
+        """Find out what is saved then; the lock is held, or what is read could be old by now."""
         try:
             if isinstance(error, Conflict):
                 await self._reload(runtime)
@@ -332,7 +333,7 @@ class Loop(ABC, Generic[S, R, V]):
                 raise
         self._evaluate(runtime)
         await self._settle(runtime, fence)
-        return self.view(name)
+        return self._shown(runtime)  # also where a reload took it away meanwhile: it was done
 
     async def _settle(self, runtime: R, fence: Fence | None) -> None:
         """Wait until every load balancer follows or cannot; at most `SETTLE_S`, and for a fence."""
@@ -350,6 +351,14 @@ class Loop(ABC, Generic[S, R, V]):
     def names(self) -> tuple[str, ...]:
         """Names of all groups, in the order of the file."""
         return tuple(self._setups)
+
+    def view(self, name: str) -> V:
+        """Return everything that is shown of one group, as of now.
+
+        Raises:
+            NotFound: No such group.
+        """
+        return self._shown(self._find(name))
 
     def _find(self, name: str) -> R:
         try:

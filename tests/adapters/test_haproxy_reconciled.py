@@ -144,6 +144,12 @@ async def test_map_file_that_somebody_replaced_is_written_back_and_told(make_ser
     kept = Kept(edge_of(proxy, "map", poll_s=0.05), signature="prober-1")
     old = "# from the repository\nepmm a\nother x\n"
 
+    def put_old() -> None:
+        """In one step: a file that is cut and then filled may be read, and mended, in between."""
+        draft = proxy.map.with_name("draft")
+        draft.write_text(old)
+        draft.replace(proxy.map)
+
     def is_mended() -> bool:
         return "\nepmm b\n" in proxy.map.read_text()
 
@@ -152,7 +158,7 @@ async def test_map_file_that_somebody_replaced_is_written_back_and_told(make_ser
         await kept.confirmed.wait()
         kept.reconciler.want(Wanted("epmm-b", kept.generation, may_write=False))
         await until(lambda: not kept.edge._mending.may)
-        proxy.map.write_text(old)
+        put_old()
         await until(lambda: "a restart would follow the file" in kept.reconciler.detail)
         await asyncio.sleep(0.2)  # time enough for four looks
         assert proxy.map.read_text() == old  # hands off
@@ -163,10 +169,10 @@ async def test_map_file_that_somebody_replaced_is_written_back_and_told(make_ser
             "epmm:owner prober-1.g1\n"
         )
         for again in (2, 3):
-            proxy.map.write_text(old)
+            put_old()
             await until(is_mended)
             await until(lambda n=again: len(kept.named("publish.settled")) == n)
-        proxy.map.write_text(old)
+        put_old()
         await until(lambda: "find who else writes this file" in kept.reconciler.seen.unsettled)
         await asyncio.sleep(0.3)
         assert proxy.map.read_text() == old
@@ -192,10 +198,12 @@ async def test_two_haproxys_behind_one_address_are_told_and_never_confirmed(
     async def balance(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         to = proxies[next(turn) % 2].admin
         from_haproxy, to_haproxy = await asyncio.open_unix_connection(str(to))
-        to_haproxy.write(await reader.readline())
-        writer.write(await from_haproxy.read())
-        await writer.drain()
-        to_haproxy.close()
+        try:
+            to_haproxy.write(await reader.readline())
+            writer.write(await from_haproxy.read())
+            await writer.drain()
+        finally:  # who asks may be gone by now
+            to_haproxy.close()
 
     async with serve(balance) as path:
         kept = Kept(edge_of(proxies[0], "server", socket=path, poll_s=0.05))

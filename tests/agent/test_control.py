@@ -20,10 +20,11 @@ from lb_probe.agent import state
 from lb_probe.agent.check import TcpCheck
 from lb_probe.agent.control import Act, Command, Control, ControlError
 from lb_probe.agent.node import Node
-from lb_probe.agent.roles import Grant, Rank, Roles
+from lb_probe.agent.roles import Grant, Roles
 from lb_probe.agent.state import StateFile
 from lb_probe.agent.verbs import Verbs
 from lb_probe.core.model import Page, Role
+from lb_probe.core.rank import Rank
 from lb_probe.events import audit
 from lb_probe.events.audit import Audit
 

@@ -13,7 +13,7 @@ import pytest
 from descriptors import none_left
 from watched_peer import ERROR, HANG, OK, PRIMARY, RESET, STANDBY, watched
 
-from lb_probe.agent import daemon, state
+from lb_probe.agent import daemon, promotion, state
 from lb_probe.agent.heartbeat import Heartbeat
 from lb_probe.agent.promotion import Commands, Promotion
 from lb_probe.agent.state import StateFile
@@ -231,8 +231,24 @@ async def test_keep_in_standby_tells_and_does_nothing(watching, eventually, sink
         one.peer.be(OK, ERROR)
         await eventually(lambda: len(sink.named("agent.heartbeat-recovered")) == 1)
     (failed,) = sink.named("agent.heartbeat-failed")  # once an incident
+    assert not sink.named("agent.heartbeat-off")
     assert (failed.fields["peer"], failed.fields["failures"]) == ("peer", 3)
     assert failed.fields["then"] == "keep-in-standby"
+
+
+async def test_what_was_told_of_a_peer_is_over_when_nobody_watches_it(watching, eventually, sink):
+    """Nobody else would say it: the alarm would stand for ever."""
+    async with watching() as one:
+        one.peer.die()
+        await eventually(lambda: len(sink.named("agent.heartbeat-failed")) == 1)
+        await one.call(one.control, {"command": "ha-disable"})
+        await eventually(lambda: len(sink.named("agent.heartbeat-off")) == 1)
+        await one.call(one.control, {"command": "ha-enable"})
+        await eventually(lambda: len(sink.named("agent.heartbeat-failed")) == 2)
+        one.peer.be(OK, ERROR)
+        await eventually(lambda: len(sink.named("agent.heartbeat-recovered")) == 1)
+    (off,) = sink.named("agent.heartbeat-off")
+    assert (off.fields["peer"], off.fields["reason"]) == ("peer", "HA is disabled")
 
 
 # ------------------------------------------------------------------ promote
@@ -259,6 +275,9 @@ async def test_promote_runs_the_command_once_then_says_primary_and_serves(
     names = [event.name for event in sink.events]
     told = ["agent.heartbeat-failed", "agent.mode-changed", "agent.serving"]
     assert [name for name in names if name in told] == told
+    assert [event.fields["reason"] for event in sink.named("agent.heartbeat-off")] == [
+        "it is Primary"
+    ]
 
 
 @pytest.mark.parametrize(
@@ -281,8 +300,10 @@ async def test_a_promotion_that_fails_is_told_and_not_tried_again(
         assert status["heartbeat"]["promotion"]["outcome"] == found
         assert runs(tmp_path) == ["b heartbeat"]
         # The next incident is another one.
+        assert not sink.named("agent.promotion-over")
         one.peer.be(OK, ERROR)
         await eventually(lambda: one.node.state.promotion is None)
+        await eventually(lambda: len(sink.named("agent.promotion-over")) == 1)
         one.peer.die()
         await eventually(lambda: len(runs(tmp_path)) == 2)
     assert sink.named("agent.promotion-failed")[0].fields["detail"] == found
@@ -320,8 +341,61 @@ async def test_a_guard_that_is_closed_stops_a_promotion_until_it_opens(
         assert runs(tmp_path) == []
         opened.set()
         await eventually(lambda: one.node.state.mode.value == "primary")
+        await eventually(lambda: len(sink.named("agent.serving")) == 1)
     (refused,) = sink.named("agent.promotion-refused")  # told once, judged at each attempt
     assert refused.fields["gates"] == ["connected"]
+    assert not sink.named("agent.promotion-over")
+
+
+async def test_a_refusal_is_over_when_the_peer_answers_again_or_ha_is_disabled(
+    watching, eventually, sink, tmp_path
+):
+    async def connected() -> Gate:
+        return Gate("connected", False, "no test in 24 h", "a recent test-connection")
+
+    async with watching(promote=noting(tmp_path), guards=[connected]) as one:
+        one.peer.die()
+        await eventually(lambda: len(sink.named("agent.promotion-refused")) == 1)
+        one.peer.be(OK, PRIMARY)
+        await eventually(lambda: len(sink.named("agent.promotion-over")) == 1)
+        one.peer.die()
+        await eventually(lambda: len(sink.named("agent.promotion-refused")) == 2)
+        await one.call(one.control, {"command": "ha-disable"})
+        await eventually(lambda: len(sink.named("agent.promotion-over")) == 2)
+
+
+async def test_a_promotion_that_failed_is_over_when_it_is_made_by_hand(
+    watching, eventually, sink, tmp_path
+):
+    async with watching(promote=noting(tmp_path, "exit 4")) as one:
+        one.peer.die()
+        await eventually(lambda: len(sink.named("agent.promotion-failed")) == 1)
+        ask = {"command": "failover-mode", "mode": "primary", "override": ["promote-command"]}
+        await one.call(one.control, ask)
+        await eventually(lambda: len(sink.named("agent.serving")) == 1)
+
+
+async def test_a_mode_that_cannot_be_saved_is_told_once(
+    watching, eventually, sink, tmp_path, monkeypatch
+):
+    """The disk fills while the command runs; the application serves, so it is tried for ever."""
+    tries = []
+    write = state._write_synced
+
+    def refuse(path, data):
+        if b'"mode": "primary"' in data or b'"mode":"primary"' in data:
+            tries.append(path)
+            raise OSError(28, "No space left on device")
+        write(path, data)
+
+    monkeypatch.setattr(promotion, "_RETRY_S", 0.02)
+    monkeypatch.setattr(state, "_write_synced", refuse)
+    async with watching(promote=noting(tmp_path)) as one:
+        one.peer.die()
+        await eventually(lambda: len(tries) > 4)
+        assert len(sink.named("agent.promotion-failed")) == 1
+        monkeypatch.setattr(state, "_write_synced", write)
+        await eventually(lambda: len(sink.named("agent.serving")) == 1)
 
 
 async def test_a_promotion_that_cannot_be_saved_is_not_begun(
@@ -353,6 +427,9 @@ async def test_a_node_that_does_not_serve_after_its_promotion_is_told_of(
         reasons = sink.named("agent.not-serving")[0].fields["reasons"]
         assert reasons == ["the application is still starting"]
         assert one.node.word == "not_available"
+        assert not sink.named("agent.serving")
+        del one.node.pages.obstacles["test"]
+        await eventually(lambda: len(sink.named("agent.serving")) == 1)
 
 
 # ------------------------------------------------------------------ the operator's commands

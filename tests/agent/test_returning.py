@@ -9,10 +9,11 @@ from watched_peer import ERROR, HANG, OK, PRIMARY, RESET, STANDBY, watched
 
 from lb_probe.agent import daemon, returning
 from lb_probe.agent import state as state_file
-from lb_probe.agent.notices import _TOLD, _filler
+from lb_probe.agent.node import Node
+from lb_probe.agent.notices import _TOLD, Notices, _filler
 from lb_probe.agent.peer import PeerError
 from lb_probe.agent.returning import Returning
-from lb_probe.core.model import Mode, Role
+from lb_probe.core.model import Event, Mode, Role
 from lb_probe.core.notice import CLASSES, Stage
 from lb_probe.core.peer_report import PeerReport
 
@@ -187,13 +188,34 @@ async def test_of_two_primaries_the_one_that_was_made_so_first_makes_way(
         assert bool((await ask())["quarantine"]) is keeps_out
 
 
+@pytest.mark.parametrize("says", [(ERROR, ERROR), (OK, STANDBY)])
+async def test_two_primaries_are_over_when_the_peer_says_so(back, eventually, sink, says):
+    async with back((OK, PRIMARY), ha=False) as (peer, ask):
+        await eventually(lambda: len(sink.named("agent.dual-primary")) == 1)
+        peer.be(*says)
+        await eventually(lambda: len(sink.named("agent.dual-primary-over")) == 1)
+        assert (await ask())["pair"]["dual_primary"] is False
+
+
 async def test_without_ha_a_node_comes_back_as_it_was(back, eventually, sink):
     """R68; two Primaries are told of all the same."""
     async with back((OK, PRIMARY), ha=False) as (peer, ask):
+
+        async def looks_pass():
+            first = peer.asked  # two pages a look, and one may be under way
+            await eventually(lambda: peer.asked >= first + 6)
+
         status = await ask()
         assert (status["quarantine"], status["state"]) == (None, "active")
         await eventually(lambda: len(sink.named("agent.dual-primary")) == 1)
         assert (await ask())["pair"]["dual_primary"] is True
+        peer.be(OK, HANG)
+        await looks_pass()
+        peer.die()
+        await looks_pass()
+        # Who cannot be asked has not given up being Primary.
+        assert (await ask())["pair"]["dual_primary"] is True
+        assert not sink.named("agent.dual-primary-over")
         peer.be(ERROR, STANDBY)
         await eventually(lambda: len(sink.named("agent.dual-primary-over")) == 1)
         # And it obeys: whether another one serves is asked with HA only.
@@ -213,7 +235,10 @@ async def test_a_quarantine_that_cannot_be_saved_keeps_the_pages_shut(
 ):
     """A full disk."""
 
+    tries = []
+
     def refuse(path, data):
+        tries.append(path)
         raise OSError(28, "No space left on device")
 
     async with back((ERROR, STANDBY)):
@@ -225,7 +250,8 @@ async def test_a_quarantine_that_cannot_be_saved_keeps_the_pages_shut(
             async def is_kept_out():
                 return (await ask())["quarantine"] is not None
 
-            await eventually(lambda: bool(sink.named("agent.state-failed")))
+            await eventually(lambda: len(tries) >= 3)
+            assert len(sink.named("agent.state-failed")) == 1  # the same again is told once
             assert (await ask())["pages"]["hastatus"]["text"] == ERROR
             disk.undo()
             await eventually(is_kept_out)
@@ -287,6 +313,36 @@ def test_every_notice_is_worded_whatever_its_event_says():
     assert fill(_TOLD["agent.promotion-refused"].title) == "a: did not become Primary: x; y"
 
 
+async def test_what_is_over_with_one_peer_is_not_over_with_another(serve, eventually):
+    """A node of a group of three has two peers; alarms are told apart by their keys."""
+    async with serve() as served:
+        node = Node(
+            "a",
+            Role.PRIMARY,
+            state=served.state,
+            checks=served.checks,
+            pages=served.pages,
+            clock=served.clock,
+            sink=served.sink,
+        )
+        node.outbox = outbox = Outbox()
+        part = Notices(node, "g")
+        for name, peer in (("apart", "b"), ("apart", "c"), ("near", "b")):
+            part.take(Event(f"agent.clock-{name}", fields={"node": "a", "peer": peer}))
+            await asyncio.sleep(0.002)  # each has a key of its moment
+        for name, peer in (("missing", "b"), ("missing", "c"), ("mutual", "c")):
+            part.take(Event(f"agent.trust-{name}", fields={"node": "a", "peer": peer}))
+            await asyncio.sleep(0.002)
+        task = asyncio.ensure_future(part.run())
+        await eventually(lambda: len(outbox.notices) == 6)
+        task.cancel()
+        await asyncio.wait([task])
+    stands = set()
+    for one in outbox.notices.values():
+        (stands.add if one.stage is Stage.OPEN else stands.remove)(one.alarm)
+    assert stands == {"a/clock/c", "a/trust/b"}
+
+
 async def test_without_trust_the_peers_clock_is_told_by_the_date_of_its_page(
     back, eventually, sink
 ):
@@ -300,10 +356,14 @@ async def test_without_trust_the_peers_clock_is_told_by_the_date_of_its_page(
             return (await clock())["severity"] == severity
 
         await eventually(lambda: is_so("unknown"))  # a page without a date
-        for ahead_s, severity in ((0.0, "ok"), (-3.0, "warning"), (20.0, "error"), (0.0, "ok")):
+        said = ((0.0, "ok"), (-3.0, "warning"), (20.0, "error"), (None, "unknown"), (0.0, "ok"))
+        for ahead_s, severity in said:
             peer.date_ahead_s = ahead_s
             await eventually(lambda severity=severity: is_so(severity))
             found = await clock()
+            if ahead_s is None:  # who says nothing of its clock has not set it right
+                assert not sink.named("agent.clock-near")
+                continue
             assert found["by"] == "date"
             assert abs(found["offset_s"] - ahead_s) <= found["bound_s"] + 0.1
     (apart,) = sink.named("agent.clock-apart")

@@ -15,6 +15,8 @@ from lb_probe.app import agents_heard
 from lb_probe.core.holds import Holds, proof
 from lb_probe.core.model import Mode, Role
 from lb_probe.prober.agent_report import Agent, ask
+from lb_probe.render.agent import agent_block
+from lb_probe.render.text import Look
 
 SECRET = b"hush"
 
@@ -80,10 +82,22 @@ async def test_the_yes_of_a_silent_prober_stands_and_its_no_does_not(ear):
     assert ear.holds is None
     assert ear.told(Holds.YES)
     assert ear.part.is_here
+    assert ear.part.status()["is_silent"] is False
+    assert traffic_line(ear) == "traffic: clients are sent here, says the prober"
     ear.node.clock.jumped_s += FRESH_S + 1
     assert ear.holds is True
     assert not ear.part.is_here
     assert ear.part.silent_s > FRESH_S
+    assert ear.part.status()["is_silent"] is True
+    said = "traffic: clients are sent here, as the prober said "
+    assert traffic_line(ear).startswith(said)
+
+
+def traffic_line(ear):
+    """What `agent status` shows of it: who asks judges no age himself."""
+    answer = {"traffic": ear.part.status()}
+    (line,) = [one for one in agent_block(answer, Look()) if one.startswith("traffic:")]
+    return line
 
 
 async def test_a_primary_with_clients_does_not_stand_by(ear):

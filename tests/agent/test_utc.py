@@ -94,6 +94,39 @@ class Server(asyncio.DatagramProtocol):
         self._transport.sendto(self._answer(data), addr)
 
 
+async def test_a_time_server_that_falls_silent_ends_no_alarm(node, sink):
+    """R11: what is over is said once it is known to be over."""
+    speaks = []
+
+    def answer(asked):
+        if not speaks:
+            return b""
+        stamp = int((SystemClock().wall() + 2_208_988_800) * 2**32)
+        return packet(heard=stamp, answered=stamp)(asked)
+
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(
+        lambda: Server(answer), local_addr=("127.0.0.1", 0)
+    )
+    address = transport.get_extra_info("sockname")
+    part = Utc(node, UtcSettings(server=address, timeout_s=0.2))
+    told = []
+    try:
+        for node.clock.ahead_s, speaks[:] in ((10.0, [1]), (10.0, []), (0.0, [])):
+            await part.look()
+            told.append(part.status()["severity"])
+            assert len(sink.named("agent.utc-apart")) == 1
+            assert not sink.named("agent.utc-near")
+        speaks.append(1)
+        await part.look()
+    finally:
+        transport.close()
+    assert [*told, part.status()["severity"]] == ["error", "unknown", "unknown", "ok"]
+    assert len(sink.named("agent.utc-near")) == 1
+    severities = [event.fields["severity"] for event in sink.named("agent.utc-judged")]
+    assert severities == ["error", "ok"]
+
+
 @pytest.mark.parametrize(
     ("answer", "found"),
     [

@@ -18,6 +18,7 @@ from lb_probe.core.matters import (
     of_pool,
     reminder,
     told_of,
+    unknown_of,
 )
 from lb_probe.core.model import (
     Automation,
@@ -112,6 +113,44 @@ def test_what_is_not_to_be_written_does_not_drift():
     assert [m.word for m in of_pair(view(adapters=(astray,)))] == ["out-of-sync"]
     assert of_pair(view(adapters=(astray,), act=False)) == []
     assert of_pair(view(adapters=(replace(astray, wanted=None),))) == []
+
+
+def test_a_load_balancer_that_nobody_writes_to_has_not_begun_to_follow():
+    """Hands off while it is out of sync: that was told, and is not over."""
+    astray = replace(IN_SYNC, seen=Seen("b", ("b",), True), in_sync=False)
+    hold = Hold("ops", "mine", WALL + 7200.0, hands_off=True)
+    held = view(adapters=(astray,), saved=Saved("a", hold=hold))
+    assert of_pair(held) == []
+    assert "drift/edge" in unknown_of(held)
+    assert "drift/edge" not in unknown_of(view(saved=Saved("a", hold=hold)))
+
+
+def test_a_node_that_is_silent_has_not_renewed_its_certificate():
+    """Nor has one that was not asked yet; one without TLS has none."""
+    until = [("b", WALL + DAY_S)]
+    shown = view(certificates=until)
+    assert unknown_of(shown) == {"certificate/a"}
+    down = Observation("b", Page.STATUS, 100.0, 100.1, Failed(Phase.CONNECT_REFUSED, "refused"))
+    silent = replace(shown, evidence=fold(shown.evidence, down, shown.group, None))
+    assert of_pair(silent) == []
+    assert "certificate/b" in unknown_of(silent)
+    plain = Observation("b", Page.STATUS, 101.0, 101.1, Passed())
+    assert "certificate/b" not in unknown_of(
+        replace(silent, evidence=fold(silent.evidence, plain, shown.group, None))
+    )
+
+
+@pytest.mark.parametrize(
+    ("now", "is_known"),
+    [
+        (WELL, True),
+        (replace(WELL, primary=Primary.UNKNOWN), False),
+        (replace(WELL, automation=Automation.ISOLATED), False),
+        (replace(WELL, traffic=Traffic.MOVED, serving=Serving.WAITING), False),
+    ],
+)
+def test_what_is_the_case_must_be_known_before_something_is_over(now, is_known):
+    assert ("condition" in unknown_of(replace(view(), decision=decide(now)))) is not is_known
 
 
 def test_a_condition_is_told_with_why_what_is_safe_and_the_line_to_type():
@@ -210,6 +249,13 @@ def test_the_certificate_of_a_pools_node_is_told_too():
     assert (found.event_class, found.node) == ("certificate", "gw-2")
     assert "goes out" in found.safe
     assert of_pool(replace(near, wall=None)) == of_pool(replace(near, wall=WALL - 90 * DAY_S)) == []
+
+
+def test_of_a_pool_nothing_is_over_while_the_prober_is_cut_off():
+    cut_off = pool_view(automation=Automation.ISOLATED)
+    assert cut_off.condition == "prober-isolated"
+    assert "condition" in unknown_of(cut_off)
+    assert "condition" not in unknown_of(pool_view(automation=Automation.ARMED))
 
 
 def test_a_pool_that_is_well_or_has_a_node_out_is_told_by_what_is_on_record():

@@ -119,6 +119,7 @@ def test_a_peer_that_says_another_mode_than_its_page_is_found_out():
     assert mode_lie(Mode.STANDBY, Mode.STANDBY) is None
     assert mode_lie(None, Mode.PRIMARY) is None
     assert mode_lie(Mode.PRIMARY, None) is None
+    assert mode_lie(Mode.PRIMARY, Mode.UNKNOWN) is None
     found = mode_lie(Mode.STANDBY, Mode.PRIMARY)
     assert (found.item, found.severity) == ("mode", ERROR)
     assert found.ours == "its agent says standby"

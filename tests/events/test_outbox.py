@@ -262,6 +262,47 @@ async def test_channels_change_while_something_waits(running, clock, events):
         assert len(events.named("notify.dropped")) == 1
 
 
+async def test_a_message_that_comes_while_channels_change_is_not_lost(running, clock):
+    """The old channel is taking one at that moment, and takes its time to end."""
+    old, new = Hand("ops"), Hand("ops")
+    asked, ended = asyncio.Event(), asyncio.Event()
+
+    async def send(letter):
+        asked.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            await ended.wait()
+
+    old.send = send
+    async with running(route(old)) as box:
+        assert box.unproven() == ["ops"]
+        await box.put(notice("a"))
+        await settled(clock, asked.is_set)
+        changing = asyncio.ensure_future(box.reroute([route(new)]))
+        await asyncio.sleep(0)
+        await box.put(notice("b"))
+        ended.set()
+        await changing
+        await settled(clock, lambda: new.keys == ["a", "b"])
+        assert box.unproven() == []
+
+
+async def test_what_is_dropped_while_a_letter_goes_out_is_told_in_the_next(
+    running, clock, monkeypatch
+):
+    monkeypatch.setattr(module, "ROOM", 2)
+    ops = Hand("ops")
+    ops.gate.clear()
+    async with running(route(ops)) as box:
+        await box.put(notice("a"))
+        await settled(clock, lambda: len(ops.tries) == 1)
+        await box.put(notice("b"), notice("c"), notice("d"))
+        ops.gate.set()
+        await settled(clock, lambda: ops.keys == ["a", "c", "d"])
+    assert [letter.lost for letter in ops.taken] == [0, 2, 0]
+
+
 async def test_channels_change_while_nothing_runs(tmp_path, clock, events):
     """A reload stops the parts first."""
     box = await Outbox.open(tmp_path / "o.db", [route(Hand("old"))], clock, events, source="x")

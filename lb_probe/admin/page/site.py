@@ -15,7 +15,7 @@ from pathlib import Path
 from aiohttp import web
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from lb_probe.admin.auth import COOKIE, Actor, Rank
+from lb_probe.admin.auth import COOKIE, Actor
 from lb_probe.admin.door import Door
 from lb_probe.admin.page.board import BEAT_S, Board
 from lb_probe.admin.page.card import utc_of
@@ -24,6 +24,7 @@ from lb_probe.controller import Ask
 from lb_probe.core.acts import VERBS
 from lb_probe.core.model import Event, Page
 from lb_probe.core.pool_view import PoolView
+from lb_probe.core.rank import Rank
 from lb_probe.core.view import iso
 from lb_probe.groups import AnyView, Groups, names_of
 from lb_probe.ports import Clock, Invalid, NotFound

@@ -69,8 +69,10 @@ class Connectivity(Part):
         self._results = Results(trust.settings.folder / "connection.json")
         self._one_test = {name: asyncio.Lock() for name in trust.links}
         self._may_promote: bool | None = None
+        self._told_fault = ""
         self._inside: tuple[float, Mapping[str, object]] | None = None
         self._one_look = asyncio.Lock()
+        self._one_write = asyncio.Lock()
         trust.door.answer("test", self._asked_to_test)
         trust.door.answer("tested", self._told)
         trust.door.answer("last-test", self._last_test)
@@ -212,10 +214,15 @@ class Connectivity(Part):
         return Item(name="clock", verdict="failed", phase="clock", detail=detail, facts=facts)
 
     async def _keep(self, name: str, found: Direction, *, is_ours: bool) -> None:
-        try:
-            await asyncio.to_thread(self._results.put, name, found, is_ours=is_ours)
-        except KeptError as error:
-            self._node.emit("agent.trust-failed", detail=str(error))
+        fault = ""
+        async with self._one_write:  # two at a time could leave the older one on disk
+            try:
+                await asyncio.to_thread(self._results.put, name, found, is_ours=is_ours)
+            except KeptError as error:
+                fault = str(error)
+        before, self._told_fault = self._told_fault, fault
+        if fault and fault != before:  # the same again is told once
+            self._node.emit("agent.trust-failed", detail=fault)
 
     # -------------------------------------------------------------- the way back
     async def _test_back(self, name: str) -> tuple[Direction | None, str]:

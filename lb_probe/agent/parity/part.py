@@ -39,7 +39,8 @@ class ParitySettings:
     Attributes:
         config: SHA-256 of the group's configuration as it runs.
         config_on_disk: Reads the file again and returns the same of it; None where it is broken.
-        peer_page: Reads the partner's own hastatus page as anybody may; None for no usable page.
+        peer_page: Reads the partner's own hastatus page as anybody may: its mode, UNKNOWN where it
+            answers and says none, None where it does not answer. None for no usable page.
     """
 
     config: str
@@ -160,14 +161,27 @@ class Parity(Part):
             return
         found = [*parity.compare(ours, theirs), *self._clock(link.name)]
         if self._settings.peer_page is not None:
-            lie = parity.mode_lie(theirs.mode, await self._settings.peer_page())
-            found += [lie] if lie is not None else []
+            found += self._lie(theirs.mode, await self._settings.peer_page())
         self._keep(parity.in_order(found))
+
+    def _known(self, kind: str) -> list[Difference]:
+        """Return what was found of a kind before: nobody says now that it is otherwise."""
+        return [one for one in self._differences or () if one.kind == kind]
+
+    def _lie(self, reported: Mode | None, page: Mode | None) -> list[Difference]:
+        """Return the difference between the peer's agent and its page."""
+        if page is None:
+            return self._known("mode")
+        lie = parity.mode_lie(reported, page)
+        return [lie] if lie is not None else []
 
     def _clock(self, peer: str) -> Iterable[Difference]:
         """Return the difference of the clocks, which the agents' connection measures (R11)."""
         clock = self._trust.standings[peer].clock
-        if clock.severity in {"ok", "unknown"}:
+        if clock.severity == "unknown":
+            yield from self._known("clock")
+            return
+        if clock.severity == "ok":
             return
         theirs = str(clock.offset) if clock.offset is not None else clock.detail
         wanted = "the same time on both; set the clock that is wrong"

@@ -70,6 +70,11 @@ class Book:
         return self._history
 
     @property
+    def is_open(self) -> bool:
+        """Whether what is on record is known."""
+        return self._history is not None
+
+    @property
     def why_not(self) -> str:
         """Why nothing can be put on record; empty while it can."""
         return self.fault or ("" if self._history is not None else "it is not open")
@@ -169,7 +174,9 @@ class Book:
     @property
     def bad(self) -> Run | None:
         """The newest run, where it was not good and nobody acknowledged it (R16)."""
-        if self.last is None or self.last.is_good or self.last.id <= self._acked:
+        if not self.is_open or self.last is None or self.last.is_good:
+            return None
+        if self.last.id <= self._acked:
             return None
         return self.last
 

@@ -71,13 +71,16 @@ class Replication(Part):
 
     async def _open(self) -> None:
         """Open the history; without one nothing is copied, and the pages go on."""
+        fault = ""
         while True:
             try:
                 cut_off = await self._book.open()
                 break
             except HistoryError as error:
                 self._view.notice_alarms()
-                self._node.emit("agent.sync-not-recorded", detail=str(error))
+                if str(error) != fault:  # the same again is told once
+                    fault = str(error)
+                    self._node.emit("agent.sync-not-recorded", detail=fault)
                 await self._node.clock.sleep(REOPEN_S)
         if cut_off is not None:
             facts = {"run": cut_off.id, "trigger": cut_off.trigger, "source": cut_off.source}

@@ -131,5 +131,6 @@ class Timetable:
             self._cannot(error)
 
     def _cannot(self, error: HistoryError) -> None:
-        self._book.fault = str(error)
-        self._node.emit("agent.sync-not-recorded", detail=str(error))
+        before, self._book.fault = self._book.fault, str(error)
+        if self._book.fault != before:  # the same again is told once
+            self._node.emit("agent.sync-not-recorded", detail=str(error))

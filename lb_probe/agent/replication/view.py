@@ -115,6 +115,10 @@ class View:
     def notice_alarms(self) -> None:
         """Compare what stands now with what stood before, and tell the difference."""
         found, now = raised(self._facts()), self.node.clock.wall()
+        stood: dict[str, object] = {**self.book.alarms, **self._alarms}
+        if not self.book.is_open:  # nothing is known to be over
+            found = {**self._alarms, **found}
+            stood = {}
         # One that stood before a restart is the same one still.
         since = {name: self.book.alarms.get(name, now) for name in found}
         self.book.alarms = since
@@ -122,7 +126,7 @@ class View:
             told = {"alarm": name, "detail": found[name], "peer": self.settings.peer}
             told["since"] = words.moment(since[name]) or ""
             self.node.emit("agent.sync-alarm", **told)
-        for name in sorted(self._alarms.keys() - found.keys()):
+        for name in sorted(stood.keys() - found.keys()):
             self.node.emit("agent.sync-alarm-over", alarm=name, peer=self.settings.peer)
         self._alarms = found
 
@@ -131,12 +135,13 @@ class View:
         overdue = self.settings.overdue_s
         if overdue is None and book.saved is not None:
             overdue = OVERDUE_TIMES * book.saved.schedule.run_every_s
-        bad = book.bad
+        bad, suspect = book.bad, state.data.suspect
+        if self.worker.is_busy and "data-suspect" not in book.alarms:
+            suspect = ""  # half of each while one runs is no alarm; but one that stands is not over
         return SyncFacts(
             mode=state.mode,
             now=now,
-            # While one runs the data is half of each, and that is no alarm.
-            suspect="" if self.worker.is_busy else state.data.suspect,
+            suspect=suspect,
             data_until=state.lineage(now).until,
             overdue_s=overdue,
             bad=(bad.result, bad.detail, bad.gates) if bad else None,

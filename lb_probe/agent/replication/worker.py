@@ -160,5 +160,6 @@ class Worker:
             return {"error": "failed", "detail": str(error)}
 
     def _cannot(self, error: Exception) -> None:
-        self._book.fault = str(error)
-        self._node.emit("agent.sync-not-recorded", detail=str(error))
+        before, self._book.fault = self._book.fault, str(error)
+        if self._book.fault != before:  # the same again is told once
+            self._node.emit("agent.sync-not-recorded", detail=str(error))

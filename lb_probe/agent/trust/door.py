@@ -9,6 +9,7 @@ the clock of who answers.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 from typing import Any
 
 from lb_probe.agent.pages import ListenError
@@ -73,7 +74,7 @@ class Door:
                     sock = await self._accept(listener)
                     task = tasks.create_task(self._serve(sock))
                     self._shaking[task] = None
-                    task.add_done_callback(self._forget)
+                    task.add_done_callback(partial(self._forget, sock))
         finally:
             listener.close()
 
@@ -94,7 +95,8 @@ class Door:
             else:
                 await asyncio.wait(self._inside, return_when=asyncio.FIRST_COMPLETED)
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
+    def _forget(self, sock: socket.socket, task: asyncio.Task[None]) -> None:
+        sock.close()  # one that was ended before it began has not done so
         self._shaking.pop(task, None)
         self._inside.discard(task)
 

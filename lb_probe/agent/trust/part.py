@@ -18,7 +18,7 @@ from lb_probe.agent.trust.standing import (
     Standing,
     Way,
     by_page,
-    tell_clock,
+    tell_peers_clock,
     told,
     told_offset,
 )
@@ -94,6 +94,7 @@ class Trust(Part):
         self.standings = {name: Standing() for name in self.links}
         self._met: set[str] = set()
         self._missed: set[str] = set()  # people were told that trust is missing
+        self._told_fault = ""
         self.door.answer("report", self._report)
         self.door.answer("clock", self._clock)
         self.door.answer("contact", self._contact)
@@ -113,29 +114,32 @@ class Trust(Part):
         A file that cannot be read or an address that is taken is told, and tried again: the pages
         of the node do not depend on it.
         """
+        clock = self.node.clock
         while True:
+            was_well = False
             try:
                 await self.ring.open()
+                began = clock.monotonic()
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self.door.run())
                     for name in self.links:
                         tasks.create_task(self._keep_looking(name))
             except (TrustError, KeptError) as error:
-                self._broken(str(error))
+                fault = str(error)
             except ExceptionGroup as group:
                 known, others = group.split((ListenError, TrustError, KeptError))
                 if others is not None:
                     raise others from None
                 assert known is not None
-                self._broken(str(known.exceptions[0]))
-            await self.node.clock.sleep(_AGAIN_S)
+                fault = str(known.exceptions[0])
+                was_well = clock.monotonic() - began > _AGAIN_S
+            self._broken(fault, was_well=was_well)
+            await clock.sleep(_AGAIN_S)
 
-    def _broken(self, fault: str) -> None:
-        if fault != self.ring.fault or not self._is_told:
+    def _broken(self, fault: str, *, was_well: bool) -> None:
+        if was_well or fault != self._told_fault:  # the same again is told once
             self.node.emit("agent.trust-failed", detail=fault)
-        self._is_told, self.ring.fault = True, fault
-
-    _is_told = False
+        self._told_fault = self.ring.fault = fault
 
     async def _keep_looking(self, name: str) -> None:
         while True:
@@ -208,8 +212,9 @@ class Trust(Part):
             self._clock_is(name, _judged(name, offset, theirs, self.settings.clock))
 
     def _clock_is(self, name: str, after: Clock) -> None:
-        before, self.standings[name].clock = self.standings[name].clock, after
-        tell_clock(self.node, name, before, after)
+        standing = self.standings[name]
+        standing.clock = after
+        standing.told_clock = tell_peers_clock(self.node, name, standing.told_clock, after)
 
     async def clock_gate(self) -> Gate:
         """Judge whether the partner's clock is near enough for a sync (R11)."""

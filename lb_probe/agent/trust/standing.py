@@ -1,6 +1,6 @@
 """How things stand with one peer: who reaches whom, and whose clock is where."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeGuard
 
@@ -65,12 +65,14 @@ class Standing:
     Attributes:
         outward: From here to there.
         inward: From there to here, as the peer says; or as its visits show, where it cannot say.
+        told_clock: The last judgement of its clock that people were told of.
         came_at_wall: When it last came through our door; None for never.
     """
 
     outward: Way = Way()
     inward: Way = Way()
     clock: Clock = Clock()
+    told_clock: str = "unknown"
     came_at_wall: float | None = None
 
 
@@ -81,15 +83,47 @@ def by_page(name: str, offset: Offset, limits: Limits) -> Clock:
     return Clock(offset, severity, text, "date")
 
 
-def tell_clock(node: Node, name: str, before: Clock, after: Clock) -> None:
-    """Tell where a peer's clock is judged otherwise than before; silence says nothing of it."""
-    if after.severity == before.severity or after.severity == "unknown":
-        return
-    node.emit("agent.clock-judged", peer=name, **after.view)
-    if after.severity == "error":
-        node.emit("agent.clock-apart", peer=name, detail=after.detail)
-    elif before.severity == "error":
-        node.emit("agent.clock-near", peer=name)
+def tell_clock(
+    emit: Callable[..., None],
+    told: str,
+    clock: Clock,
+    judged: str,
+    apart: str,
+    near: str,
+    **about: str,
+) -> str:
+    """Tell where a clock is judged otherwise than people were told last.
+
+    Args:
+        emit: Takes an event's name and fields.
+        told: What this returned for the last measurement; "unknown" at first.
+        judged: The event of any other judgement; `apart` and `near` begin and end an alarm.
+        about: Fields of each event: whose clock it is.
+
+    Returns:
+        What people know then. Silence says nothing of a clock, so it changes nothing of that.
+    """
+    if clock.severity in ("unknown", told):
+        return told
+    emit(judged, **about, **clock.view)
+    if clock.severity == "error":
+        emit(apart, **about, detail=clock.detail)
+    elif told == "error":
+        emit(near, **about)
+    return clock.severity
+
+
+def tell_peers_clock(node: Node, name: str, told: str, clock: Clock) -> str:
+    """Tell of a peer's clock, as `tell_clock`."""
+    return tell_clock(
+        node.emit,
+        told,
+        clock,
+        "agent.clock-judged",
+        "agent.clock-apart",
+        "agent.clock-near",
+        peer=name,
+    )
 
 
 def told_offset(body: Mapping[str, object]) -> Offset | None:

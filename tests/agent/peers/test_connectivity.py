@@ -1,7 +1,9 @@
 """Tests of the connection: each port as far as it goes, each direction by name, and the gate."""
 
+import asyncio
 import json
 import ssl
+import time
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,7 +18,8 @@ from loopback import listening, port_of
 from ssh_server import sshd
 
 from lb_probe.agent.connectivity.ports import Pace, Tried, attempt, compared
-from lb_probe.agent.connectivity.results import from_peer
+from lb_probe.agent.connectivity.results import Results, from_peer
+from lb_probe.agent.trust.kept import KeptError
 
 PACE = Pace(timeout_s=2.0, pause_s=0.1)
 
@@ -366,6 +369,29 @@ def test_a_result_that_a_peer_tells_is_taken_with_care():
     ):
         with pytest.raises(ValueError, match="found"):
             from_peer(bad, source="b", target="a", now_wall=1000.0)
+
+
+async def test_results_that_cannot_be_kept_are_told_once_and_written_one_at_a_time(
+    pair, monkeypatch
+):
+    """A full disk: the newest result counts all the same, and the order on disk is that of time."""
+    async with pair() as two:
+        writing, tries, full = [], [], KeptError("found no space left on device")
+
+        def put(kept, peer, result, *, is_ours):
+            if peer == "a":  # that of b, of which there are two kinds
+                writing.append(peer)
+                tries.append(len(writing))
+                time.sleep(0.05)  # in its thread
+                writing.pop()
+            raise full
+
+        two.b.sink.events.clear()
+        monkeypatch.setattr(Results, "put", put)
+        await asyncio.gather(*(two.b.ask("test-connection", both=True) for _ in range(2)))
+        assert len(tries) >= 3
+        assert set(tries) == {1}
+        assert len(two.b.sink.named("agent.trust-failed")) == 1
 
 
 async def test_a_broken_file_of_results_costs_a_test_and_nothing_else(pair, eventually):

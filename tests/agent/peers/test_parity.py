@@ -12,6 +12,8 @@ from loopback import listening, port_of
 
 from lb_probe.agent.parity import facts
 from lb_probe.agent.parity.part import read_facts
+from lb_probe.agent.trust.standing import Clock
+from lb_probe.core.clock_offset import Offset
 from lb_probe.core.model import Mode
 
 SAME_MACHINE = {"hostname", "machine"}  # two agents on one machine: true, and told
@@ -117,8 +119,10 @@ async def test_a_release_is_read_again_after_an_upgrade(pair, tmp_path):
 async def test_a_peer_that_lies_about_its_mode_is_found_out(pair, eventually):
     """A peer that lies about its mode: its page says another word than its agent."""
 
+    says = Mode.PRIMARY
+
     async def page():
-        return Mode.PRIMARY
+        return says
 
     def change(two):
         two.parity["a"] = {"peer_page": page}
@@ -128,12 +132,28 @@ async def test_a_peer_that_lies_about_its_mode_is_found_out(pair, eventually):
 
         async def is_seen():  # b tells its mode once its page says it
             shown = await two.a.ask("parity")
+            found.clear()
             found.update(*[one for one in shown["differences"] if one["item"] == "mode"])
             two.b.parts["parity"]._ours = None
             return bool(found)
 
         await eventually(is_seen)
         assert (found["severity"], found["ours"]) == ("error", "its agent says standby")
+        says = None  # nobody answers: that takes nothing back
+        assert await is_seen()
+        assert not two.a.sink.named("agent.nodes-alike")
+        says = Mode.STANDBY
+        assert not await is_seen()
+
+
+async def test_a_difference_of_clocks_is_not_over_by_a_look_that_failed(pair, eventually):
+    """R11: one look at the clock may fail while the facts of the peer come through."""
+    async with pair() as two:
+        parity, trust = two.a.parts["parity"], two.a.trust
+        for severity, count in (("error", 1), ("unknown", 1), ("ok", 0)):
+            trust.standings["b"].clock = Clock(Offset(40.0, 0.001), severity, "by a test")
+            assert len([*parity._clock("b")]) == count
+            parity._keep(tuple(parity._clock("b")))
 
 
 async def test_a_peer_that_falls_silent_keeps_its_differences_on_show(pair):

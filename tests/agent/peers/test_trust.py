@@ -2,13 +2,18 @@
 
 import asyncio
 import json
+import select
+import socket
 import ssl
+import warnings
 from contextlib import asynccontextmanager
 
 import pytest
 from loopback import listening, port_of
 from watched_peer import watched
 
+from lb_probe.agent.trust import door, part
+from lb_probe.agent.trust.door import Door
 from lb_probe.agent.trust.identity import Keys
 from lb_probe.agent.trust.link import LinkError
 from lb_probe.agent.trust.wire import Wire, WireError, connect, make_context
@@ -192,9 +197,19 @@ async def test_a_broken_file_of_pins_costs_trust_and_no_page(pair, eventually):
         assert (await two.a.trust.links["b"].report()).node == "b"
 
 
-async def test_an_address_that_is_taken_costs_trust_and_no_page(pair, eventually):
+async def test_an_address_that_is_taken_costs_trust_and_no_page(pair, eventually, monkeypatch):
+    """It is tried again for ever, and told once."""
+    monkeypatch.setattr(part, "_AGAIN_S", 0.3)
     async with pair() as two:
         await two.end("b")
+        tries = []
+
+        async def listen(door):
+            tries.append(door)
+            await run(door)
+
+        run = Door.run
+        monkeypatch.setattr(Door, "run", listen)
 
         async def hang_up(reader, writer):
             pass
@@ -205,6 +220,9 @@ async def test_an_address_that_is_taken_costs_trust_and_no_page(pair, eventually
             shown = await two.b.ask("status")
             assert shown["pages"]["hastatus"]["code"] == 200
             assert "free the address or change `trust.listen`" in shown["trust"]["fault"]
+            await eventually(lambda: len(tries) >= 3)
+            assert len(two.b.sink.named("agent.trust-failed")) == 1
+        await eventually(lambda: not two.b.trust.ring.fault)
 
 
 async def test_questions_that_nobody_asks_are_answered_without_harm(pair):
@@ -232,6 +250,22 @@ async def test_many_silent_strangers_do_not_keep_a_peer_out(pair):
             for _, writer in silent:
                 writer.close()
                 await asyncio.gather(writer.wait_closed(), return_exceptions=True)
+
+
+async def test_a_connection_that_is_ended_before_it_began_is_closed(pair, eventually, monkeypatch):
+    """Those that come at once are let in at once, and some must go before they had a turn."""
+    monkeypatch.setattr(door, "_MOST", 2)
+    async with pair() as two:
+        with warnings.catch_warnings(record=True) as told:
+            warnings.simplefilter("always", ResourceWarning)
+            # All of them wait in the kernel before our loop looks.
+            silent = [socket.create_connection(("127.0.0.1", two.b.port)) for _ in range(12)]
+            try:
+                await eventually(lambda: silent[9] in select.select(silent, [], [], 0)[0])
+            finally:
+                for sock in silent:
+                    sock.close()
+        assert [str(one.message) for one in told if "unclosed" in str(one.message)] == []
 
 
 @pytest.mark.parametrize(

@@ -147,6 +147,14 @@ def test_a_file_that_cannot_be_used_is_refused_and_left_as_it_is(path, kind):
     assert before is None or path.read_bytes() == before
 
 
+def counted(method, calls):
+    async def call(self, *given):
+        calls.append(given)
+        return await method(self, *given)
+
+    return call
+
+
 async def test_a_history_that_cannot_be_used_stops_syncs_and_nothing_else(
     standby, tmp_path, monkeypatch
 ):
@@ -160,9 +168,26 @@ async def test_a_history_that_cannot_be_used_stops_syncs_and_nothing_else(
             await b.sync()
         assert "on-record" in [g.id for g in refused.value.gates if not g.passed]
         assert b.node.pages is not None
+        opens = []
+        monkeypatch.setattr(Book, "open", counted(Book.open, opens))
+        await until(lambda: len(opens) >= 3)
+        assert len(b.named("agent.sync-not-recorded")) == 1  # the same again is told once
         (tmp_path / "b.sync.db").unlink()
         await until(lambda: b.part.status()["alarms"] == {})
         assert (await b.sync())["id"] == 1
+
+
+async def test_a_slot_that_cannot_be_put_on_record_is_told_once(standby, monkeypatch):
+    """The schedule is looked at each half minute, and a full disk says the same each time."""
+
+    async def handled(book, handled_wall, skips):
+        raise HistoryError("found a full disk")
+
+    async with standby() as b:
+        monkeypatch.setattr(Book, "handled", handled)
+        for _ in range(3):
+            await b.part._timetable._handled(1, 0)
+        assert b.named("agent.sync-not-recorded") == [{"node": "b", "detail": "found a full disk"}]
 
 
 async def test_a_disk_that_is_full_keeps_the_next_sync_back_until_it_is_not(standby):

@@ -70,6 +70,51 @@ async def test_a_copy_that_did_not_end_well_makes_the_data_suspect(standby, kind
         assert b.part.status()["alarms"] == {}
 
 
+def alarms_told(b):
+    """Which alarms began (+) and ended (-), in their order."""
+    words = {"agent.sync-alarm": "+", "agent.sync-alarm-over": "-"}
+    return [words[e.name] + e.fields["alarm"] for e in b.events if e.name in words]
+
+
+async def test_data_is_not_called_good_because_another_copy_began(standby):
+    """R24: it can be trusted again when a copy has ended well."""
+    script = (
+        'test -e "$TARGET/fixed" || exit 3;'
+        ' while [ ! -e "$TARGET/go" ]; do sleep 0.01; done; echo "sync: complete"'
+    )
+    async with standby(script) as b:
+        await b.sync()
+        b.part.status()
+        assert alarms_told(b) == ["+data-suspect", "+sync-failed"]
+        (b.target / "fixed").touch()
+        again = asyncio.ensure_future(b.sync())
+        await b.busy()
+        assert "data-suspect" in b.part.status()["alarms"]
+        assert len(alarms_told(b)) == 2
+        (b.target / "go").touch()
+        assert (await again)["result"] == "success"
+        await b.idle()
+        b.part.status()
+        assert alarms_told(b)[2:] == ["-data-suspect", "-sync-failed"]
+
+
+async def test_an_alarm_ends_though_its_cause_went_while_the_agent_was_down(standby):
+    """And one whose cause is not known at the moment does not."""
+    async with standby("exit 3") as b:
+        run = await b.sync()
+        b.part.status()
+        await b.part._book.keep_alarms()
+        b.part._book.history.keep(acked=run["id"])
+        b.part._book.close()
+        assert {"data-suspect", "sync-failed"} <= b.part.status()["alarms"].keys()
+        assert alarms_told(b) == ["+data-suspect", "+sync-failed"]
+        await b.part._book.open()
+    async with standby("exit 3") as b:
+        await until(lambda: "-sync-failed" in alarms_told(b))
+        b.part.status()
+        assert alarms_told(b) == ["+data-suspect", "-sync-failed"]
+
+
 async def test_one_that_cannot_start_leaves_the_data_as_it_was(standby, tmp_path):
     """Nothing was written: the copy here is as good as before."""
     async with standby(count_command=(str(tmp_path / "none"),)) as b:
