@@ -13,9 +13,12 @@ CONTROLS = Controls(interval_s=60, failures=3, recheck_s=10, timeout_s=5)
 def words(pattern: str) -> list[str]:
     beat, said = Beat(0.0), []
     for one in pattern:
-        beat = beat.after(
-            passed=one == "S", started_at=beat.due_at, ended_at=beat.due_at, controls=CONTROLS
-        )
+        if one == "L":  # not made: this machine could not
+            beat = beat.hindered(ended_at=beat.due_at, controls=CONTROLS)
+        else:
+            beat = beat.after(
+                passed=one == "S", started_at=beat.due_at, ended_at=beat.due_at, controls=CONTROLS
+            )
         said.append(beat.word(CONTROLS).value)
     return said
 
@@ -25,6 +28,14 @@ def test_one_success_begins_the_count_anew():
     assert words("FFSFFF") == ["failing", "failing", "ok", "failing", "failing", "failed"]
     assert words("FFFFS") == ["failing", "failing", "failed", "failed", "ok"]
     assert Beat(0.0).word(CONTROLS) is Word.WAITING
+
+
+def test_what_this_machine_could_not_ask_is_no_failure_and_ends_the_row_of_them():
+    """X15; a peer that counted as dead before does so until it answers."""
+    assert words("FFLF") == ["failing", "failing", "waiting", "failing"]
+    assert words("SLLL") == ["ok", "waiting", "waiting", "waiting"]
+    assert words("FFFLS") == ["failing", "failing", "failed", "failed", "ok"]
+    assert Beat(0.0).hindered(ended_at=7.0, controls=CONTROLS).due_at == 17.0
 
 
 def test_attempts_are_an_interval_apart_and_a_recheck_after_a_failure():
