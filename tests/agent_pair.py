@@ -8,7 +8,7 @@ import sys
 import time
 
 from click.testing import CliRunner
-from firewall import free_port
+from free_ports import free_port
 
 from lb_probe.cli import cli
 

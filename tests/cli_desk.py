@@ -202,12 +202,6 @@ def environment(stub: Stub | None = None) -> dict[str, str]:
     return kept | ({"LB_PROBE_URL": stub.url} if stub else {})
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 class Terminal:
     """The command on a pseudo-terminal."""
 

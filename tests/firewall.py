@@ -12,12 +12,6 @@ Alter = Callable[[bytes], bytes]
 _RESET = struct.pack("ii", 1, 0)
 
 
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
-
-
 def reset(writer: asyncio.StreamWriter) -> None:
     """End a connection as a firewall does: with RST."""
     sock = writer.get_extra_info("socket")

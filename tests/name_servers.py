@@ -6,7 +6,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -19,6 +18,7 @@ import dns.message
 import dns.tsig
 import dns.update
 import pytest
+from free_ports import free_port
 
 from lb_probe.adapters.dns_update import DnsUpdate, Key
 
@@ -237,20 +237,6 @@ class NameServer:
         change(message)
         answer = await dns.asyncquery.tcp(message, "127.0.0.1", timeout=10, port=self.port)
         assert answer.rcode() == 0, answer
-
-
-def free_port() -> int:
-    """Return a port that is free for TCP and UDP: a name server takes both."""
-    for _ in range(50):
-        with (
-            socket.create_server(("127.0.0.1", 0)) as tcp,
-            socket.socket(type=socket.SOCK_DGRAM) as udp,
-        ):
-            port: int = tcp.getsockname()[1]
-            with contextlib.suppress(OSError):
-                udp.bind(("127.0.0.1", port))
-                return port
-    raise AssertionError("no port is free for both TCP and UDP")
 
 
 @contextlib.asynccontextmanager

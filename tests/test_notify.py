@@ -21,11 +21,12 @@ import aiohttp
 import pytest
 from aiosmtpd.controller import Controller
 from click.testing import CliRunner
+from free_ports import free_port
 from hand_channel import Events
 from hand_clock import until as soon
 from mail_server import MailServer
 from test_config import A_CERTIFICATE
-from test_reload import Reloaded, free_port, until
+from test_reload import Reloaded, until
 
 from lb_probe.agent import daemon
 from lb_probe.app import ListenError, notify

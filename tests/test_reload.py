@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 import yaml
+from free_ports import free_port
 
 from lb_probe.app.prober import Prober
 from lb_probe.app.secret_files import token_of
@@ -79,11 +80,6 @@ class Reloaded:
 @pytest.fixture
 def pair(stand):
     return Reloaded(stand())
-
-
-def free_port():
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return found.getsockname()[1]
 
 
 def second(content):

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from firewall import free_port
+from free_ports import free_port
 
 from lb_probe.cli import cli
 from lb_probe.demo import HAPROXY, MAP, _find_haproxy

@@ -22,21 +22,21 @@ class Look:
 
     Attributes:
         fault: Why the peer does not count as alive; empty while it does.
-        hindrance: Why this machine could not ask, where nothing else speaks against the peer.
         mode: What its hastatus page says; None where it does not say.
         serves: Its status page is OK.
         is_answering: Anything at all answered, if only with an error.
         started_at: Monotonic seconds.
         ended_at: Monotonic seconds.
+        hindrance: Why this machine could not ask, where nothing else speaks against the peer.
     """
 
     fault: str
-    hindrance: str
     mode: Mode | None
     serves: bool
     is_answering: bool
     started_at: float
     ended_at: float
+    hindrance: str = ""
 
 
 class PeerPages:
@@ -63,7 +63,7 @@ class PeerPages:
         hindrance = "" if fault else "; ".join(text for _, text in faults)
         is_answering = any(one.code is not None for _, one in seen)
         serves = any(_is_served(target, one) for target, one in seen)
-        return Look(fault, hindrance, mode, serves, is_answering, started_at, self._clock())
+        return Look(fault, mode, serves, is_answering, started_at, self._clock(), hindrance)
 
     async def clock(self, wall: Callable[[], float]) -> Offset | None:
         """Ask a page what time it is there; None where it does not say.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from firewall import free_port
+from free_ports import free_port
 
 from lb_probe.agent import daemon
 from lb_probe.agent.connectivity.part import Connectivity, ConnectivitySettings

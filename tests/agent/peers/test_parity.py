@@ -7,7 +7,7 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-from firewall import free_port
+from free_ports import free_port
 from loopback import listening, port_of
 
 from lb_probe.agent.parity import facts

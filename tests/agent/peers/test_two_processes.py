@@ -11,7 +11,7 @@ from contextlib import ExitStack
 
 import pytest
 from click.testing import CliRunner
-from firewall import free_port
+from free_ports import free_port
 from ssh_server import sshd
 
 from lb_probe.cli import cli
