@@ -19,6 +19,7 @@ from lb_probe.core.rank import Rank
 from lb_probe.events.audit import Audit
 from lb_probe.events.log import Fanout
 from lb_probe.groups import Groups
+from lb_probe.history import CHANGES
 from lb_probe.pool import PoolController, PoolSetup
 
 TOKENS = {"vic": "viewer-0123456789", "ops": "operator-0123456789", "adm": "admin-0123456789"}
@@ -181,5 +182,6 @@ class Desk:
 
     @property
     def state(self):
-        """All that an act could have changed."""
-        return self.store.saved["epmm"], len(self.store.records), set(self.balancer.chosen)
+        """All that an act could have changed; a machine that stands still leaves records as well."""
+        changes = [record for record in self.store.records if record.kind in CHANGES]
+        return self.store.saved["epmm"], len(changes), set(self.balancer.chosen)
