@@ -182,6 +182,6 @@ class Desk:
 
     @property
     def state(self):
-        """All that an act could have changed; a machine that stands still leaves records as well."""
+        """All that an act could have changed; what a slow machine leaves is none of it."""
         changes = [record for record in self.store.records if record.kind in CHANGES]
         return self.store.saved["epmm"], len(changes), set(self.balancer.chosen)
