@@ -18,6 +18,7 @@ from lb_probe.config import trust as keys
 from lb_probe.config.likeness import digest
 from lb_probe.core.clock_offset import Limits, Offset
 from lb_probe.core.model import Mode, Page, Passed
+from lb_probe.ports import Invalid
 from lb_probe.prober.http_probe import Target, probe
 
 _PAGE_S = 3.0
@@ -125,7 +126,7 @@ class _Peers:
         """Ask the page of a peer for its time; None where this machine cannot."""
         try:
             pages = peer_pages(self._group, self._others[name], _PAGE_S)
-        except (OSError, ValueError):
+        except Invalid:
             return None  # an authority's file that only the prober has
         return await pages.clock(SystemClock().wall)
 
@@ -161,7 +162,7 @@ def _page_of(group: GroupConfig, name: str) -> Target | None:
         for target in targets_of(group):
             if target.node == name and target.page is Page.HASTATUS:
                 return replace(target, timeout_s=_PAGE_S, connection="fresh", source=None)
-    except (OSError, ValueError):
+    except Invalid:
         return None  # an authority's file that only the prober has
     return None
 

@@ -12,6 +12,7 @@ from lb_probe.app.agent_watch import peer_pages
 from lb_probe.config import GroupConfig, NodeConfig
 from lb_probe.config.agent import AgentConfig
 from lb_probe.config.sync import Sync
+from lb_probe.ports import Invalid
 
 _PAGES_S = 5.0  # to ask the partner's pages before a sync
 
@@ -23,7 +24,7 @@ def parts(group: GroupConfig, node: NodeConfig, peer: NodeConfig) -> list[Callab
     assert agent.sync is not None
     settings = _settings(agent, agent.sync, node, peer)
     pages: PeerPages | None = None
-    with contextlib.suppress(OSError):  # its authority's file is the prober's, and not read here
+    with contextlib.suppress(Invalid):  # its authority's file is the prober's, and not read here
         pages = peer_pages(group, peer, _PAGES_S)
 
     def replication(one: Node) -> Replication:

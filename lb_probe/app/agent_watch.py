@@ -16,6 +16,7 @@ from lb_probe.config.agent import AgentConfig
 from lb_probe.config.heartbeat import Heartbeat as HeartbeatConfig
 from lb_probe.core.heartbeat import Controls
 from lb_probe.core.model import Gate, Page
+from lb_probe.ports import Invalid
 from lb_probe.prober.http_probe import Target
 from lb_probe.prober.tcp_probe import connects
 
@@ -32,7 +33,7 @@ def parts(config: Config, group: GroupConfig, node: NodeConfig) -> list[Callable
     controls = agent.heartbeat or HeartbeatConfig()
     try:
         seen = peer_pages(group, peer, controls.timeout_s)
-    except OSError:  # its authority's file is the prober's, and not read here
+    except Invalid:  # its authority's file is the prober's, and not read here
         return []
     makers: list[Callable[[Node], Part]] = [
         lambda one: Returning(one, seen, min(_LOOK_S, controls.interval_s))
@@ -50,7 +51,7 @@ def peer_pages(
     """Return what asks a partner's pages.
 
     Raises:
-        OSError: A file of its TLS cannot be read.
+        Invalid: A file of its TLS cannot be read.
     """
     targets = _peer_targets(group, peer, timeout_s, ports)
     return PeerPages(peer.name, targets, SystemClock().monotonic)

@@ -2,7 +2,7 @@
 
 from types import SimpleNamespace
 
-from lb_probe.app import agent_peers
+from lb_probe.app import agent_peers, agent_sync, agent_watch
 from lb_probe.clock import SystemClock
 from lb_probe.config import load
 from lb_probe.config.likeness import digest
@@ -53,6 +53,27 @@ def made(folder, name):
         part.name: part for part in (make(stub) for make in agent_peers.parts(config, group, node))
     }
     return parts["trust"], parts.get("connection")
+
+
+def test_an_agent_does_without_the_files_that_only_the_prober_has(tmp_path):
+    """The authority of the nodes' certificates: pages that cannot be asked are left out."""
+    file = tmp_path / "probes.yaml"
+    tls = ', tls: {ca_file: only-the-prober-has-it.pem}, agent: {sync: {sync_command: ["true"]}, '
+    text = FILE.replace("http://", "https://").replace('8080"\n        agent: {', f'8080"{tls}', 1)
+    text = text.replace('role: primary\n        url: "https', 'role: primary, url: "https')
+    text = text.replace(
+        "- name: main-a\n        role: primary, ", "- {name: main-a, role: primary, "
+    )
+    text = text.replace('trust: {listen: "0.0.0.0:8445"}}', 'trust: {listen: "0.0.0.0:8445"}}}', 1)
+    file.write_text(text)
+    config = load(file, as_="agent:main-a")
+    (group,) = config.groups
+    main_a = group.nodes[0]
+
+    assert [agent_peers._page_of(group, node.name) for node in group.nodes] == [None] * 4
+    peer = group.partner_of(main_a)
+    assert len(agent_sync.parts(group, main_a, peer)) == 1
+    assert agent_watch.parts(config, group, main_a) == []
 
 
 def test_every_pair_of_a_group_has_its_own_link_and_ports(tmp_path):
