@@ -67,10 +67,9 @@ def judge_chain(cert: Spot, key: Spot, *, may_be_one: bool = False) -> None:
 
 def _judged_secret(spot: Spot) -> bytes | None:
     """Return what a file of secrets holds; None where that was told, or there is none."""
-    path = _judged(spot)
+    path, raw = _judged(spot)
     if path is None:
         return None
-    raw = path.read_bytes()
     if not raw.strip():
         spot.fault(f"an empty file {shown(spot.text)}", "a file with the secret")
         return None
@@ -78,30 +77,29 @@ def _judged_secret(spot: Spot) -> bytes | None:
 
 
 def _judged_pem(spot: Spot) -> Path | None:
-    path = _judged(spot)
-    if path is not None and b"-----BEGIN " not in path.read_bytes():
+    path, raw = _judged(spot)
+    if path is not None and b"-----BEGIN " not in raw:
         spot.fault(f"no certificate in {shown(spot.text)}", "a PEM file")
         return None
     return path
 
 
-def _judged(spot: Spot) -> Path | None:
-    """Return a file that can be read; None where it was told, or there is none."""
+def _judged(spot: Spot) -> tuple[Path | None, bytes]:
+    """Return a file that can be read, and what it holds; None where it was told, or is none."""
     path = _path(spot)
     if path is None:
-        return None
+        return None, b""
     try:
         is_file = stat.S_ISREG(path.stat().st_mode)
-        if is_file:
-            path.read_bytes()
+        raw = path.read_bytes() if is_file else b""
     except (OSError, ValueError) as error:
         found = f"no readable file {shown(spot.text)} ({getattr(error, 'strerror', error)})"
         spot.fault(found, "a file that this user may read")
-        return None
+        return None, b""
     if not is_file:
         spot.fault(f"no regular file {shown(spot.text)}", "a regular file")
-        return None
-    return path
+        return None, b""
+    return path, raw
 
 
 def _path(spot: Spot) -> Path | None:

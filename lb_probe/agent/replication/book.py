@@ -2,6 +2,7 @@
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -78,6 +79,12 @@ class Book:
     def why_not(self) -> str:
         """Why nothing can be put on record; empty while it can."""
         return self.fault or ("" if self._history is not None else "it is not open")
+
+    def cannot(self, error: Exception, emit: Callable[..., None]) -> None:
+        """Note why nothing can be put on record; the same again is told once."""
+        before, self.fault = self.fault, str(error)
+        if self.fault != before:
+            emit("agent.sync-not-recorded", detail=self.fault)
 
     async def open(self) -> Run | None:
         """Open the file and read what it says; return a run that a crash cut off.

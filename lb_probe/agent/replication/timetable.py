@@ -122,15 +122,10 @@ class Timetable:
         try:
             await self._book.handled(handled_wall, skips)
         except HistoryError as error:
-            self._cannot(error)
+            self._book.cannot(error, self._node.emit)
 
     async def _record(self, run: Run) -> None:
         try:
             await self._book.record(run)
         except HistoryError as error:
-            self._cannot(error)
-
-    def _cannot(self, error: HistoryError) -> None:
-        before, self._book.fault = self._book.fault, str(error)
-        if self._book.fault != before:  # the same again is told once
-            self._node.emit("agent.sync-not-recorded", detail=str(error))
+            self._book.cannot(error, self._node.emit)

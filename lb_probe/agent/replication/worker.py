@@ -135,7 +135,7 @@ class Worker:
                 return await self._not_begun(plan, "the node's mode is being changed")
             ended = await self.runner.run(plan, self._book.history)
         except HistoryError as error:
-            self._cannot(error)
+            self._book.cannot(error, self._node.emit)
             return {"error": "failed", "detail": str(error)}
         except OSError as error:  # no lock: the program was not started
             return await self._not_begun(plan, error.strerror or str(error))
@@ -147,7 +147,7 @@ class Worker:
             try:
                 await self._book.handled(self._book.handled_wall, skips)
             except HistoryError as error:
-                self._cannot(error)
+                self._book.cannot(error, self._node.emit)
         return {"run": words.run(ended)}
 
     async def _not_begun(self, plan: Plan, why: str) -> Mapping[str, object]:
@@ -156,10 +156,5 @@ class Worker:
         try:
             return {"run": words.run(await self._book.record(run))}
         except HistoryError as error:
-            self._cannot(error)
+            self._book.cannot(error, self._node.emit)
             return {"error": "failed", "detail": str(error)}
-
-    def _cannot(self, error: Exception) -> None:
-        before, self._book.fault = self._book.fault, str(error)
-        if self._book.fault != before:  # the same again is told once
-            self._node.emit("agent.sync-not-recorded", detail=str(error))
