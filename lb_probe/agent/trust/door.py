@@ -79,10 +79,14 @@ class Door:
             listener.close()
 
     async def _accept(self, listener: socket.socket) -> socket.socket:
+        # Not loop.sock_accept: a connection it has taken is lost where we are ended in that turn.
         while True:
             try:
-                sock, _ = await asyncio.get_running_loop().sock_accept(listener)
+                sock, _ = listener.accept()
+                sock.setblocking(False)
                 return sock
+            except BlockingIOError:
+                await _is_readable(listener)
             except OSError:  # no more descriptors, or gone already: the listener itself lives
                 await self._clock.sleep(_BREATH_S)
 
@@ -170,6 +174,16 @@ def _bind(host: str, port: int) -> socket.socket:
         ) from error
     listener.setblocking(False)
     return listener
+
+
+async def _is_readable(sock: socket.socket) -> None:
+    loop = asyncio.get_running_loop()
+    readable = asyncio.Event()
+    loop.add_reader(sock, readable.set)
+    try:
+        await readable.wait()
+    finally:
+        loop.remove_reader(sock)
 
 
 def _address(sock: socket.socket) -> str:

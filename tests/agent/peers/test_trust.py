@@ -1,14 +1,16 @@
 """Keys, pins and the connection between two agents: who is let in, and who is told what."""
 
 import asyncio
+import gc
 import json
 import select
 import socket
 import ssl
 import warnings
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import pytest
+from free_ports import free_port
 from loopback import listening, port_of
 from watched_peer import watched
 
@@ -266,6 +268,29 @@ async def test_a_connection_that_is_ended_before_it_began_is_closed(pair, eventu
                 for sock in silent:
                     sock.close()
         assert [str(one.message) for one in told if "unclosed" in str(one.message)] == []
+
+
+@pytest.mark.parametrize("turns", range(6))
+async def test_a_connection_that_comes_as_the_door_is_ended_is_closed(tmp_path, clock, turns):
+    """In whatever turn of the loop the end meets it."""
+    port = free_port()
+    key = Keys(tmp_path / "b", "b").path
+    context = make_context(key, (), lambda found: "", is_server=True)
+    shut = Door(("127.0.0.1", port), lambda: context, clock, came=print, refused=print)
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always", ResourceWarning)
+        running = asyncio.ensure_future(shut.run())
+        await asyncio.sleep(0)
+        with socket.create_connection(("127.0.0.1", port)) as late:
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+            gc.collect()
+            late.settimeout(5)
+            with suppress(ConnectionResetError):
+                assert late.recv(1) == b""
+    assert [str(one.message) for one in told if "unclosed" in str(one.message)] == []
 
 
 @pytest.mark.parametrize(
