@@ -186,6 +186,37 @@ async def test_map_file_that_somebody_replaced_is_written_back_and_told(make_ser
     assert await answered_by(proxy) == "b"
 
 
+async def test_map_file_is_written_back_once_for_each_time_it_was_replaced(make_serving_haproxy):
+    """What tends the file may come twice between two readings, and the old file too."""
+    proxy = make_serving_haproxy("map")
+    await proxy.start()
+    edge = edge_of(proxy, "map")
+    edge.device.is_fed = True  # by hand, here
+    await edge.publish("epmm-b")
+
+    async def read() -> str:
+        for _ in range(2):  # found, and known to have been told
+            edge.settle(may_write=True)
+            seen = await edge.read_back()
+        edge.settle(may_write=True)
+        return str(seen.unsettled)
+
+    assert not await read()
+    for _ in range(2):
+        proxy.map.write_text("epmm a\n")
+        assert "a restart would follow the file" in await read()
+        for _ in range(4):
+            await edge.tend()
+        assert proxy.map.read_text() == "epmm b\n"
+    proxy.map.write_text("epmm a\n")  # before it was read that it said something else
+    await read()
+    await edge.tend()
+    assert proxy.map.read_text() == "epmm b\n"
+    proxy.map.write_text("epmm a\n")
+    assert "find who else writes this file" in await read()
+    assert not edge.is_due()
+
+
 async def test_two_haproxys_behind_one_address_are_told_and_never_confirmed(
     make_serving_haproxy, serve
 ):

@@ -191,8 +191,6 @@ class HaproxyMap(Adapter):
         usable, why = (None, "") if only is None else self._usable(reading, only)
         owner = table.values.get(self._raw_owner, b"").decode("utf-8", "replace")
         wrong = self._file_problems(reading, table)
-        mending = self._mending
-        mending.differs = bool(wrong) and only is not None
         seen = self._seen(
             reading,
             chosen,
@@ -202,9 +200,14 @@ class HaproxyMap(Adapter):
             self._healths(reading),
             printable(owner, 200),
         )
-        if not (mending.differs and mending.may):
+        if not wrong or only is None or not self._mending.may:
             return seen
-        return replace(seen, unsettled="; ".join(filter(None, (*wrong, mending.trouble))))
+        return replace(seen, unsettled="; ".join(filter(None, (*wrong, self._mending.trouble))))
+
+    def _seen_in(self, reading: Reading) -> Seen:
+        seen = super()._seen_in(reading)
+        self._mending.differs = bool(seen.unsettled)
+        return seen
 
     def _values(self, table: MapTable, key: bytes) -> tuple[str, ...]:
         found = table.twice.get(key)
@@ -286,22 +289,29 @@ class HaproxyMap(Adapter):
         Raises:
             PublishError: It could not be written, or HAProxy does not tell.
         """
+        await self._write_back()
+
+    async def _write_back(self) -> bool:
+        """Do so, and return whether there was anything to write."""
         if self._file is None:
-            return
+            return False
         async with self._writing:
             try:
                 reading = await self._device.read(self.need)
-                node, values = self._judge(reading).node, reading.map(self._map).values
+                node, table = self._judge(reading).node, reading.map(self._map)
             except READ_ERRORS as exc:
                 raise self._error(exc) from exc
             if node is None:
-                return
+                return False
+            differs = bool(self._file_problems(reading, table))
+            values = table.values
             names = [name for key in self._keys for name in (key, key + OWNER_SUFFIX)]
             told = {
                 name: values.get(name.encode(), b"").decode("utf-8", "replace") for name in names
             }
             await self._file.put({name: value for name, value in told.items() if value})
             await self._file.kept()
+            return differs
 
     def is_due(self) -> bool:
         """Whether sessions are to be ended or the file is to be written."""
@@ -315,11 +325,11 @@ class HaproxyMap(Adapter):
         if not self._mending.is_due(now):
             return
         try:
-            await self.settle_now()
+            # Not again before a reading has heard of it: that would be no other's doing.
+            if await self._write_back():
+                self._mending.note(now)
         except PublishError as exc:
             self._mending.note(now, str(exc))
-        else:
-            self._mending.note(now)
 
     def _note_birth(self, reading: Reading, table: MapTable) -> None:
         """Notice that HAProxy's own file opens the service before anybody said so."""

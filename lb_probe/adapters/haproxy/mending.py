@@ -20,7 +20,7 @@ class Mending:
 
     Attributes:
         may: HAProxy does what is wanted, and writing is allowed.
-        differs: The last reading found the file to say something else, or nothing.
+        differs: The last reading, while it might be written, found it to say something else.
         trouble: Why it still does; empty where nothing was tried.
     """
 
