@@ -260,7 +260,7 @@ async def test_what_is_over_is_not_remembered():
             for _ in range(200):
                 await ask(engine, asked)
             assert sum(map(len, engine._deadlines.values())) <= 64
-            assert engine._links == {}
+            assert not any(engine._links)
             engine.keep_only([])
             assert engine._ways == {}
 
@@ -270,14 +270,14 @@ async def test_a_connection_that_is_dropped_again_leaves_the_next_with_its_numbe
     async with serving(silent) as port:
         with engine_of() as engine:
             first = engine.start(target(port), print)
-            (old,) = engine._links.values()
+            (old,) = filter(None, engine._links)
             first.cancel()
             engine.start(target(port), print)
-            (new,) = engine._links.values()
+            (new,) = filter(None, engine._links)
             assert new is not old
             assert new.fd == old.fd
             engine.drop(old)
-            assert engine._links == {new.fd: new}
+            assert engine._links[new.fd] is new
 
 
 @on_both_loops
@@ -430,7 +430,7 @@ async def test_a_kept_connection_that_was_closed_is_dialled_again_and_said():
             outcomes = []
             for _ in range(3):
                 outcomes.append((await ask(engine, asked)).outcome)
-                await until(lambda: engine._links == {})  # the close was noticed
+                await until(lambda: not any(engine._links))  # the close was noticed
             assert outcomes == [Passed()] * 3
             assert server.counts == [1, 1, 1]
 
@@ -516,7 +516,7 @@ async def test_a_connection_that_cannot_be_trusted_is_not_kept(answer):
             for _ in range(3):
                 seen = await ask(engine, target(port, connection="reuse"))
                 assert (seen.outcome, seen.note) == (Passed(), "")
-                assert engine._links == {}
+                assert not any(engine._links)
 
 
 @on_both_loops
@@ -527,7 +527,7 @@ async def test_bytes_that_nobody_asked_for_end_a_kept_connection():
         with engine_of() as engine:
             for _ in range(3):
                 assert (await ask(engine, target(port, connection="reuse"))).outcome == Passed()
-                await until(lambda: engine._links == {})
+                await until(lambda: not any(engine._links))
             assert server.counts == [1, 1, 1]
 
 

@@ -26,12 +26,6 @@ _DATE = re.compile(rb"[A-Za-z0-9 ,:]{29}")
 _DATE_LINE = re.compile(rb"\r\nDate: ([A-Za-z0-9 ,:]{29})\r\n")
 
 
-@lru_cache(maxsize=1024)
-def _one(piece: bytes) -> bytes:
-    """Return the same object for the same bytes: many nodes say the same, and memory is slow."""
-    return piece
-
-
 class _Dates:
     """The date that was met last, in any answer; empty before the first."""
 
@@ -44,6 +38,51 @@ class _Dates:
 _dates = _Dates()
 
 
+class Known:
+    """One answer that came in one piece, and what it says of the node.
+
+    What a healthy node says differs from second to second in the `Date` header only; then the
+    verdict is the same too, and nothing need be read.
+
+    Attributes:
+        size: So many bytes are asked for when the same is asked again: all of this answer and one
+            more. The room for a whole chunk costs more than the answer.
+    """
+
+    __slots__ = ("_head", "_latest", "_tail", "code", "may_be_kept", "size", "verdict")
+
+    def __init__(
+        self, head: bytes, tail: bytes, size: int, verdict: Verdict, code: int | None, keep: bool
+    ) -> None:
+        self.verdict = verdict
+        self.code = code
+        self.may_be_kept = keep
+        self.size = size
+        self._head = head
+        self._tail = tail
+        self._latest = None if head else tail  # with a date, once it came again
+
+    def fits(self, data: bytes) -> bool:
+        """Tell whether this is the very answer, but for its date."""
+        return data == self._latest or (self._head != b"" and self._is_at_another_time(data))
+
+    def _is_at_another_time(self, data: bytes) -> bool:
+        head = self._head
+        date = data[len(head) : len(head) + _DATE_BYTES]
+        if data != head + date + self._tail:
+            return False
+        if date != _dates.latest:
+            if _DATE.fullmatch(date) is None:
+                return False
+            _dates.latest = date  # most nodes say the same time
+        self._latest = data
+        return True
+
+
+# One object for the same answer: many nodes say the same, and memory is slow.
+_known = lru_cache(maxsize=1024)(Known)
+
+
 class Reading:
     """One answer that is being read.
 
@@ -51,8 +90,7 @@ class Reading:
         verdict: What the answer says of the node; None while it is not known.
         code: HTTP status of the final answer, None before it.
         received: Bytes that came.
-        next_size: So many are asked for at first when the same is asked again: all of this answer
-            and one more, where it was short. The room for a whole chunk costs more than the answer.
+        known: The same for the next one like it, where it is short and came in one piece.
         headers: Of the final answer, names in lower case; the last of several counts.
         lines: The same for people: all of them, as they came.
         may_be_kept: The answer has ended, said where, and left the connection usable.
@@ -63,13 +101,12 @@ class Reading:
         "_first",
         "_head_size",
         "_parser",
-        "_pieces",
         "_target",
         "code",
         "headers",
+        "known",
         "lines",
         "may_be_kept",
-        "next_size",
         "received",
         "verdict",
     )
@@ -78,13 +115,12 @@ class Reading:
         self.verdict: Verdict | None = None
         self.code: int | None = None
         self.received = 0
-        self.next_size = CHUNK
+        self.known: Known | None = None
         self.headers: dict[bytes, bytes] = {}
         self.lines: list[tuple[bytes, bytes]] = []
         self.may_be_kept = False
         self._target = target
         self._parser: httptools.HttpResponseParser | None = httptools.HttpResponseParser(self)
-        self._pieces: tuple[bytes, bytes] | None = None
         self._head_size = 0
         self._first = b""
         self._body = bytearray()
@@ -108,42 +144,14 @@ class Reading:
             self.fail(Phase.TOO_LARGE, f"more than {WIRE_CAP} bytes on the wire")
         if self.verdict is not None:
             self._parser = None  # it holds on to us
-            if is_first:
-                self._learn(data)
+            if is_first and len(data) <= _FAMILIAR_BYTES:
+                self._learn(data, self.verdict)
 
-    def fits(self, data: bytes) -> bool:
-        """Tell whether this is the very answer that was read here, but for its date.
-
-        Then the verdict is the same too, and nothing need be read: what a healthy node says
-        differs from second to second in the `Date` header only.
-        """
-        if self._pieces is None:
-            return False
-        head, tail = self._pieces
-        if not head:
-            return data == tail
-        return data == head + _dates.latest + tail or self._is_at_another_time(data)
-
-    def _is_at_another_time(self, data: bytes) -> bool:
-        """Tell whether a date follows the head that was not the latest; it is from now on."""
-        assert self._pieces is not None
-        head, tail = self._pieces
-        date = data[len(head) : len(head) + _DATE_BYTES]
-        if data != head + date + tail or _DATE.fullmatch(date) is None:
-            return False
-        _dates.latest = date  # most nodes say the same time
-        return True
-
-    def _learn(self, data: bytes) -> None:
-        """Keep an answer that came in one piece, so that the next like it is known."""
-        if len(data) > _FAMILIAR_BYTES:
-            return
+    def _learn(self, data: bytes, verdict: Verdict) -> None:
         found = _DATE_LINE.search(data, 0, data.find(b"\r\n\r\n") + 2)
         start, end = found.span(1) if found else (0, 0)
-        if found:
-            _dates.latest = found[1]
-        self._pieces = (_one(data[:start]), _one(data[end:]))
-        self.next_size = len(data) + 1
+        head, tail = data[:start], data[end:]
+        self.known = _known(head, tail, len(data) + 1, verdict, self.code, self.may_be_kept)
 
     def end(self, *, is_cut: bool) -> None:
         """Take the end of the stream, which ends an answer without a length.

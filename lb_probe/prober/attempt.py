@@ -283,7 +283,7 @@ class Attempt:
 
     def _receive(self, link: Link, events: int) -> None:
         known = self._way.familiar
-        size = CHUNK if known is None or link.stream is not None else known.next_size
+        size = CHUNK if known is None or link.stream is not None else known.size
         try:
             data = link.sock.recv(size)
         except BlockingIOError:
@@ -291,14 +291,9 @@ class Attempt:
         if link.stream is not None:
             self._decrypt(link, link.stream, data)
         elif (
-            known is not None
-            and self._reading is None
-            and self._trace is None
-            and known.fits(data)
-            and known.verdict is not None
+            known is not None and self._reading is None and self._trace is None and known.fits(data)
         ):
-            self._reading = known
-            self._finish(known.verdict)
+            self._finish(known.verdict, known.code, known.may_be_kept)
         else:
             self._take(data)
         is_more = len(data) == size or (data and events & _CLOSING)
@@ -357,14 +352,14 @@ class Attempt:
             if self._trace is not None:
                 self._trace.received(data)
             reading.feed(data)
+            self._way.familiar = reading.known
         if reading.verdict is not None:
-            self._finish(reading.verdict)
+            self._finish(reading.verdict, reading.code, reading.may_be_kept)
 
     def _begin_reading(self) -> Reading:
         if self._trace is not None:
             self._trace.mark("first-byte", self._engine.clock())
-        reading = self._way.familiar = Reading(self.target)
-        return reading
+        return Reading(self.target)
 
     # -------------------------------------------------------------- the end
     def fail_late(self) -> None:
@@ -419,18 +414,18 @@ class Attempt:
             return
         reading.fail(phase, detail)
         assert reading.verdict is not None
-        self._finish(reading.verdict)
+        self._finish(reading.verdict, reading.code)
 
-    def _finish(self, verdict: Verdict) -> None:
-        engine, reading = self._engine, self._reading
+    def _finish(self, verdict: Verdict, code: int | None = None, may_be_kept: bool = False) -> None:
+        engine = self._engine
         clock = engine.clock
         now = clock()
         if self._trace is not None:
             self._trace.mark(self._phase(), now)
-            if reading is not None:
-                self._trace.read(reading)
-        self._leave()
-        seen = _Seen(self, verdict, None if reading is None else reading.code, now)
+            if self._reading is not None:
+                self._trace.read(self._reading)
+        self._leave(may_be_kept)
+        seen = _Seen(self, verdict, code, now)
         seen.__class__ = Observation  # type: ignore[assignment]
         if self.is_begun:
             self._tell(seen)  # type: ignore[arg-type]
@@ -451,10 +446,10 @@ class Attempt:
             return "body" if self._reading is not None else "first-byte"
         return _PHASES[self._stage]
 
-    def _leave(self) -> None:
+    def _leave(self, may_be_kept: bool = False) -> None:
         """Give the connection back, or close it; what was remembered for the way is dropped."""
         self.is_over = True
-        way, link, reading = self._way, self._link, self._reading
+        way, link = self._way, self._link
         del way.running[self]
         self._link = self._reading = None
         if link is None:
@@ -464,7 +459,7 @@ class Attempt:
         if not way.is_reused:
             if link.stream is not None and link.stream.is_open:
                 self._remember_session(link.stream)
-        elif reading is not None and reading.may_be_kept and not link.unsent and way.kept is None:
+        elif may_be_kept and not link.unsent and way.kept is None:
             way.kept, link.attempt = link, None
             return
         self._engine.drop(link)

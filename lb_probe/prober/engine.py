@@ -20,6 +20,7 @@ from lb_probe.prober.target import Target
 _EVENTS = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
 _EARLY_S = 0.0005  # timers of a loop are this good
 _TIMER_S = 0.001
+_ALIGNED = 4  # low bits of every id, all zero: a dict would search long among such numbers
 _ROUNDS = 4  # an answer, what is left of it, and its end
 
 
@@ -38,7 +39,7 @@ class Engine:
         self._ways: dict[Target, Way] = {}
         # The same by the target that came last: to hash and compare one costs as much as ten calls.
         self._ways_by_id: dict[int, Way] = {}
-        self._links: dict[int, Link] = {}
+        self._links: list[Link | None] = []  # by their numbers, which are small
         self._loop: asyncio.AbstractEventLoop | None = None
         self._poll = select.epoll()
         self._is_dispatching = False
@@ -62,7 +63,7 @@ class Engine:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
             self._loop.add_reader(self._poll.fileno(), self._on_ready)
-        way = self._ways_by_id.get(id(target)) or self._find_way(target)
+        way = self._ways_by_id.get(id(target) >> _ALIGNED) or self._find_way(target)
         way.count += 1
         attempt = Attempt(self, target, way, done, trace)
         way.running[attempt] = None
@@ -82,9 +83,9 @@ class Engine:
             running = self._deadlines.setdefault(target.timeout_s, {})
             way = Way(target, running)
         else:
-            del self._ways_by_id[id(way.target)]
+            del self._ways_by_id[id(way.target) >> _ALIGNED]
             way.target = target
-        self._ways[target] = self._ways_by_id[id(target)] = way
+        self._ways[target] = self._ways_by_id[id(target) >> _ALIGNED] = way
         return way
 
     def keep_only(self, targets: Iterable[Target]) -> None:
@@ -92,7 +93,7 @@ class Engine:
         wanted = set(targets)
         for target in [t for t in self._ways if t not in wanted]:
             way = self._ways.pop(target)
-            del self._ways_by_id[id(way.target)]
+            del self._ways_by_id[id(way.target) >> _ALIGNED]
             way.is_reused = False  # what still runs keeps no connection either
             if way.kept is not None:
                 self.drop(way.kept)
@@ -104,8 +105,9 @@ class Engine:
         for attempts in list(self._deadlines.values()):
             for attempt in list(attempts):
                 attempt.cancel()
-        for link in list(self._links.values()):
-            self.drop(link)
+        for link in self._links:
+            if link is not None:
+                self.drop(link)
         if self._timer is not None:
             self._timer.cancel()
         if self._loop is not None and not self._loop.is_closed():
@@ -122,7 +124,7 @@ class Engine:
         """
         self.looks_at = now + _TIMER_S
         for fd, events in self._poll.poll(0):
-            link = self._links.get(fd)
+            link = self._links[fd]
             if link is None:
                 continue
             if link.attempt is not None:  # not inside somebody's `start`
@@ -141,13 +143,16 @@ class Engine:
         except OSError:
             link.sock.close()
             raise
-        self._links[link.fd] = link
+        links = self._links
+        if link.fd >= len(links):
+            links += [None] * (link.fd + 1 - len(links))
+        links[link.fd] = link
 
     def drop(self, link: Link) -> None:
         """Close a connection."""
-        if self._links.get(link.fd) is not link:  # dropped before
+        if self._links[link.fd] is not link:  # dropped before
             return
-        del self._links[link.fd]
+        self._links[link.fd] = None
         if link.way.kept is link:
             link.way.kept = None
         link.attempt = None
@@ -196,14 +201,14 @@ class Engine:
     def _take_again(self) -> list[tuple[int, int]]:
         """Take what is to be read on; the number of a link that was dropped may be another's."""
         again, self._again = self._again, []
-        return [(link.fd, events) for link, events in again if self._links.get(link.fd) is link]
+        return [(link.fd, events) for link, events in again if self._links[link.fd] is link]
 
     def _dispatch(self, came: Iterable[tuple[int, int]]) -> None:
         links = self._links
         self._is_dispatching = True
         try:
             for fd, events in came:
-                link = links.get(fd)
+                link = links[fd]
                 if link is None:  # dropped, by what came before it
                     continue
                 attempt = link.attempt

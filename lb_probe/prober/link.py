@@ -17,7 +17,7 @@ from socket import (
 from typing import TYPE_CHECKING, Protocol
 
 from lb_probe.core.model import Failed, Phase
-from lb_probe.prober.answer import Reading
+from lb_probe.prober.answer import Known, Reading
 from lb_probe.prober.names import Endpoint, NameFailedError, literal, reason_of
 from lb_probe.prober.target import Target
 from lb_probe.prober.tls import Stream
@@ -87,7 +87,7 @@ class Way:
     Attributes:
         running: Attempts with the same timeout, in the order of their deadlines.
         count: Probes before this one.
-        familiar: The last answer.
+        familiar: The last answer that is known again.
         endpoints: Of an address; a name is asked for each time.
     """
 
@@ -113,7 +113,7 @@ class Way:
         self.session: ssl.SSLSession | None = None
         self.session_at = 0.0
         self.failure = ""
-        self.familiar: Reading | None = None
+        self.familiar: Known | None = None
         self.endpoints: tuple[Endpoint, ...] = ()
         try:
             if endpoint := literal(target.host, target.port):

@@ -104,13 +104,17 @@ class Schedule:
         doubt: Doubt = lambda group, node, page, is_doubtful: None,
     ) -> None:
         paces: dict[Pace, Pace] = {}  # one object for many pages: memory is slow
-        slots = [Slot(target, paces.setdefault(pace, pace)) for target, pace in targets]
+        # Made in the order of their starts: what is asked at one moment lies side by side.
+        order = list(targets)
+        rng.shuffle(order)
+        slots = [Slot(target, paces.setdefault(pace, pace)) for target, pace in order]
         self._slots = {slot.key: slot for slot in slots}
-        self._groups: dict[str, list[Slot]] = {}
-        for slot in slots:
-            self._groups.setdefault(slot.target.group, []).append(slot)
         if len(self._slots) < len(slots):
             raise ValueError("a page of a node comes twice; give each group, node and page once")
+        self._groups: dict[str, list[Slot]] = {}
+        for target, _ in targets:
+            slot = self._slots[target.group, target.node, target.page]
+            self._groups.setdefault(target.group, []).append(slot)
         self._report = report
         self._hurry = hurry
         self._clock = clock
@@ -126,7 +130,7 @@ class Schedule:
         self._broken: asyncio.Future[None] | None = None  # while it runs
         self._unreported = len(self._slots)
         self.cycle_done = asyncio.Event()
-        if not slots:
+        if not targets:
             self.cycle_done.set()
 
     async def run(self) -> None:
@@ -176,17 +180,15 @@ class Schedule:
     # -------------------------------------------------------------- the plan
     def _spread(self) -> None:
         self._agenda.clear()
-        slots = list(self._slots.values())
-        self._rng.shuffle(slots)
         now = self._clock()
-        for place, slot in enumerate(slots):
+        for place, slot in enumerate(self._slots.values()):
             self._settle(slot)
-            share = (place + self._rng.random()) / len(slots)
+            share = (place + self._rng.random()) / len(self._slots)
             due = _on_grid(now + share * slot.pace.interval_s)
             self._plan(slot, due, due)
 
     def _plan(self, slot: Slot, due: float, planned: float, is_beside: bool = False) -> None:
-        slot.due, slot.planned, slot.is_beside = due, planned, is_beside
+        slot.due, slot.is_beside = due, is_beside
         self._agenda.add(planned, slot)
         if planned < self._timer_at:
             self._set_timer(planned)
@@ -257,9 +259,8 @@ class Schedule:
         is_plain = slot.usual_s <= slot.quick_s and not (slot.failed or slot.is_doubtful)
         after = slot.soon_s if is_plain else slot.overdue_s()
         if after < _NEVER:  # the timer is set when all that is due was started
-            slot.planned = slot.due = now + after
-            slot.is_beside = True
-            self._agenda.add(slot.planned, slot)
+            slot.due, slot.is_beside = now + after, True
+            self._agenda.add(slot.due, slot)
 
     # -------------------------------------------------------------- ends
     def _ended(self, flight: Flight, observation: Observation) -> None:

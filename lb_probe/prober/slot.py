@@ -7,6 +7,7 @@ import heapq
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Protocol
 
 from lb_probe.core.model import Observation, Page
@@ -14,6 +15,12 @@ from lb_probe.prober.target import Target
 
 _SLACK = 2.0  # a probe may take this many times what its page took lately
 _FORGETS = 1 / 8  # share by which one quick pass makes a slow page a quicker one
+
+
+@lru_cache(maxsize=1024)
+def _one(number: float) -> float:
+    """Return the same object for the same number: many pages share one, and memory is slow."""
+    return number
 
 
 class Handle(Protocol):
@@ -105,8 +112,8 @@ class Slot:
 
     def __post_init__(self) -> None:
         self.key = (self.target.group, self.target.node, self.target.page)
-        self.quick_s = self.pace.recheck_s / _SLACK
-        self.soon_s = self.overdue_s()
+        self.quick_s = _one(self.pace.recheck_s / _SLACK)
+        self.soon_s = _one(self.overdue_s())
 
     def overdue_s(self) -> float:
         """Return after how many seconds the latest probe is in doubt; infinity for never."""
@@ -179,9 +186,10 @@ class Agenda:
         return sum(map(len, self._slots.values()))
 
     def add(self, at: float, slot: Slot) -> None:
-        """Note a slot for this moment."""
+        """Plan a slot for this moment."""
         if at != self._at:
             self._at, self._latest = at, self._of(at)
+        slot.planned = self._at  # one object for all of them: memory is slow
         self._latest.append(slot)
 
     def _of(self, at: float) -> list[Slot]:
