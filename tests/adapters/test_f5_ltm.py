@@ -241,6 +241,22 @@ async def test_an_active_unit_that_hangs_is_left_for_the_new_one_at_once(pair: f
     assert seen.instance.startswith(pair.emulator.urls[1].removeprefix("https://"))
 
 
+async def test_what_a_unit_was_asked_before_it_became_active_is_asked_again(pair: f5.Bench) -> None:
+    """A reading that had its answer leaves the other question open, and the next takes it up."""
+    edge = pair.ltm(timeout_s=8.0)
+    old, new = pair.emulator.units
+    new.faults.next(faults.slow(1.0), method="GET", path="/failover-status")
+    await edge.read_back()
+    async with asyncio.timeout(5.0):
+        while not any(one.fault == "slow" for one in new.log):  # noqa: ASYNC110 - a list
+            await asyncio.sleep(0.01)
+    old.fail_over()
+    old.condition = Condition.HUNG
+    async with asyncio.timeout(6.0):  # sooner than the one that hangs
+        seen = await edge.read_back()
+    assert seen.instance.startswith(pair.emulator.urls[1].removeprefix("https://"))
+
+
 async def test_no_active_unit_is_told_with_what_each_says(pair: f5.Bench) -> None:
     for unit in pair.emulator.units:
         unit.is_active = False

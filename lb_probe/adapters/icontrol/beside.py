@@ -56,9 +56,14 @@ class Question(Generic[T]):
         self._open: asyncio.Future[T | PublishError] | None = None
         self.last: T | PublishError | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether it was put and is not answered yet."""
+        return self._open is not None and not self._open.done()
+
     def put(self) -> asyncio.Future[T | PublishError]:
         """Return the answer to come, of a question that is open already or is put now."""
-        if self._open is None or self._open.done():
+        if self._open is None or not self.is_open:
             self._open = self._beside.start(self._ask())
             self._open.add_done_callback(self._note)
         return self._open

@@ -66,6 +66,7 @@ class Units:
             Unreachable: None answered.
             PublishError: Those that answered are not active.
         """
+        before = [unit.host for unit in self.all if self._asked[unit.host].is_open]
         answers = {unit.host: self._asked[unit.host].put() for unit in self.all}
         waiting = set(answers.values())
         patience = None
@@ -73,6 +74,11 @@ class Units:
             done, waiting = await asyncio.wait(
                 waiting, timeout=patience, return_when=asyncio.FIRST_COMPLETED
             )
+            for host in [h for h in before if answers[h] in done]:
+                before.remove(host)
+                if not _is_active(answers[host].result()):  # it may have become so since
+                    answers[host] = self._asked[host].put()
+                    waiting.add(answers[host])
             said = {h: a.result() for h, a in answers.items() if a.done()}
             active = [u for u in self.all if _is_active(said.get(u.host))]
             if self.last in active or (active and (self.last.host in said or not done)):
