@@ -234,6 +234,32 @@ async def test_an_answer_that_came_while_the_loop_was_away_is_no_timeout(answer)
         assert seen.ended_at - seen.started_at >= 2.0
 
 
+@pytest.mark.parametrize("is_silent", [False, True], ids=["answers", "silent"])
+@on_both_loops
+async def test_a_node_that_is_asked_only_when_the_loop_is_back_has_a_moment_to_answer(is_silent):
+    """Its connection was there in time; that nobody asked it anything was our doing (X15)."""
+
+    def serve():
+        peer, _ = server.accept()
+        with peer, contextlib.suppress(ConnectionResetError):
+            if peer.recv(4096) and not is_silent:
+                time.sleep(0.05)  # as long as a node may take
+                peer.sendall(page())
+            peer.recv(1)
+
+    with socket.create_server(("127.0.0.1", 0)) as server, engine_of() as engine:
+        server.settimeout(LONG_S)
+        thread = threading.Thread(target=serve)
+        thread.start()
+        ended = asyncio.get_running_loop().create_future()
+        engine.start(target(server.getsockname()[1], timeout_s=0.5), ended.set_result)
+        time.sleep(0.8)  # noqa: ASYNC251 - beyond the deadline
+        seen = await asyncio.wait_for(ended, LONG_S)
+        thread.join()
+    assert seen.outcome == Passed() if not is_silent else seen.outcome.phase is Phase.TIMEOUT
+    assert is_silent or seen.ended_at - seen.started_at < 1.0
+
+
 @on_both_loops
 async def test_a_peer_that_sends_without_end_does_not_hold_the_deadlines_up():
     async def flood(reader, writer):

@@ -22,6 +22,8 @@ _EARLY_S = 0.0005  # timers of a loop are this good
 _TIMER_S = 0.001
 _ALIGNED = 4  # low bits of every id, all zero: a dict would search long among such numbers
 _ROUNDS = 4  # an answer, what is left of it, and its end
+_AWAY_S = 0.1  # a timer that comes later than this was not late for a peer's sake
+_GRACE_S = 0.25
 
 
 class Engine:
@@ -231,11 +233,16 @@ class Engine:
         self._timer_at = deadline
 
     def _on_timer(self) -> None:
-        self._timer, self._timer_at = None, math.inf
         now = self.clock()
+        was_away = now - self._timer_at > _AWAY_S
+        self._timer, self._timer_at = None, math.inf
         until = now + _EARLY_S
         if self._next_deadline() <= until:
             self._read_what_came()
+            # And what was connected meanwhile is asked only now.
+            if was_away and self._next_deadline() <= until:
+                self._set_timer(min(now + _GRACE_S, self._timer_at), now)
+                return
         for timeout_s, attempts in list(self._deadlines.items()):
             for attempt in list(attempts):
                 if attempt.started_at + timeout_s > until:
