@@ -346,6 +346,9 @@ async def test_a_secondary_that_stays_behind_is_told_and_is_no_success():
     async with pair() as (first, second):
         edge = mover(first, second)
         await moved(edge, "epmm-a")
+        async with asyncio.timeout(20):
+            while await second.says() != ["192.0.2.10"]:  # noqa: ASYNC110 - it sends no event
+                await asyncio.sleep(0.02)
         second.unfollow()
         second.kill()
         await second.start()
