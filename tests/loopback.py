@@ -12,9 +12,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any
 
+from lb_probe.listening import end_listening
+
 Behaviour = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 _ENDS = (OSError, asyncio.IncompleteReadError, asyncio.CancelledError)
-_TURNS = 5  # of the loop, from a connection in the kernel's queue to its handler
 
 
 @contextlib.asynccontextmanager
@@ -53,23 +54,12 @@ async def listening(
     try:
         yield server
     finally:
-        await _accept_no_more(server)
-        server.close()
+        await end_listening(server)
         tasks = dict(running)
         for task, writer in tasks.items():
             writer.transport.abort()  # before the task's turn: its connection is lost by then
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-
-
-async def _accept_no_more(server: asyncio.Server) -> None:
-    # asyncio forgets a connection that it accepted just before its server was closed.
-    loop = asyncio.get_running_loop()
-    if isinstance(loop, asyncio.SelectorEventLoop):
-        for sock in server.sockets:
-            loop.remove_reader(sock.fileno())
-    for _ in range(_TURNS):
-        await asyncio.sleep(0)
 
 
 def port_of(server: asyncio.Server) -> int:

@@ -9,6 +9,8 @@ from email.policy import default
 
 from aiosmtpd.smtp import SMTP, AuthResult
 
+from lb_probe.listening import end_listening
+
 USER, PASSWORD = "lb-probe", "correct horse battery staple"
 
 
@@ -68,11 +70,12 @@ class MailServer:
 async def mail_server(tls: ssl.SSLContext | None = None, *, login=False, port=0, implicit=False):
     """Serve until the end of the block."""
     server = MailServer()
+    sessions = []
 
     def session() -> SMTP:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # it warns of logins without TLS, which is the test
-            return SMTP(
+            made = SMTP(
                 server,
                 hostname="mail.example.com",
                 tls_context=None if implicit else tls,
@@ -81,6 +84,8 @@ async def mail_server(tls: ssl.SSLContext | None = None, *, login=False, port=0,
                 auth_required=login,
                 auth_require_tls=tls is not None and not implicit,
             )
+        sessions.append(made)
+        return made
 
     loop = asyncio.get_running_loop()
     ssl_context = tls if implicit else None
@@ -89,4 +94,8 @@ async def mail_server(tls: ssl.SSLContext | None = None, *, login=False, port=0,
     try:
         yield server
     finally:
-        listening.close()
+        await end_listening(listening)
+        for one in sessions:
+            if one.transport is not None:
+                one.transport.abort()
+        await asyncio.sleep(0)  # each hears of it

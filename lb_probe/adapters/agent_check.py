@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from typing import cast
 
 from lb_probe.core.model import Seen
+from lb_probe.listening import end_listening
 from lb_probe.ports import PublishError
 
 _WORD = re.compile(r"[A-Za-z0-9_.:/-]{1,120}")
@@ -90,7 +91,7 @@ class AgentCheck:
         """Listen no more and end what is open. HAProxy keeps what it was told last."""
         if self._server is None:
             return
-        self._server.close()
+        await end_listening(self._server)
         for poll in tuple(self._open):
             poll.end()
         await self._server.wait_closed()

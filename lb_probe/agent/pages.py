@@ -21,6 +21,7 @@ import httptools
 from lb_probe.agent.checks import Checks
 from lb_probe.agent.state import StateFile
 from lb_probe.core.model import Event, Mode, Page
+from lb_probe.listening import end_listening
 from lb_probe.ports import Clock, EventSink, LbProbeError
 
 PATHS: Mapping[bytes, Page] = {
@@ -175,7 +176,7 @@ class Pages:
         """Stop listening, let written answers leave, and end every connection."""
         self._is_stopped = True
         if self._server is not None:
-            self._server.close()
+            await end_listening(self._server)
         for connection in list(self._connections):
             connection.close()
         with contextlib.suppress(TimeoutError):

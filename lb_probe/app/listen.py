@@ -14,6 +14,7 @@ from lb_probe.adapters.agent_check import AgentCheck
 from lb_probe.config.model import (
     ApiTls,
 )
+from lb_probe.listening import end_listening
 from lb_probe.ports import (
     LbProbeError,
 )
@@ -141,7 +142,7 @@ async def serve_on(
     try:
         if tcp is not None:
             server = await loop.create_server(guests, *tcp, ssl=tls, reuse_address=True)
-            stack.callback(server.close)
+            stack.push_async_callback(end_listening, server)
         elif unix is not None:
             _clear_socket(unix)
             old = os.umask(0o117)  # owner and group, from the first moment on
@@ -150,7 +151,7 @@ async def serve_on(
             finally:
                 os.umask(old)
             stack.callback(unix.unlink, missing_ok=True)
-            stack.callback(server.close)
+            stack.push_async_callback(end_listening, server)
     except OSError as error:
         where = unix or ":".join(str(part) for part in tcp or ())
         if unix is not None and not unix.parent.is_dir():
