@@ -397,7 +397,7 @@ async def test_the_deadline_is_one_for_all_phases():
 
 @on_both_loops
 async def test_the_times_are_the_clocks():
-    ticks = iter([10.0, 12.5])
+    ticks = iter([10.0, 11.0, 12.5])  # begun, connected, ended
     async with serving(answering(page())) as port:
         seen = await probe(target(port), clock=lambda: next(ticks))
     assert (seen.started_at, seen.ended_at) == (10.0, 12.5)

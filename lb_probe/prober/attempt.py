@@ -95,6 +95,7 @@ class Attempt:
     Attributes:
         is_begun: `start` has returned, so that the observation may be told at once.
         is_over: Its verdict stands, or it was cancelled.
+        moved_at: When the connection, or TLS in it, was there; 0 where there is neither yet.
         certificate_until: When the node's certificate expires, UTC seconds since 1970.
         note: What an operator should know of the way to the answer.
     """
@@ -117,6 +118,7 @@ class Attempt:
         "done",
         "is_begun",
         "is_over",
+        "moved_at",
         "note",
         "started_at",
         "target",
@@ -138,6 +140,7 @@ class Attempt:
         self._link: Link | None = None
         self._reading: Reading | None = None
         self._is_on_kept = False
+        self.moved_at = 0.0
         self.certificate_until: float | None = None
         self.note = ""
 
@@ -238,6 +241,7 @@ class Attempt:
             return
         if not events & _WRITABLE:
             return
+        self.moved_at = self._engine.clock()
         if self._trace is not None:
             self._trace.mark("connect", self._engine.clock())
             self._trace.connected(link.endpoint)
@@ -328,6 +332,7 @@ class Attempt:
         if not is_open:
             link.send(stream.to_send())
             return False
+        self.moved_at = self._engine.clock()
         if self._trace is not None:
             self._trace.mark("tls", self._engine.clock())
             self._trace.encrypted(stream.tls)

@@ -8,7 +8,7 @@ edge-triggered: each socket is registered once, and is read until a read comes b
 import asyncio
 import math
 import select
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from socket import SocketType
 
 from lb_probe.core.model import Observation
@@ -22,7 +22,6 @@ _EARLY_S = 0.0005  # timers of a loop are this good
 _TIMER_S = 0.001
 _ALIGNED = 4  # low bits of every id, all zero: a dict would search long among such numbers
 _ROUNDS = 4  # an answer, what is left of it, and its end
-_AWAY_S = 0.1  # a timer that comes later than this was not late for a peer's sake
 _GRACE_S = 0.25
 
 
@@ -233,30 +232,32 @@ class Engine:
         self._timer_at = deadline
 
     def _on_timer(self) -> None:
-        now = self.clock()
-        was_away = now - self._timer_at > _AWAY_S
         self._timer, self._timer_at = None, math.inf
-        until = now + _EARLY_S
+        until = self.clock() + _EARLY_S
         if self._next_deadline() <= until:
             self._read_what_came()
-            # And what was connected meanwhile is asked only now.
-            if was_away and self._next_deadline() <= until:
-                self._set_timer(min(now + _GRACE_S, self._timer_at), now)
-                return
-        for timeout_s, attempts in list(self._deadlines.items()):
-            for attempt in list(attempts):
-                if attempt.started_at + timeout_s > until:
-                    break
-                attempt.fail_late()
+        for attempt in list(self._overdue(until)):
+            attempt.fail_late()
         soonest = self._next_deadline()
         if soonest < self._timer_at:  # a callback may have begun one that has longer
-            self._set_timer(soonest, now)
+            self._set_timer(soonest, self.clock())
+
+    def _overdue(self, until: float) -> Iterator[Attempt]:
+        for timeout_s, attempts in self._deadlines.items():
+            for attempt in attempts:
+                if attempt.started_at + timeout_s > until:
+                    break
+                if _deadline_of(attempt, timeout_s) <= until:
+                    yield attempt
 
     def _next_deadline(self) -> float:
         soonest = math.inf
         for timeout_s, attempts in self._deadlines.items():
-            if attempts:
-                soonest = min(soonest, next(iter(attempts)).started_at + timeout_s)
+            for attempt in attempts:
+                deadline = _deadline_of(attempt, timeout_s)
+                soonest = min(soonest, deadline)
+                if deadline == attempt.started_at + timeout_s:
+                    break
         return soonest
 
     def _read_what_came(self) -> None:
@@ -271,3 +272,13 @@ class Engine:
             if not came:
                 return
             self._dispatch(came)
+
+
+def _deadline_of(attempt: Attempt, timeout_s: float) -> float:
+    """Return when an attempt fails for its time.
+
+    One that got on only after its deadline could not before: the loop was away. The node was asked
+    a moment ago, and has a moment to answer.
+    """
+    deadline = attempt.started_at + timeout_s
+    return deadline if attempt.moved_at <= deadline else attempt.moved_at + _GRACE_S
