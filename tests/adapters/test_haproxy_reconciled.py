@@ -217,6 +217,38 @@ async def test_map_file_is_written_back_once_for_each_time_it_was_replaced(make_
     assert not edge.is_due()
 
 
+async def test_map_file_that_the_feed_never_saw_replaced_is_no_work_for_ever(make_serving_haproxy):
+    """A reading of its own saw it, and it was mended before the feed looked again."""
+    proxy = make_serving_haproxy("map")
+    await proxy.start()
+    edge = edge_of(proxy, "map")
+    edge.device.is_fed = True  # by hand, here
+    edge.watch(lambda seen: None)
+    await edge.publish("epmm-b")
+    edge.settle(may_write=True)
+
+    async def feed() -> None:
+        edge.offer(await edge.device.read(edge.need))
+        edge.settle(may_write=True)
+
+    await feed()
+    await feed()
+    old = proxy.map.read_text().replace("epmm b", "epmm a")
+    proxy.map.write_text(old)
+    for _ in range(2):
+        await edge.read_back()
+        edge.settle(may_write=True)
+    assert edge.is_due()
+    await edge.tend()
+    await feed()
+    await edge.tend()
+    assert not edge.is_due()
+    proxy.map.write_text(old)
+    await feed()
+    await feed()
+    assert edge.is_due()
+
+
 async def test_two_haproxys_behind_one_address_are_told_and_never_confirmed(
     make_serving_haproxy, serve
 ):

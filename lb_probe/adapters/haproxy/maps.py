@@ -328,6 +328,8 @@ class HaproxyMap(Adapter):
             # Not again before a reading has heard of it: that would be no other's doing.
             if await self._write_back():
                 self._mending.note(now)
+            else:  # the feed may have missed that it did; now it judges anew
+                self._mending.differs, self._key = False, None
         except PublishError as exc:
             self._mending.note(now, str(exc))
 
