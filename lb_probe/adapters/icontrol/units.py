@@ -76,7 +76,9 @@ class Units:
             )
             for host in [h for h in before if answers[h] in done]:
                 before.remove(host)
-                if not _is_active(answers[host].result()):  # it may have become so since
+                answer = answers[host].result()
+                # One that said it is not may have become so since.
+                if not isinstance(answer, PublishError) and not _is_active(answer):
                     answers[host] = self._asked[host].put()
                     waiting.add(answers[host])
             said = {h: a.result() for h, a in answers.items() if a.done()}
