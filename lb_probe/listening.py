@@ -12,12 +12,18 @@ _TURNS = 3  # of the loop, from a connection in the kernel's queue to its protoc
 async def end_listening(server: asyncio.Server) -> None:
     """Accept nobody any more; who was accepted already comes to its protocol before this returns.
 
-    Connections go on: whoever listened ends them.
+    With TLS its handshake may still be under way. Connections go on: whoever listened ends them.
     """
     loop = asyncio.get_running_loop()
-    if isinstance(loop, asyncio.SelectorEventLoop):
+    is_forgetful = isinstance(loop, asyncio.SelectorEventLoop)
+    if is_forgetful:
         for sock in server.sockets:
             loop.remove_reader(sock.fileno())
+    else:
+        server.close()
+    try:
         for _ in range(_TURNS):
             await asyncio.sleep(0)
-    server.close()
+    finally:
+        if is_forgetful:
+            server.close()

@@ -9,6 +9,8 @@ from contextlib import ExitStack
 import pytest
 from loopback import listening, port_of
 
+from lb_probe.listening import end_listening
+
 
 async def stay(reader, writer):
     await reader.read()
@@ -41,3 +43,12 @@ def test_server_that_ended_leaves_no_connection_though_its_clients_stay(behave):
             asyncio.run(main())
             gc.collect()
         assert [str(each.message) for each in told] == []
+
+
+async def test_a_listener_is_closed_though_its_end_is_cut_short():
+    server = await asyncio.start_server(print, "127.0.0.1", 0)
+    ending = asyncio.ensure_future(end_listening(server))
+    await asyncio.sleep(0)
+    ending.cancel()
+    await asyncio.gather(ending, return_exceptions=True)
+    assert not server.is_serving()

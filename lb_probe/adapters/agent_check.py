@@ -89,13 +89,13 @@ class AgentCheck:
 
     async def close(self) -> None:
         """Listen no more and end what is open. HAProxy keeps what it was told last."""
-        if self._server is None:
+        server, self._server = self._server, None
+        if server is None:
             return
-        await end_listening(self._server)
+        await end_listening(server)
         for poll in tuple(self._open):
             poll.end()
-        await self._server.wait_closed()
-        self._server = None
+        await server.wait_closed()
 
     @property
     def address(self) -> tuple[str, int]:

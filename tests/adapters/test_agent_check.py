@@ -63,6 +63,13 @@ async def ask(agent: AgentCheck, sent: bytes) -> bytes:
             await writer.wait_closed()
 
 
+async def test_it_may_be_closed_twice_at_once():
+    async with listening() as agent:
+        await asyncio.gather(agent.close(), agent.close())
+        with pytest.raises(PublishError, match="nobody listens"):
+            await agent.read_back()
+
+
 # ------------------------------------------------------------------ what is answered
 async def test_whole_state_is_in_every_answer():
     async with listening() as agent:

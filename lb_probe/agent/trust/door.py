@@ -9,6 +9,7 @@ the clock of who answers.
 import asyncio
 import socket
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
@@ -82,10 +83,10 @@ class Door:
         # Not loop.sock_accept: a connection it has taken is lost where we are ended in that turn.
         while True:
             try:
-                sock, _ = listener.accept()
-                sock.setblocking(False)
-                return sock
-            except BlockingIOError:
+                with suppress(BlockingIOError):
+                    sock, _ = listener.accept()
+                    sock.setblocking(False)
+                    return sock
                 await _is_readable(listener)
             except OSError:  # no more descriptors, or gone already: the listener itself lives
                 await self._clock.sleep(_BREATH_S)
