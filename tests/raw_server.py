@@ -8,6 +8,7 @@ import socket
 import ssl
 import struct
 import subprocess
+import threading
 import time
 from pathlib import Path
 
@@ -115,6 +116,19 @@ def in_time_wait(port):
 
 def descriptors():
     return len(list(Path("/proc/self/fd").iterdir()))
+
+
+@contextlib.contextmanager
+def serving_beside(serve):
+    """Run `serve(listener)` in a thread, for a loop that stands still; yield port and thread."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(LONG_S)
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        try:
+            yield listener.getsockname()[1], thread
+        finally:
+            thread.join()
 
 
 async def until(true, within_s=LONG_S):

@@ -21,6 +21,7 @@ from raw_server import (
     on_both_loops,
     page,
     serving,
+    serving_beside,
     silent,
     target,
     until,
@@ -202,7 +203,7 @@ async def test_an_answer_that_came_while_the_loop_was_away_is_no_timeout(answer)
     """Timers come before what the sockets have to say, where both are overdue."""
     asked, may_answer = threading.Event(), threading.Event()
 
-    def serve():
+    def serve(server):
         peer, _ = server.accept()
         with peer:
             peer.recv(4096)
@@ -210,12 +211,9 @@ async def test_an_answer_that_came_while_the_loop_was_away_is_no_timeout(answer)
             may_answer.wait(LONG_S)
             peer.sendall(answer)
 
-    with socket.create_server(("127.0.0.1", 0)) as server, engine_of() as engine:
-        server.settimeout(LONG_S)
-        thread = threading.Thread(target=serve)
-        thread.start()
+    with serving_beside(serve) as (port, thread), engine_of() as engine:
         ended = asyncio.get_running_loop().create_future()
-        engine.start(target(server.getsockname()[1], timeout_s=2.0), ended.set_result)
+        engine.start(target(port, timeout_s=2.0), ended.set_result)
         await until(asked.is_set)
 
         def stand_still():
@@ -239,7 +237,7 @@ async def test_an_answer_that_came_while_the_loop_was_away_is_no_timeout(answer)
 async def test_a_node_that_is_asked_only_when_the_loop_is_back_has_a_moment_to_answer(away_s):
     """Its connection was there in time; that nobody asked it anything was our doing (X15)."""
 
-    def serve():
+    def serve(server):
         peer, _ = server.accept()
         with peer, contextlib.suppress(ConnectionResetError):
             peer.recv(4096)
@@ -247,15 +245,11 @@ async def test_a_node_that_is_asked_only_when_the_loop_is_back_has_a_moment_to_a
             peer.sendall(page())
             peer.recv(1)
 
-    with socket.create_server(("127.0.0.1", 0)) as server, engine_of() as engine:
-        server.settimeout(LONG_S)
-        thread = threading.Thread(target=serve)
-        thread.start()
+    with serving_beside(serve) as (port, _), engine_of() as engine:
         ended = asyncio.get_running_loop().create_future()
-        engine.start(target(server.getsockname()[1], timeout_s=0.5), ended.set_result)
+        engine.start(target(port, timeout_s=0.5), ended.set_result)
         time.sleep(away_s)  # noqa: ASYNC251 - beyond the deadline
         seen = await asyncio.wait_for(ended, LONG_S)
-        thread.join()
     assert seen.outcome == Passed()
 
 
@@ -575,7 +569,7 @@ async def test_what_came_while_the_loop_stood_still_ends_a_kept_connection(late)
     """After a stall timers come first: a start must not find what nobody has looked at."""
     sent = threading.Event()
 
-    def serve():
+    def serve(server):
         first, _ = server.accept()
         with first:
             first.recv(4096)
@@ -592,17 +586,13 @@ async def test_what_came_while_the_loop_stood_still_ends_a_kept_connection(late)
                 second.sendall(page())
 
     stalled = threading.Event()
-    with socket.create_server(("127.0.0.1", 0)) as server, engine_of() as engine:
-        server.settimeout(LONG_S)
-        thread = threading.Thread(target=serve)
-        thread.start()
-        asked = target(server.getsockname()[1], connection="reuse")
+    with serving_beside(serve) as (port, _), engine_of() as engine:
+        asked = target(port, connection="reuse")
         assert (await ask(engine, asked)).outcome == Passed()
         stalled.set()
         assert sent.wait(LONG_S)  # the loop stands still until then
         time.sleep(0.1)  # noqa: ASYNC251 - and until the kernel has delivered it
         seen = await ask(engine, asked)
-        thread.join()
     assert seen.outcome == Passed()
     assert seen.note == "the kept connection had been closed; dialled again"
 
