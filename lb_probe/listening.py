@@ -15,15 +15,13 @@ async def end_listening(server: asyncio.Server) -> None:
     With TLS its handshake may still be under way. Connections go on: whoever listened ends them.
     """
     loop = asyncio.get_running_loop()
-    is_forgetful = isinstance(loop, asyncio.SelectorEventLoop)
-    if is_forgetful:
+    if isinstance(loop, asyncio.SelectorEventLoop):
         for sock in server.sockets:
             loop.remove_reader(sock.fileno())
-    else:
+    else:  # uvloop forgets nobody
         server.close()
     try:
         for _ in range(_TURNS):
             await asyncio.sleep(0)
     finally:
-        if is_forgetful:
-            server.close()
+        server.close()

@@ -243,7 +243,7 @@ class Attempt:
             return
         self.moved_at = self._engine.clock()
         if self._trace is not None:
-            self._trace.mark("connect", self._engine.clock())
+            self._trace.mark("connect", self.moved_at)
             self._trace.connected(link.endpoint)
         target = self.target
         if target.ssl_context is not None:
@@ -334,7 +334,7 @@ class Attempt:
             return False
         self.moved_at = self._engine.clock()
         if self._trace is not None:
-            self._trace.mark("tls", self._engine.clock())
+            self._trace.mark("tls", self.moved_at)
             self._trace.encrypted(stream.tls)
         if self.target.request:
             self._ask(link)

@@ -63,7 +63,7 @@ class Question(Generic[T]):
 
     def put(self) -> asyncio.Future[T | PublishError]:
         """Return the answer to come, of a question that is open already or is put now."""
-        if self._open is None or not self.is_open:
+        if self._open is None or self._open.done():
             self._open = self._beside.start(self._ask())
             self._open.add_done_callback(self._note)
         return self._open

@@ -87,7 +87,7 @@ class Door:
                     sock, _ = listener.accept()
                     sock.setblocking(False)
                     return sock
-                await _is_readable(listener)
+                await _until_readable(listener)
             except OSError:  # no more descriptors, or gone already: the listener itself lives
                 await self._clock.sleep(_BREATH_S)
 
@@ -177,7 +177,7 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-async def _is_readable(sock: socket.socket) -> None:
+async def _until_readable(sock: socket.socket) -> None:
     loop = asyncio.get_running_loop()
     readable = asyncio.Event()
     loop.add_reader(sock, readable.set)
